@@ -1,0 +1,42 @@
+# `make demo` and `make test` need nothing but Python 3.11+ and make; the first run sets up .venv.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+# Torch is optional. `make torch` installs this build; CI does, so that no test is skipped there.
+TORCH  ?= torch==2.13.0
+
+.PHONY: demo test lint types check bench format torch clean
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	@touch $@
+
+torch: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+
+demo: $(VENV)/installed
+	$(BIN)/python examples/digits_demo.py --out demo-output
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest -n 2
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/installed
+	$(BIN)/mypy
+
+check: lint types test
+
+format: $(VENV)/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/installed
+	$(BIN)/python benchmarks/overhead.py
+
+clean:
+	rm -rf $(VENV) demo-output .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,50 @@
+"""Entry point of the `sparing` command: registers the verbs and turns errors into exit codes.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. Nothing heavy is imported here, so that
+`sparing --help` answers at once; each verb imports what it needs when it runs.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from sparing.errors import SparingError
+
+app = typer.Typer(
+    name="sparing",
+    help="Spend inference compute only where it pays.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="rich",
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from sparing import __version__
+
+        typer.echo(f"sparing {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Spend inference compute only where it pays."""
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    try:
+        app()
+    except SparingError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        sys.exit(130)
