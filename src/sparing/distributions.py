@@ -33,8 +33,8 @@ def as_distributions(
         Shape (m, C), float32, contiguous, renormalised.
 
     Raises:
-        InputError: wrong shape or type, NaN, infinity, negative entries, or rows that do not sum to 1; rows that
-            look like logits are named as such.
+        InputError: wrong shape or type, NaN, infinity, negative entries, or rows that do not sum to 1; rows
+            that look like logits are named as such.
     """
     array = np.asarray(values)
     if array.ndim != 2 or array.dtype.kind not in "fiu":
@@ -71,10 +71,10 @@ def as_distributions(
     if off.any():
         first = int(off.argmax())
         raise InputError(
-            f"{what}: {row(first)} sums to {sums[first]:.4g}, not 1 (tolerance {SUM_TOLERANCE}; {_count(off)})"
+            f"{what}: {row(first)} sums to {sums[first]:.4g}, not 1 "
+            f"(tolerance {SUM_TOLERANCE}; {_count(off)})"
         )
-    array = array / sums[:, None].astype(np.float32)
-    return array
+    return array / sums[:, None].astype(np.float32)
 
 
 def _count(mask: npt.NDArray[np.bool_]) -> str:
@@ -91,7 +91,8 @@ def entropy(probs: Floats) -> Floats:
         Shape (m,), in [0, ln C].
     """
     logs = np.log(np.maximum(probs, np.finfo(np.float32).tiny), dtype=np.result_type(probs, np.float32))
-    return np.maximum(-np.einsum("ij,ij->i", probs, logs), 0)
+    result: Floats = np.maximum(-np.einsum("ij,ij->i", probs, logs), 0)
+    return result
 
 
 def least_confidence(probs: Floats) -> Floats:
@@ -133,7 +134,8 @@ def kl_divergence(p: Floats, q: Floats) -> Floats:
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         terms = np.where(p > 0, p * (np.log(p) - np.log(q)), 0)
-    return np.maximum(terms.sum(axis=1), 0)
+    result: Floats = np.maximum(terms.sum(axis=1), 0)
+    return result
 
 
 def js_divergence(p: Floats, q: Floats) -> Floats:
@@ -148,7 +150,8 @@ def js_divergence(p: Floats, q: Floats) -> Floats:
     """
     middle = (p + q) / 2
     bits = (kl_divergence(p, middle) + kl_divergence(q, middle)) / (2 * np.log(2))
-    return np.clip(bits, 0, 1)
+    result: Floats = np.clip(bits, 0, 1)
+    return result
 
 
 def softmax(logits: Floats) -> Floats:
