@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -344,7 +345,7 @@ def test_kills_lose_and_repeat_nothing(world, tmp_path):
     command = [sys.executable, "-c", KILLED, str(w.path), str(log)]
     kills = 0
     for delay in (0.9, 1.0, 1.1, 0.95, 1.2):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=os.getcwd())
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path.cwd())
         time.sleep(delay)
         if process.poll() is None:
             process.kill()
