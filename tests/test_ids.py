@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from sparing import ids as module
 from sparing.errors import InputError
-from sparing.ids import IdIndex, SeenIds, as_ids, hash_ids
+from sparing.ids import IdIndex, as_ids, hash_ids
 
 STRINGS = st.lists(st.text(max_size=30), unique=True, min_size=1, max_size=60)
 INTEGERS = st.lists(st.integers(-(2**63), 2**63 - 1), unique=True, min_size=1, max_size=60)
@@ -55,18 +55,6 @@ def test_equal_hashes_are_settled_by_the_ids(monkeypatch):
 def test_duplicates_are_named(values):
     with pytest.raises(InputError, match=f"{values[0]!r} occurs 2 times"):
         IdIndex(as_ids(values))
-
-
-@pytest.mark.parametrize("kind", [str, int])
-def test_duplicates_across_chunks_are_found(kind):
-    rng = np.random.default_rng(0)
-    values = [kind(v) for v in rng.permutation(3000)]
-    seen = SeenIds(what="table")
-    for start in range(0, 3000, 70):
-        seen.add(as_ids(values[start : start + 70]))
-    for value in (values[0], values[1500], values[-1]):
-        with pytest.raises(InputError, match=f"table: the id {value!r} occurs more than once"):
-            seen.add(as_ids([kind(9999), value]))
 
 
 def test_an_index_refuses_the_other_type():
