@@ -7,11 +7,13 @@ accuracy and where the seconds went.
 """
 
 import argparse
+from io import BytesIO
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 from sparing.metrics import accuracy
@@ -122,11 +124,63 @@ def export(state_dict_path: str | Path, out_dir: str | Path) -> Path:
     return target
 
 
+def noisy(name: str, share: float, seed: int, data: str | Path, work: str | Path) -> str:
+    """Write a state dict whose convolution and linear weights carry Gaussian noise (PURE, B.7).
+
+    Args:
+        name: of the state dict to start from.
+        share: standard deviation of the noise, as a share of each weight tensor's own.
+        seed: of the noise.
+        data: folder with NAME.pth.
+        work: folder to write to.
+
+    Returns:
+        The name of the noisy state dict, for `outputs`; batch-norm values and biases are as they were.
+    """
+    new = f"{name}_noise{share}_seed{seed}"
+    path = Path(work) / f"{new}.pth"
+    if not path.exists():
+        Path(work).mkdir(parents=True, exist_ok=True)
+        state = torch.load(Path(data) / f"{name}.pth", weights_only=True, map_location="cpu")
+        draw = torch.Generator().manual_seed(seed)
+        for key, weights in state.items():
+            if weights.ndim >= 2:
+                noise = torch.randn(weights.shape, generator=draw)
+                state[key] = weights + share * weights.std() * noise
+        torch.save(state, path)
+    return new
+
+
+def embeddings(name: str, data: str | Path, work: str | Path) -> np.ndarray:
+    """Give a model's penultimate features (m, 64), float32, over the test rows, computed once and kept."""
+    kept = Path(work) / f"{name}.features.npy"
+    if not kept.exists():
+        model = load_resnet(_state_dict(name, data, work))
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in NORMALISATION[model.fc.out_features])
+        model.fc = nn.Identity()
+        samples = open_samples(Path(data) / "test.parquet")
+        parts = []
+        for start in range(0, len(samples), CHUNK):
+            values = samples.fetch(np.arange(start, min(start + CHUNK, len(samples))))
+            pictures = np.stack([np.asarray(Image.open(BytesIO(value)).convert("RGB")) for value in values])
+            pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+            with torch.no_grad():
+                parts.append(model((pixels - mean) / std).numpy())
+        np.save(kept, np.concatenate(parts))
+    features: np.ndarray = np.load(kept, allow_pickle=False)
+    return features
+
+
+def _state_dict(name: str, data: str | Path, work: str | Path) -> Path:
+    made = Path(work) / f"{name}.pth"
+    return made if made.exists() else Path(data) / f"{name}.pth"
+
+
 def outputs(name: str, data: str | Path, work: str | Path) -> Outputs:
     """Give the distributions of one model over the test rows, computed once and kept.
 
     Args:
-        name: of the state dict, for example "resnet56".
+        name: of the state dict, for example "resnet56", or what `noisy` gave.
         data: folder with NAME.pth and test.parquet.
         work: folder for the exported model and its outputs (NAME.parquet).
 
@@ -135,7 +189,7 @@ def outputs(name: str, data: str | Path, work: str | Path) -> Outputs:
     """
     kept = Path(work) / f"{name}.parquet"
     if not kept.exists():
-        model = load_model(f"{name}={export(Path(data) / f'{name}.pth', work)}")
+        model = load_model(f"{name}={export(_state_dict(name, data, work), work)}")
         samples = open_samples(Path(data) / "test.parquet")
         probs = []
         for start in range(0, len(samples), CHUNK):

@@ -1,0 +1,134 @@
+"""The change predictor: how likely running a candidate makes a row agree with a full re-run.
+
+A logistic regression per candidate on what a cache row says: its largest log-probabilities, its entropy, how
+often rows of its class change, and which model it holds. The last is what counts over several rounds: a row
+that holds last month's model will hardly change, whatever its entropy.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sparing.distributions import entropy
+from sparing.errors import InputError
+
+Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.integer[Any]]
+
+TOP = 10
+SMOOTHING = 10.0
+"""Prior rows behind a class's change rate."""
+
+
+@dataclass(frozen=True)
+class ChangePredictor:
+    """Predicts, per candidate, whether running it brings a row into agreement with the target.
+
+    Attributes:
+        rates: shape (C, n), smoothed change rate of each cached class, as log-odds.
+        holders: the models (by whatever the caller calls them) that the training rows held.
+        weights: shape (features, n).
+        biases: shape (n,).
+    """
+
+    rates: Floats
+    holders: tuple[str, ...]
+    weights: Floats
+    biases: Floats
+
+    def benefits(self, probs: Floats, holders: Sequence[str], held: Integers) -> Floats:
+        """Score rows.
+
+        Args:
+            probs: shape (m, C), cached distributions.
+            holders: names of the models that rows may hold.
+            held: shape (m,), positions in `holders`.
+
+        Returns:
+            Shape (m, n): probabilities in [0, 1].
+
+        Raises:
+            InputError: distributions over another number of classes.
+        """
+        if probs.shape[1] != len(self.rates):
+            raise InputError(
+                f"the change predictor reads {len(self.rates)} classes, the rows have {probs.shape[1]}"
+            )
+        where = np.array([_position(self.holders, name) for name in holders], dtype=np.int64)
+        common = _features(probs, where[held], len(self.holders))
+        rates = self.rates[probs.argmax(axis=1)]
+        logits = common @ self.weights[:-1] + rates * self.weights[-1] + self.biases
+        result: Floats = (1 / (1 + np.exp(-logits))).astype(np.float32)
+        return result
+
+
+def train_change(
+    old: Floats,
+    new: Sequence[Floats],
+    target: int,
+    holders: Sequence[str],
+    held: Integers,
+) -> ChangePredictor:
+    """Fit one logistic regression per candidate.
+
+    Args:
+        old: shape (m, C), cached distributions.
+        new: n arrays of shape (m, C), each candidate's distributions.
+        target: which candidate's full re-run is the reference.
+        holders: names of the models that rows may hold.
+        held: shape (m,), positions in `holders`.
+
+    Returns:
+        The predictor.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    cached = old.argmax(axis=1)
+    wanted = new[target].argmax(axis=1)
+    changes = np.stack([(p.argmax(axis=1) == wanted) & (cached != wanted) for p in new], axis=1)
+    seen = np.unique(held)
+    common = _features(old, np.searchsorted(seen, held), len(seen))
+    per_class = np.bincount(cached, minlength=old.shape[1])
+    rates, weights, biases = [], [], []
+    for column in changes.T:
+        hits = np.bincount(cached, weights=column, minlength=old.shape[1])
+        mean = column.mean()
+        # A row's own outcome is left out of its class's rate: else the rate would leak the answer.
+        without = (hits[cached] - column + SMOOTHING * mean) / (per_class[cached] - 1 + SMOOTHING)
+        rates.append(_log_odds((hits + SMOOTHING * mean) / (per_class + SMOOTHING)))
+        inputs = np.column_stack([common, _log_odds(without)])
+        if column.all() or not column.any():
+            weights.append(np.zeros(inputs.shape[1]))
+            biases.append(float(_log_odds(np.array([(column.sum() + 0.5) / (len(column) + 1)]))[0]))
+            continue
+        model = LogisticRegression(C=1.0, max_iter=1000).fit(inputs, column)
+        weights.append(model.coef_[0])
+        biases.append(float(model.intercept_[0]))
+    return ChangePredictor(
+        np.stack(rates, axis=1).astype(np.float32),
+        tuple(holders[index] for index in seen),
+        np.stack(weights, axis=1).astype(np.float32),
+        np.array(biases, dtype=np.float32),
+    )
+
+
+def _position(known: tuple[str, ...], name: str) -> int:
+    return known.index(name) if name in known else -1
+
+
+def _features(probs: Floats, held: Integers, holders: int) -> Floats:
+    """Log-probabilities, entropy, and per model held an intercept and a slope in entropy."""
+    width = min(TOP, probs.shape[1])
+    top = -np.sort(-np.partition(probs, -width, axis=1)[:, -width:], axis=1)
+    spread = entropy(probs)[:, None]
+    one_hot = (held[:, None] == np.arange(holders)).astype(np.float32)
+    return np.hstack([np.log(np.maximum(top, 1e-6)), spread, one_hot, one_hot * spread]).astype(np.float32)
+
+
+def _log_odds(share: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    clipped = np.clip(share, 1e-4, 1 - 1e-4)
+    result: npt.NDArray[Any] = np.log(clipped / (1 - clipped))
+    return result
