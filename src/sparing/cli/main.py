@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from sparing.cli import cache, fit, refresh
+from sparing.cli import cache, evaluate, fit, refresh, simulate
 from sparing.errors import SparingError
 
 STARTED = time.monotonic()
@@ -46,6 +46,8 @@ def root(
 app.add_typer(cache.app, name="cache")
 app.command(epilog=fit.EPILOG)(fit.fit)
 app.command(epilog=refresh.EPILOG)(refresh.refresh)
+app.command(epilog=evaluate.EPILOG)(evaluate.evaluate)
+app.command(epilog=simulate.EPILOG)(simulate.simulate)
 
 
 def main() -> None:

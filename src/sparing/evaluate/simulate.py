@@ -85,7 +85,7 @@ def simulate(
     rounds: Sequence[Any],
     *,
     methods: str = "pure,pure-no-correction,entropy,random,full",
-    budget: str = "50%",
+    budget: str | Sequence[str] = "50%",
     seeds: int = 5,
     schedule: Schedule | None = None,
     train_rows: int | None = None,
@@ -101,7 +101,7 @@ def simulate(
     Args:
         rounds: output tables (see `read_outputs`), oldest model first; rows are matched by id.
         methods: names in `METHODS`, separated by commas, or "all".
-        budget: share of the rows that a round refreshes.
+        budget: share of the rows that a round refreshes, or one share per round (the last goes on).
         seeds: how many halvings.
         schedule: of corrections; by default Table 3's.
         train_rows: rows of each half to learn from; by default all, at most 5,000.
@@ -121,9 +121,9 @@ def simulate(
     names = read_methods(methods)
     ids, pairs = align(rounds[0], rounds[1:], len(rounds) - 2)
     models = np.stack([pairs.old, *pairs.new])
-    share = Budget.parse(budget)
-    if share.unit != "share":
-        raise InputError(f"simulate takes a share of the rows as its budget, not {budget!r}")
+    shares = [Budget.parse(text) for text in ([budget] if isinstance(budget, str) else budget)]
+    if not shares or any(share.unit != "share" for share in shares):
+        raise InputError(f"simulate takes shares of the rows as its budget, not {budget!r}")
     half = len(pairs) // 2
     train_rows = min(half, 5000) if train_rows is None else min(train_rows, half)
     labelled_rows = min(labelled_rows, train_rows)
@@ -137,7 +137,7 @@ def simulate(
                     pairs.labels,
                     tie_keys(ids, seed),
                     METHODS[name],
-                    share,
+                    shares,
                     within,
                     schedule or Schedule(),
                     seed,
@@ -171,7 +171,7 @@ class _Deployment:
     labels: Integers
     ties: npt.NDArray[np.uint64]
     method: Method
-    budget: Budget
+    budgets: list[Budget]
     within: bool
     schedule: Schedule
     seed: int
@@ -210,7 +210,7 @@ class _Deployment:
         else:
             self.scores.append(self.learn(t))
             benefits = self.benefits(t, t)
-            capacity = self.budget.rows(m)
+            capacity = self.budgets[min(t, len(self.budgets)) - 1].rows(m)
         if step is not None and self.within:
             reserved = step.screened(m) + step.corrected(step.screened(m)) * (min(step.window, t) - 1)
             capacity = max(capacity - reserved, 0)
