@@ -71,7 +71,7 @@ def main() -> None:
     router = sparing.refresh.fit_outputs(
         (pa.array(ids[learn]), old.predict_proba(images[learn]), digits[learn]),
         [(pa.array(ids[learn]), new.predict_proba(images[learn]))],
-        [(model.name, model.digest)],
+        [model.name],
         epochs=60,
     )
     console.print(f"a cache of {len(cache):,} predictions of the old model; refreshing it under budgets …\n")
