@@ -56,7 +56,9 @@ def test_a_model_is_taken_as_it_is_and_renamed(folder):
     assert isinstance(model, Model)
     assert (model.name, model.digest, model.cost, model.unit) == ("big", "v7", 3.0, "joules")
     assert model.batch_size == 5
-    assert load_model(f"big={folder}/heavy.py:ready", cost=1.0).cost == 1.0
+    assert load_model(f"big={folder}/heavy.py:ready", unit="seconds").unit == "joules"
+    cheaper = load_model(f"big={folder}/heavy.py:ready", cost=1.0, unit="seconds")
+    assert (cheaper.cost, cheaper.unit) == (1.0, "seconds")
 
 
 def test_one_file_is_run_once(folder):
