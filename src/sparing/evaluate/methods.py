@@ -41,13 +41,13 @@ METHODS = {
     "no-voting": Method("pure", correct=True, store="latest"),
     "full": Method("full"),
     "change": Method("change"),
+    "pooled": Method("change", pool=True, labelled=True),
+    "pooled-unlabelled": Method("change", pool=True),
     "pooled-entropy": Method("entropy", pool=True, labelled=True),
-    "pooled-unlabelled": Method("entropy", pool=True),
     "pooled-pure": Method("pure", correct=True, pool=True, labelled=True),
-    "pooled": Method("gain", pool=True, labelled=True),
 }
 """Methods by name. "change" ranks by the label-change predictor, which sees the model that a row holds;
-"pooled" by the predicted gain in accuracy."""
+"pooled" does the same and stores pooled distributions."""
 
 
 def read_methods(asked: str) -> list[str]:

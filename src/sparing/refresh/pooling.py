@@ -4,7 +4,6 @@ The pooled distribution is a weighted sum of temperature-calibrated log-probabil
 w on log-probabilities at temperature T acts as one exponent w / T, so one number per distribution says both.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +18,9 @@ Labels = npt.NDArray[np.integer[Any]]
 
 FEWEST_LABELS = 50
 """With fewer labelled rows exponents are not fitted."""
+
+SHARED_WEIGHT = 50.0
+"""How many rows the shared exponents are worth to a set of models with labelled rows of its own."""
 
 FOLDS = 5
 _FLOOR = np.float32(1e-8)
@@ -76,15 +78,19 @@ class Judgement:
     rows: int
 
 
-def fit_pooling(old: Floats, new: Floats, labels: Labels) -> Pooling:
+def fit_pooling(
+    old: Floats, new: Floats, labels: Labels, prior: Pooling = UNLABELLED, weight: float = 10.0
+) -> Pooling:
     """Find the exponents that minimise the negative log-likelihood of labels, by L-BFGS.
 
-    A weak pull towards `UNLABELLED`, worth ten rows, keeps few labels from extremes.
+    A pull towards a prior keeps few labels from extremes.
 
     Args:
         old: shape (m, C), cached distributions.
         new: shape (m, C), the new model's.
         labels: shape (m,), class indices in [0, C).
+        prior: the exponents to stay near.
+        weight: how many rows the prior is worth.
 
     Returns:
         The exponents, each in [0, 10].
@@ -101,8 +107,8 @@ def fit_pooling(old: Floats, new: Floats, labels: Labels) -> Pooling:
     logs = np.stack([_logs(old), _logs(new)])
     rows = np.arange(len(labels))
     picked = logs[:, rows, labels].mean(axis=1)
-    start = np.array([UNLABELLED.old, UNLABELLED.new])
-    pull = 10 / len(labels)
+    start = np.array([prior.old, prior.new])
+    pull = weight / len(labels)
 
     def objective(exponents: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
         mixed = np.tensordot(exponents, logs, axes=1)
@@ -118,8 +124,15 @@ def fit_pooling(old: Floats, new: Floats, labels: Labels) -> Pooling:
     return Pooling(float(solution.x[0]), float(solution.x[1]))
 
 
-def choose_pooling(old: Floats, new: Floats, labels: Labels, seed: int = 0) -> Judgement:
-    """Decide by labelled rows whether to pool, and how; without enough of them, `UNLABELLED`.
+def choose_pooling(
+    old: Floats,
+    new: Floats,
+    labels: Labels,
+    seed: int = 0,
+    prior: Pooling = UNLABELLED,
+    weight: float = 10.0,
+) -> Judgement:
+    """Decide by labelled rows whether to pool, and how; without enough of them, as the prior says.
 
     The exponents are fitted on four fifths of the rows and judged on the rest, five times over. When that
     is less accurate than the new model alone, pooling hurts, and the new distribution is to be stored.
@@ -129,28 +142,30 @@ def choose_pooling(old: Floats, new: Floats, labels: Labels, seed: int = 0) -> J
         new: shape (m, C), the new model's.
         labels: shape (m,), class indices.
         seed: fixes the folds.
+        prior: the exponents to stay near.
+        weight: how many rows the prior is worth.
 
     Returns:
         The judgement.
     """
     m = len(labels)
     if m < FEWEST_LABELS:
-        return Judgement(UNLABELLED, None, None, m)
+        return Judgement(prior, None, None, m)
     fold = np.random.default_rng(seed).permutation(m) % FOLDS
     right = np.zeros(m, dtype=bool)
     for k in range(FOLDS):
         out = fold == k
-        fitted = fit_pooling(old[~out], new[~out], labels[~out])
+        fitted = fit_pooling(old[~out], new[~out], labels[~out], prior, weight)
         right[out] = fitted.apply(old[out], new[out]).argmax(axis=1) == labels[out]
     pooled, replaced = float(right.mean()), float((new.argmax(axis=1) == labels).mean())
-    chosen = REPLACE if pooled < replaced else fit_pooling(old, new, labels)
+    chosen = REPLACE if pooled < replaced else fit_pooling(old, new, labels, prior, weight)
     return Judgement(chosen, pooled, replaced, m)
 
 
 def choose_by_members(
     old: Floats, new: Floats, labels: Labels, members: npt.NDArray[np.int64], seed: int = 0
 ) -> tuple[dict[int, Judgement], Judgement]:
-    """Decide for each set of models that rows hold; sets with few labelled rows share one decision.
+    """Decide for each set of models that rows hold, each near what all rows together say.
 
     Args:
         old: shape (m, C), cached distributions of labelled rows.
@@ -160,15 +175,16 @@ def choose_by_members(
         seed: fixes the folds.
 
     Returns:
-        The judgement by set, for sets with at least `2 * FEWEST_LABELS` rows, and the shared one for others.
+        The judgement by set, for sets with at least `2 * FEWEST_LABELS` rows, and the shared one for the others.
     """
     shared = choose_pooling(old, new, labels, seed)
-    sets: Sequence[int] = np.unique(members).tolist()
     own = {}
-    for index in sets:
+    for index in np.unique(members).tolist():
         mine = members == index
-        if mine.sum() >= 2 * FEWEST_LABELS:
-            own[index] = choose_pooling(old[mine], new[mine], labels[mine], seed)
+        if 2 * FEWEST_LABELS <= mine.sum() < len(mine):
+            own[index] = choose_pooling(
+                old[mine], new[mine], labels[mine], seed, shared.pooling, SHARED_WEIGHT
+            )
     return own, shared
 
 

@@ -22,7 +22,6 @@ from sparing.refresh.correction import (
     omission_risk,
     vote,
 )
-from sparing.refresh.gain import train_gain
 from sparing.refresh.pooling import Judgement, choose_by_members
 from sparing.selection import Items, in_order, tie_keys
 
@@ -233,22 +232,13 @@ class _Deployment:
         """Fit the scorer on both halves' training rows, unless the same cache state taught it before."""
         made = []
         for side, train in enumerate(self.train):
-            if self.method.scorer == "gain":
-                made.append(self.learn_gain(t, side))
-                continue
             pairs = self.pairs(train, t)
-            key = (self.method.scorer, t, side, hash(pairs.old.tobytes()), hash(pairs.held.tobytes()))  # type: ignore[union-attr]
+            key = (self.method.scorer, t, side, hash(pairs.old.tobytes()), hash(pairs.holders.tobytes()))
             if key not in self.memory:
                 learned = SCORERS[self.method.scorer](pairs, self.seed + 97 * t)
                 self.memory[key] = (learned, learned)
             made.append(self.memory[key][0])
         return made[0], made[1]
-
-    def learn_gain(self, t: int, side: int) -> Score:
-        rows = self.marked[side]
-        after = self.pooled(rows, t, side)
-        predictor = train_gain(self.probs[rows], after, self.labels[rows], self.members[rows])
-        return lambda pairs: predictor.gains(pairs.old, pairs.holders)[:, None]
 
     def benefits(self, fitted: int, model: int) -> Floats:
         """Score all rows as the cache stands, by what round `fitted` learned; -inf for rows that hold it."""
