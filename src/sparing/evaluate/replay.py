@@ -86,6 +86,7 @@ def simulate(
     methods: str = "pure,pure-no-correction,entropy,random,full",
     budget: str | Sequence[str] = "50%",
     seeds: int = 5,
+    first_seed: int = 0,
     schedule: Schedule | None = None,
     train_rows: int | None = None,
     labelled_rows: int = 500,
@@ -102,6 +103,7 @@ def simulate(
         methods: names in `METHODS`, separated by commas, or "all".
         budget: share of the rows that a round refreshes, or one share per round (the last goes on).
         seeds: how many halvings.
+        first_seed: number of the first of them.
         schedule: of corrections; by default Table 3's.
         train_rows: rows of each half to learn from; by default all, at most 5,000.
         labelled_rows: how many of them have a label that pooling may read.
@@ -127,7 +129,7 @@ def simulate(
     train_rows = min(half, 5000) if train_rows is None else min(train_rows, half)
     labelled_rows = min(labelled_rows, train_rows)
     runs: dict[tuple[str, bool], list[_Deployment]] = {}
-    for seed in range(seeds):
+    for seed in range(first_seed, first_seed + seeds):
         memory: _Memory = {}
         for name in names:
             for within in (False, True) if both and METHODS[name].correct else (False,):
