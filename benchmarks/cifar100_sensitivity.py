@@ -11,15 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import plotly.graph_objects as go
 
 from cifar100_rounds import tables
 from machine import describe
-from plotly.subplots import make_subplots
-
 from sparing.evaluate import simulate
 from sparing.refresh.correction import Schedule
-from sparing.report import write_page
 
 BASE = Schedule()
 GRID = {
@@ -44,6 +40,38 @@ def configuration(parameter: str, value: float) -> tuple[Schedule, str]:
         for step in BASE.steps
     ]
     return replace(BASE, steps=tuple(steps)), "50%"
+
+
+def draw(curves: dict[str, tuple[list[float], list[float], list[float]]]) -> str:
+    """Draw one panel per parameter, all on the same scale of accuracy, with error bars over seeds."""
+    low = min(m - e for _, means, errors in curves.values() for m, e in zip(means, errors, strict=True))
+    high = max(m + e for _, means, errors in curves.values() for m, e in zip(means, errors, strict=True))
+    parts = []
+    for panel, (name, (values, means, errors)) in enumerate(curves.items()):
+        left = 50 + 210 * panel
+
+        def x(value: float, left: int = left, values: list[float] = values) -> float:
+            return left + 180 * (value - values[0]) / (values[-1] - values[0])
+
+        def y(accuracy: float) -> float:
+            return 240 - 200 * (accuracy - low) / (high - low)
+
+        points = [(x(v), y(m)) for v, m in zip(values, means, strict=True)]
+        parts.append(f'<rect x="{left - 8}" y="32" width="196" height="216" fill="none" stroke="#ccc"/>')
+        parts.append(f'<text x="{left + 90}" y="22" text-anchor="middle">{name}</text>')
+        for value in (values[0], values[-1]):
+            parts.append(f'<text x="{x(value):.1f}" y="264" text-anchor="middle">{value}</text>')
+        for (a, _), m, e in zip(points, means, errors, strict=True):
+            parts.append(f'<path d="M{a:.1f} {y(m - e):.1f}V{y(m + e):.1f}" stroke="#999"/>')
+        line = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
+        parts.append(f'<polyline points="{line}" fill="none" stroke="#d95f02" stroke-width="2"/>')
+    for accuracy in (low, high):
+        height = 240 - 200 * (accuracy - low) / (high - low)
+        parts.append(f'<text x="38" y="{height + 4:.1f}" text-anchor="end">{accuracy:.1f}</text>')
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1100 280" font-family="sans-serif" '
+        f'font-size="12"><rect width="1100" height="280" fill="white"/>{"".join(parts)}</svg>\n'
+    )
 
 
 def main() -> None:
@@ -71,12 +99,12 @@ def main() -> None:
         f"`python benchmarks/cifar100_sensitivity.py --data DATA/cifar100 --work WORK` with {arguments.seeds} seeds, on "
         f"{describe()}. Round-4 accuracy in % (mean ± standard deviation over seeds) of `pure` in the deployment of "
         f"`cifar100_rounds.md`; {1 + sum(map(len, GRID.values()))} configurations. Baseline (Table 3): "
-        f"{base.mean():.2f} ± {base.std():.2f}, {base_forwards:,.0f} forwards. Picture: `cifar100_sensitivity.svg.html`.", "",
+        f"{base.mean():.2f} ± {base.std():.2f}, {base_forwards:,.0f} forwards. ![sensitivity](cifar100_sensitivity.svg)", "",
         "| parameter | range | best | gain over the baseline | spread (max - min) |", "|---|---|---|---|---|",
     ]  # fmt: skip
     details = ["", "| parameter | value | round-4 accuracy | forwards |", "|---|---|---|---|"]
-    figure = make_subplots(rows=1, cols=len(GRID), subplot_titles=list(GRID), shared_yaxes=True)
-    for column, (parameter, values) in enumerate(GRID.items(), start=1):
+    curves: dict[str, tuple[list[float], list[float], list[float]]] = {}
+    for parameter, values in GRID.items():
         means, errors = [], []
         for value in values.tolist():
             accuracies, forwards = measure(*configuration(parameter, value))
@@ -91,16 +119,12 @@ def main() -> None:
             f"| {parameter} | {values[0]} to {values[-1]} | {values[best]} | {means[best] - base.mean():+.2f} | "
             f"{max(means) - min(means):.2f} |"
         )
-        figure.add_trace(
-            go.Scatter(x=values, y=means, error_y={"array": errors}, mode="lines+markers", name=parameter),
-            row=1, col=column,
-        )  # fmt: skip
-    figure.update_layout(height=420, showlegend=False, yaxis_title="round-4 accuracy (%)")
+        curves[parameter] = (values.tolist(), means, errors)
     arguments.out.mkdir(exist_ok=True)
     (arguments.out / "cifar100_sensitivity.md").write_text(
         "\n".join(lines + details) + "\n", encoding="utf-8"
     )
-    write_page(arguments.work / "cifar100_sensitivity.html", "Sensitivity of sequential correction", [figure])
+    (arguments.out / "cifar100_sensitivity.svg").write_text(draw(curves), encoding="utf-8")
     print("\n".join(lines))
 
 
