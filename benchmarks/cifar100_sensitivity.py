@@ -59,8 +59,9 @@ def draw(curves: dict[str, tuple[list[float], list[float], list[float]]]) -> str
         points = [(x(v), y(m)) for v, m in zip(values, means, strict=True)]
         parts.append(f'<rect x="{left - 8}" y="32" width="196" height="216" fill="none" stroke="#ccc"/>')
         parts.append(f'<text x="{left + 90}" y="22" text-anchor="middle">{name}</text>')
-        for value in (values[0], values[-1]):
-            parts.append(f'<text x="{x(value):.1f}" y="264" text-anchor="middle">{value}</text>')
+        parts += [
+            f'<text x="{x(v):.1f}" y="264" text-anchor="middle">{v}</text>' for v in (values[0], values[-1])
+        ]
         for (a, _), m, e in zip(points, means, errors, strict=True):
             parts.append(f'<path d="M{a:.1f} {y(m - e):.1f}V{y(m + e):.1f}" stroke="#999"/>')
         line = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)

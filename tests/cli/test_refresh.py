@@ -20,7 +20,7 @@ def test_from_import_to_export(imported):
         "fit", "photos.lance", "--model", MODEL, *SAMPLES, "--rows", "60", "--out", "router", "--json"
     ).json
     assert fitted["held_out_rows"] == 12
-    assert set(fitted["consistency"]) == {"router", "entropy", "random"}
+    assert set(fitted["consistency"]) == {"router", "change", "entropy", "random"}
     common = ("photos.lance", "--model", MODEL, *SAMPLES, "--router", "router", "--budget", "50%", "--json")
     dry = run("refresh", *common, "--dry-run").json
     assert (dry["refresh"], dry["forwards"], dry["known"]) == ({"new": 150}, {"new": 90}, 60)

@@ -61,6 +61,14 @@ def fit(
     holdout: Annotated[
         float, typer.Option("--holdout", min=0, max=0.9, help="Share of the rows that judge the router.")
     ] = 0.2,
+    scorer: Annotated[
+        str | None,
+        typer.Option(
+            "--scorer",
+            help="What a refresh with this router ranks by when none is named: router (default), change, "
+            "entropy, ..., or auto: what the held-out rows advise.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Fixes the rows, the split and the fit.")] = 0,
     cost: CostOption = None,
     batch_size: BatchOption = None,
@@ -95,8 +103,26 @@ def fit(
         values = open_given_samples(samples, column)
         with progress("fitting") as on_progress:
             router = run_fit(cache, candidates, samples=values, rows=rows, on_progress=on_progress, **common)
+    router = _preferring(router, scorer)
     router.save(out)
     _tell(router, out, as_json)
+
+
+def _preferring(router: Any, scorer: str | None) -> Any:
+    from dataclasses import replace
+
+    from sparing.errors import InputError
+    from sparing.refresh.round import advised_scorer
+    from sparing.refresh.scorers import NAMES
+
+    if scorer is None:
+        return router
+    if scorer == "auto":
+        names = router_names(router)
+        scorer = advised_scorer(router, names, names[-1])
+    if scorer not in ("router", "change", *NAMES):
+        raise InputError(f"there is no scorer {scorer!r}: router, change, {', '.join(NAMES)}, or auto")
+    return replace(router, preferred=scorer)
 
 
 def _from_outputs(cache: Path, outputs: list[str], old: Path | None, common: dict[str, Any]) -> Any:
@@ -123,6 +149,7 @@ def _tell(router: Any, out: Path, as_json: bool) -> None:
         "input": router.form,
         "width": router.width,
         "candidates": [{"name": c.name, "digest": c.digest, "seconds": c.seconds} for c in router.candidates],
+        "scorer": router.preferred or "router",
         "held_out_rows": 0 if router.evidence is None else len(router.evidence.cached),
     }
     if router.evidence is not None:
@@ -132,8 +159,9 @@ def _tell(router: Any, out: Path, as_json: bool) -> None:
                 rate: router.evidence.predict(scorer, names, names[-1], float(rate)).consistency
                 for rate in ("0.2", "0.5", "0.8")
             }
-            for scorer in ("router", "entropy", "random")
+            for scorer in ("router", "change", "entropy", "random")
         }
+        result["recommended"], result["advice"] = router.evidence.advise(names, names[-1])
     if as_json:
         print_json(result)
         return
@@ -143,6 +171,7 @@ def _tell(router: Any, out: Path, as_json: bool) -> None:
         typer.echo("  scorer      20%      50%      80%")
         for scorer, values in result["consistency"].items():
             typer.echo(f"  {scorer:<9}" + "".join(f"{100 * value:7.2f}% " for value in values.values()))
+        typer.echo(result["advice"])
     hint(f"next: sparing refresh CACHE ... --router {out} --budget 50% --dry-run")
 
 

@@ -43,8 +43,8 @@ def refresh(
         str | None,
         typer.Option(
             "--scorer",
-            help="What ranks the rows: router, entropy, least-confidence, margin or random. "
-            "By default the router if one is given, else entropy.",
+            help="What ranks the rows: router, change, entropy, least-confidence, margin, random, or auto: "
+            "what held-out rows advise. By default the router if one is given, else entropy.",
         ),
     ] = None,
     target: Annotated[

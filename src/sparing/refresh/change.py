@@ -29,7 +29,8 @@ class ChangePredictor:
 
     Attributes:
         rates: shape (C, n), smoothed change rate of each cached class, as log-odds.
-        holders: the models (by whatever the caller calls them) that the training rows held.
+        holders: the models (by whatever the caller calls them) that the training rows held; none when all
+            held the same.
         weights: shape (features, n).
         biases: shape (n,).
     """
@@ -64,6 +65,25 @@ class ChangePredictor:
         result: Floats = (1 / (1 + np.exp(-logits))).astype(np.float32)
         return result
 
+    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Give the arrays that a router's file holds."""
+        return {
+            "change_rates": self.rates,
+            "change_holders": np.array(self.holders, dtype=np.str_),
+            "change_weights": self.weights,
+            "change_biases": self.biases,
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Any) -> "ChangePredictor":
+        """Read what `to_arrays` gave."""
+        return cls(
+            arrays["change_rates"],
+            tuple(str(name) for name in arrays["change_holders"]),
+            arrays["change_weights"],
+            arrays["change_biases"],
+        )
+
 
 def train_change(
     old: Floats,
@@ -90,6 +110,9 @@ def train_change(
     wanted = new[target].argmax(axis=1)
     changes = np.stack([(p.argmax(axis=1) == wanted) & (cached != wanted) for p in new], axis=1)
     seen = np.unique(held)
+    if len(seen) == 1:
+        # When all rows hold the same model, holding it says nothing.
+        seen = seen[:0]
     common = _features(old, np.searchsorted(seen, held), len(seen))
     per_class = np.bincount(cached, minlength=old.shape[1])
     rates, weights, biases = [], [], []

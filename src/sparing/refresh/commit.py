@@ -16,7 +16,6 @@ from sparing.errors import InputError
 from sparing.refresh.evidence import Prediction
 from sparing.refresh.round import Round
 from sparing.refresh.staging import Chunk, Staging
-from sparing.selection import tie_keys
 
 
 @dataclass(frozen=True)
@@ -174,7 +173,7 @@ def _new_rows(round_: Round, staging: Staging, metadata: Metadata) -> Iterator[t
     picks = [chosen[name] for name in old.ids.to_pylist()]
     known = [item.probs if item is not None else None for item in round_.known]
     probs = np.stack([known[candidate][position] for candidate, position in picks])  # type: ignore[index]
-    benefits = round_.scorer.benefits(old.probs, tie_keys(old.ids, round_.seed))
+    benefits = round_.benefits(old)
     rows = Rows(
         old.ids,
         _checked(probs, metadata),

@@ -13,6 +13,9 @@ from sparing.refresh.scorers import UNCERTAINTY
 
 Classes = npt.NDArray[np.int64]
 
+RATES = (0.2, 0.5, 0.8)
+"""Update rates that the advice averages over."""
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -38,6 +41,7 @@ class Evidence:
     Attributes:
         names: the n candidates.
         router: shape (h, n), benefits by a router that was fitted without these rows.
+        change: shape (h, n), benefits by a change predictor that was fitted without these rows.
         uncertainty: shape (h, k), one column per scorer of `UNCERTAINTY`, in its order.
         cached: shape (h,), class that the cache holds.
         outputs: shape (h, n), class that each candidate gives.
@@ -46,6 +50,7 @@ class Evidence:
 
     names: tuple[str, ...]
     router: Floats
+    change: Floats
     uncertainty: Floats
     cached: Classes
     outputs: Classes
@@ -55,7 +60,7 @@ class Evidence:
         """Predict what refreshing a share of the rows would give.
 
         Args:
-            scorer: "router" or the name of another scorer.
+            scorer: "router", "change" or the name of another scorer.
             candidates: the candidates of the round, each among `names`.
             target: the candidate whose full re-run is the reference.
             share: share of rows to be refreshed, in [0, 1].
@@ -63,10 +68,57 @@ class Evidence:
         Returns:
             The prediction.
         """
-        columns = [self.names.index(name) for name in candidates]
+        stored = self._stored(scorer, candidates, target, share)
         wanted = self.outputs[:, self.names.index(target)]
-        if scorer == "router":
-            benefits = self.router[:, columns]
+        hit = float((stored == wanted).mean())
+        known = self.labels >= 0
+        accuracy = float((stored[known] == self.labels[known]).mean()) if known.any() else None
+        return Prediction(hit, math.sqrt(hit * (1 - hit) / len(stored)), accuracy, len(stored))
+
+    def advise(self, candidates: Sequence[str], target: str) -> tuple[str, str]:
+        """Say which scorer to use: a learned one only where it beats entropy beyond its noise.
+
+        Args:
+            candidates: the candidates of the round, each among `names`.
+            target: the candidate whose full re-run is the reference.
+
+        Returns:
+            The scorer's name ("random" when routing is not appropriate), and the reason in a sentence.
+        """
+        wanted = self.outputs[:, self.names.index(target)]
+
+        def hits(scorer: str) -> Floats:
+            stored = [self._stored(scorer, candidates, target, rate) for rate in RATES]
+            shares: Floats = np.mean([classes == wanted for classes in stored], axis=0, dtype=np.float64)
+            return shares
+
+        entropy = hits("entropy")
+        root = math.sqrt(len(entropy))
+        above_chance = entropy - hits("random")
+        if above_chance.mean() <= 2 * above_chance.std() / root:
+            return "random", (
+                f"Routing is not appropriate here: on {len(entropy)} held-out rows entropy keeps no more "
+                "consistency than chance. Refresh everything, or rows at random."
+            )
+        best, said = "entropy", []
+        for name in ("router", "change"):
+            gain = hits(name) - entropy
+            error = gain.std() / root
+            beats = gain.mean() > 2 * error
+            said.append(f"{name} {100 * gain.mean():+.2f} ± {100 * error:.2f} points")
+            if beats and (best == "entropy" or hits(name).mean() > hits(best).mean()):
+                best = name
+        verb = "no learned scorer beats it" if best == "entropy" else "it beats entropy"
+        return best, (
+            f"Use {best}: {verb} beyond its noise on {len(entropy)} held-out rows (consistency against "
+            f"entropy, mean over {', '.join(f'{rate:.0%}' for rate in RATES)}: {', '.join(said)})."
+        )
+
+    def _stored(self, scorer: str, candidates: Sequence[str], target: str, share: float) -> Classes:
+        """Give the classes that the cache would hold after refreshing a share of the rows."""
+        columns = [self.names.index(name) for name in candidates]
+        if scorer in ("router", "change"):
+            benefits = (self.router if scorer == "router" else self.change)[:, columns]
             choice = np.asarray(columns)[benefits.argmax(axis=1)]
             score = benefits.max(axis=1)
         else:
@@ -77,17 +129,14 @@ class Evidence:
                 score = self.uncertainty[:, list(UNCERTAINTY).index(scorer)]
         refreshed = np.zeros(len(score), dtype=bool)
         refreshed[np.argsort(-score, kind="stable")[: round(share * len(score))]] = True
-        stored = np.where(refreshed, self.outputs[np.arange(len(score)), choice], self.cached)
-        hit = float((stored == wanted).mean())
-        known = self.labels >= 0
-        accuracy = float((stored[known] == self.labels[known]).mean()) if known.any() else None
-        return Prediction(hit, math.sqrt(hit * (1 - hit) / len(score)), accuracy, len(score))
+        return np.where(refreshed, self.outputs[np.arange(len(score)), choice], self.cached)
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Give the arrays that a router's file holds."""
         return {
             "evidence_names": np.array(self.names),
             "evidence_router": self.router,
+            "evidence_change": self.change,
             "evidence_uncertainty": self.uncertainty,
             "evidence_cached": self.cached,
             "evidence_outputs": self.outputs,
@@ -99,7 +148,10 @@ class Evidence:
         """Read what `to_arrays` gave."""
         return cls(
             tuple(str(name) for name in arrays["evidence_names"]),
-            *(arrays[f"evidence_{key}"] for key in ("router", "uncertainty", "cached", "outputs", "labels")),
+            *(
+                arrays[f"evidence_{key}"]
+                for key in ("router", "change", "uncertainty", "cached", "outputs", "labels")
+            ),
         )
 
 
@@ -109,19 +161,22 @@ def gather_evidence(
     old: Floats,
     new: Sequence[Floats],
     labels: Classes,
+    change: Floats | None = None,
 ) -> Evidence:
     """Put together what held-out rows say.
 
     Args:
         names: n candidates.
-        router: shape (h, n), predicted benefits.
+        router: shape (h, n), predicted entropy decreases.
         old: shape (h, C), cached distributions.
         new: n arrays of shape (h, C), the candidates' distributions.
         labels: shape (h,), -1 where unknown.
+        change: shape (h, n), predicted changes; none were fitted when absent.
     """
     return Evidence(
         tuple(names),
         router,
+        np.zeros_like(router) if change is None else change,
         np.stack([score(old) for score in UNCERTAINTY.values()], axis=1).astype(np.float32),
         old.argmax(axis=1),
         np.stack([outputs.argmax(axis=1) for outputs in new], axis=1),

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from sparing.cache import Cache
 from sparing.errors import CacheError, InputError
 from sparing.models import Model
+from sparing.refresh.change import ChangePredictor, train_change
 from sparing.refresh.evidence import gather_evidence
 from sparing.refresh.known import Known, keep_known
 from sparing.refresh.router import InputForm, Router, train_router
@@ -98,6 +99,8 @@ def fit(
             old.probs,
             [_aligned(item, old.ids) for item in known],
             old.labels,
+            [model.name for model in cache.metadata.models],
+            old.models,
             [model.name for model in candidates],
             [model.digest for model in candidates],
             form,
@@ -154,16 +157,20 @@ def fit_outputs(
     if isinstance(old, Cache):
         rows = old.get(common)
         ids, before, labels = rows.ids, rows.probs, rows.labels
+        holders, held = [model.name for model in old.metadata.models], rows.models
     else:
         table = read_outputs(old)
         kept = pc.is_in(table.ids, value_set=common).to_numpy(zero_copy_only=False)
         ids, before = table.ids.filter(pa.array(kept)), table.probs[kept]
         labels = np.full(len(ids), -1, np.int64) if table.labels is None else table.labels[kept]
+        holders, held = ["cached"], np.zeros(len(ids), np.int64)
     if len(ids) < 2:
         raise InputError("the old and the new outputs share no ids: rows are matched by id")
     after = [table.probs[_match(table.ids, ids)] for table in tables]
     digests = [None] * len(names)
-    return _fit_pairs(before, after, labels, names, digests, form, hidden, epochs, holdout, seed)
+    return _fit_pairs(
+        before, after, labels, holders, held, names, digests, form, hidden, epochs, holdout, seed
+    )
 
 
 def _draw(cache: Cache, candidates: Sequence[Model], rows: int, seed: int) -> pa.Table:
@@ -232,6 +239,8 @@ def _fit_pairs(
     old: Floats,
     new: Sequence[Floats],
     labels: npt.NDArray[np.int64],
+    holders: Sequence[str],
+    held_models: npt.NDArray[np.int64],
     names: Sequence[str],
     digests: Sequence[str | None],
     form: InputForm,
@@ -243,25 +252,26 @@ def _fit_pairs(
     if not 0 <= holdout < 1:
         raise InputError(f"the share of held-out rows must lie in [0, 1), got {holdout}")
 
-    def train(rows: npt.NDArray[np.int64]) -> Router:
-        return train_router(
-            old[rows],
-            [outputs[rows] for outputs in new],
-            names,
-            digests,
-            form=form,
-            hidden=hidden,
-            epochs=epochs,
-            seed=seed,
+    def train(rows: npt.NDArray[np.int64]) -> tuple[Router, ChangePredictor]:
+        after = [outputs[rows] for outputs in new]
+        router = train_router(
+            old[rows], after, names, digests, form=form, hidden=hidden, epochs=epochs, seed=seed
         )
+        change = train_change(old[rows], after, len(new) - 1, holders, held_models[rows])
+        return replace(router, change=change), change
 
     shuffled = np.random.default_rng(seed).permutation(len(old))
     held = shuffled[: int(holdout * len(old))]
-    router = train(np.sort(shuffled))
+    router, _ = train(np.sort(shuffled))
     if len(held) < 2 or len(old) - len(held) < 2:
         return router
-    judged = train(np.sort(shuffled[len(held) :]))
+    judged, judged_change = train(np.sort(shuffled[len(held) :]))
     evidence = gather_evidence(
-        names, judged.benefits(old[held]), old[held], [outputs[held] for outputs in new], labels[held]
+        names,
+        judged.benefits(old[held]),
+        old[held],
+        [outputs[held] for outputs in new],
+        labels[held],
+        judged_change.benefits(old[held], holders, held_models[held]),
     )
     return replace(router, evidence=evidence)

@@ -135,8 +135,9 @@ def refresh(
             gets the candidate that brings most for its cost, and rows that none improves are left alone.
         samples: where the sample values are: whatever `open_samples` takes; not needed when every candidate
             replays stored outputs.
-        scorer: what ranks the rows: "router", "entropy", "least-confidence", "margin" or "random"; by default
-            the router when there is one, else entropy.
+        scorer: what ranks the rows: "router", "change" (both need one), "entropy", "least-confidence",
+            "margin", "random", or "auto": what the router's held-out rows advise; by default the router when
+            there is one, else entropy.
         router: from `fit`, or its file.
         target: the candidate whose full re-run is the reference; the last one by default.
         only_positive: leave alone rows that no candidate is predicted to improve.

@@ -115,7 +115,7 @@ def score_rows(round_: Round, folder: Path, account: Account) -> Scored:
     scored = Scored(folder)
     started = perf_counter()
     for rows in cache.scan():
-        benefits = round_.scorer.benefits(rows.probs, tie_keys(rows.ids, seed)).astype(np.float32)
+        benefits = round_.benefits(rows)
         for column, index in enumerate(stored_by):
             if index is not None:
                 benefits[rows.models == index, column] = -np.inf

@@ -7,8 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from sparing.budget import Budget, affordable
-from sparing.cache import Cache, ModelInfo
+from sparing.cache import Cache, ModelInfo, Rows
 from sparing.distributions import entropy
 from sparing.errors import BudgetError, InputError
 from sparing.models import Model
@@ -16,6 +19,7 @@ from sparing.refresh.evidence import Prediction
 from sparing.refresh.known import Known, load_known
 from sparing.refresh.router import Router
 from sparing.refresh.scorers import Scorer, named_scorer
+from sparing.selection import tie_keys
 
 
 @dataclass
@@ -48,6 +52,12 @@ class Round:
     def names(self) -> list[str]:
         """Names of the candidates."""
         return [model.name for model in self.candidates]
+
+    def benefits(self, rows: Rows) -> npt.NDArray[np.float32]:
+        """Score rows of the cache, shape (m, n)."""
+        holders = [model.name for model in self.cache.metadata.models]
+        ties = tie_keys(rows.ids, self.seed)
+        return self.scorer.benefits(rows.probs, ties, holders, rows.models).astype(np.float32)
 
     def seconds_per_forward(self) -> list[float | None]:
         """Give each candidate's seconds: as fit measured, as stated, or as earlier rounds measured."""
@@ -205,13 +215,16 @@ def prepare_round(
     if router is not None:
         _check_router(router, candidates)
     if scorer is None:
-        scorer = "entropy" if router is None else "router"
-    if scorer == "router":
+        scorer = "entropy" if router is None else router.preferred or "router"
+    if scorer in ("router", "change", "auto"):
         if router is None:
             raise InputError(
-                "the scorer 'router' needs a router: make one with `sparing fit`, give it with --router"
+                f"the scorer {scorer!r} needs a router: make one with `sparing fit`, give it with --router"
             )
-        ranking = router.scorer(names)
+        if scorer == "auto":
+            scorer = advised_scorer(router, names, target)
+    if router is not None and scorer in ("router", "change"):
+        ranking = router.scorer(names, scorer, target)
     else:
         ranking = named_scorer(scorer, names, target)
     return Round(
@@ -225,6 +238,23 @@ def prepare_round(
         seed,
         [load_known(cache, model) for model in candidates],
     )
+
+
+def advised_scorer(router: Router, names: Sequence[str], target: str) -> str:
+    """Give the scorer that a router's held-out rows recommend for these candidates.
+
+    Raises:
+        InputError: the router has no held-out rows, or routing is not appropriate on this data.
+    """
+    if router.evidence is None:
+        raise InputError("the scorer 'auto' needs held-out rows: run `sparing fit` with --holdout above 0")
+    for name in names:
+        if name not in router.evidence.names:
+            raise InputError(f"the router was not fitted for {name!r}: run `sparing fit` for it")
+    advised, reason = router.evidence.advise(names, target)
+    if advised == "random":
+        raise InputError(f"{reason} To refresh all the same, name a scorer, for example --scorer random")
+    return advised
 
 
 def _check_router(router: Router, candidates: Sequence[Model]) -> None:

@@ -15,6 +15,7 @@ from sparing.cache.durable import replacing
 from sparing.cache.metadata import router_digest
 from sparing.distributions import entropy
 from sparing.errors import InputError
+from sparing.refresh.change import ChangePredictor
 from sparing.refresh.evidence import Evidence
 from sparing.refresh.scorers import Scorer
 
@@ -54,6 +55,8 @@ class Router:
         width: how many entries it reads.
         candidates: one regressor per candidate.
         evidence: what the rows held out of the fit say of it; None when none were.
+        change: predicts label changes, with the last candidate as the target; None when it was not fitted.
+        preferred: the scorer that a refresh with this router takes when none is named; None for "router".
     """
 
     n_classes: int
@@ -61,6 +64,8 @@ class Router:
     width: int
     candidates: tuple[Candidate, ...]
     evidence: Evidence | None = field(default=None, compare=False)
+    change: ChangePredictor | None = field(default=None, compare=False)
+    preferred: str | None = None
 
     def inputs(self, probs: Floats) -> Floats:
         """Bring distributions into the form that the regressors read.
@@ -97,14 +102,16 @@ class Router:
                 result[block, column] = _forward(candidate.layers, inputs)
         return result
 
-    def scorer(self, names: Sequence[str]) -> Scorer:
+    def scorer(self, names: Sequence[str], kind: str = "router", target: str | None = None) -> Scorer:
         """Make a scorer for candidates by name.
 
         Args:
             names: the candidates of the round, each known to the router.
+            kind: "router" ranks by predicted entropy decrease, "change" by predicted change of label.
+            target: the candidate whose full re-run is the reference; "change" was fitted for one.
 
         Raises:
-            InputError: a candidate that the router was not fitted for.
+            InputError: a candidate that the router was not fitted for, or another target.
         """
         known = [candidate.name for candidate in self.candidates]
         for name in names:
@@ -114,9 +121,33 @@ class Router:
                     "run `sparing fit` for it"
                 )
         columns = [known.index(name) for name in names]
-        return Scorer(
-            "router", router_digest(self.to_bytes()), lambda probs, _: self.benefits(probs)[:, columns]
-        )
+        digest = router_digest(self.to_bytes())
+        if kind == "router":
+            return Scorer(
+                "router",
+                digest,
+                lambda probs, _ties, _holders=(), _held=None: self.benefits(probs)[:, columns],
+            )
+        change = self.change
+        if change is None:
+            raise InputError("this router has no change predictor: run `sparing fit` again")
+        if target is not None and target != known[-1]:
+            raise InputError(
+                f"the change predictor was fitted with {known[-1]!r} as the target, not {target!r}: "
+                "give `sparing fit` that candidate last"
+            )
+
+        def benefits(
+            probs: Floats,
+            ties: npt.NDArray[np.uint64],  # noqa: ARG001 -- a score by the rows alone
+            holders: Sequence[str] = (),
+            held: npt.NDArray[np.int64] | None = None,
+        ) -> Floats:
+            if held is None:
+                held = np.zeros(len(probs), dtype=np.int64)
+            return change.benefits(probs, holders or ("",), held)[:, columns]
+
+        return Scorer("change", f"change:{digest}", benefits)
 
     def to_bytes(self) -> bytes:
         """Write the router as a NumPy archive, without any pickle."""
@@ -129,6 +160,8 @@ class Router:
                 {"name": c.name, "digest": c.digest, "seconds": c.seconds, "layers": len(c.layers)}
                 for c in self.candidates
             ],
+            "change": self.change is not None,
+            "preferred": self.preferred,
             "evidence": self.evidence is not None,
         }
         arrays: dict[str, npt.NDArray[Any]] = {
@@ -138,6 +171,8 @@ class Router:
             for layer, (weights, biases) in enumerate(candidate.layers):
                 arrays[f"weights_{index}_{layer}"] = weights
                 arrays[f"biases_{index}_{layer}"] = biases
+        if self.change is not None:
+            arrays.update(self.change.to_arrays())
         if self.evidence is not None:
             arrays.update(self.evidence.to_arrays())
         buffer = io.BytesIO()
@@ -169,7 +204,16 @@ class Router:
                     for index, entry in enumerate(header["candidates"])
                 )
                 evidence = Evidence.from_arrays(archive) if header["evidence"] else None
-                return cls(header["n_classes"], header["form"], header["width"], candidates, evidence)
+                change = ChangePredictor.from_arrays(archive) if header.get("change") else None
+                return cls(
+                    header["n_classes"],
+                    header["form"],
+                    header["width"],
+                    candidates,
+                    evidence,
+                    change,
+                    header.get("preferred"),
+                )
         except InputError:
             raise
         except Exception as error:

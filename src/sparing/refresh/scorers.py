@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,19 @@ UNCERTAINTY: dict[str, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]] = {
 NAMES = (*UNCERTAINTY, "random")
 
 
+class Score(Protocol):
+    """From distributions (m, C), tie keys (m,) and the models that the rows hold to benefits (m, n)."""
+
+    def __call__(
+        self,
+        probs: npt.NDArray[np.float32],
+        ties: npt.NDArray[np.uint64],
+        holders: Sequence[str] = (),
+        held: npt.NDArray[np.int64] | None = None,
+    ) -> Benefits:
+        """Score rows: `held` (m,) gives positions in `holders`; only some scorers look at it."""
+
+
 @dataclass(frozen=True)
 class Scorer:
     """What ranks the rows of a round.
@@ -29,13 +42,13 @@ class Scorer:
     Attributes:
         name: how reports call it.
         digest: what it is; equal digests give equal benefits.
-        benefits: from distributions (m, C) and tie keys (m,) to benefits (m, n), one column per candidate;
-            -inf where a candidate is not to be run.
+        benefits: from rows to benefits (m, n), one column per candidate; -inf where a candidate is not to be
+            run.
     """
 
     name: str
     digest: str
-    benefits: Callable[[npt.NDArray[np.float32], npt.NDArray[np.uint64]], Benefits]
+    benefits: Score
 
 
 def named_scorer(name: str, candidates: Sequence[str], target: str) -> Scorer:
@@ -56,7 +69,12 @@ def named_scorer(name: str, candidates: Sequence[str], target: str) -> Scorer:
         raise InputError(f"there is no scorer {name!r}: choose one of {', '.join(NAMES)}, or give a router")
     column = list(candidates).index(target)
 
-    def benefits(probs: npt.NDArray[np.float32], ties: npt.NDArray[np.uint64]) -> Benefits:
+    def benefits(
+        probs: npt.NDArray[np.float32],
+        ties: npt.NDArray[np.uint64],
+        holders: Sequence[str] = (),  # noqa: ARG001 -- only some scorers look at what rows hold
+        held: npt.NDArray[np.int64] | None = None,  # noqa: ARG001
+    ) -> Benefits:
         result = np.full((len(probs), len(candidates)), -np.inf, dtype=np.float32)
         if name == "random":
             # The tie keys are already a seeded hash of the ids: the same row gets the same number every time.
