@@ -13,6 +13,8 @@ class Account:
         rows_scored: rows that were ranked.
         forwards: model outputs computed or replayed for the round, by model name.
         fit_forwards: those of them that `fit` had already spent, by model name.
+        screening_forwards: those of them that correction ran to compare screened rows, by model name.
+        voting_forwards: those of them that correction ran to settle rows, by model name.
         wasted_forwards: at most how many forwards a kill made us repeat.
         seconds: wall seconds by phase: scoring, selection, reading, model, writing.
         model_seconds: wall seconds inside each model.
@@ -22,6 +24,8 @@ class Account:
     rows_scored: int = 0
     forwards: Counter[str] = field(default_factory=Counter)
     fit_forwards: Counter[str] = field(default_factory=Counter)
+    screening_forwards: Counter[str] = field(default_factory=Counter)
+    voting_forwards: Counter[str] = field(default_factory=Counter)
     wasted_forwards: int = 0
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     model_seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -38,6 +42,8 @@ class Account:
             "rows_scored": self.rows_scored,
             "forwards": dict(self.forwards),
             "fit_forwards": dict(self.fit_forwards),
+            "screening_forwards": dict(self.screening_forwards),
+            "voting_forwards": dict(self.voting_forwards),
             "wasted_forwards": self.wasted_forwards,
             "seconds": {phase: round(value, 6) for phase, value in self.seconds.items()},
             "model_seconds": {name: round(value, 6) for name, value in self.model_seconds.items()},

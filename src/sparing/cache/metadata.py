@@ -27,12 +27,14 @@ class ModelInfo:
         digest: what it is: the digest of its file, or a callable's qualified name.
         cost: cost of one forward, in `unit`; None when unknown.
         unit: "seconds" when measured, else as the user stated.
+        members: for a pool, the names of the models that its rows are made of; empty for a model.
     """
 
     name: str
     digest: str
     cost: float | None = None
     unit: str = "seconds"
+    members: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,10 @@ class Metadata:
     def model_index(self, name: str) -> int | None:
         """Find a model's position by its name."""
         return next((i for i, model in enumerate(self.models) if model.name == name), None)
+
+    def holding(self, name: str) -> list[int]:
+        """List the positions of a model and of every pool that it is part of."""
+        return [i for i, model in enumerate(self.models) if name == model.name or name in model.members]
 
     def with_model(self, info: ModelInfo) -> "Metadata":
         """Add a model, or update the cost of one that is already there.
@@ -113,7 +119,10 @@ class Metadata:
                     f"{where} was written by a newer release of Sparing (format {version}, this release "
                     f"reads up to {FORMAT}): upgrade with pip install --upgrade sparing"
                 )
-            values["models"] = tuple(ModelInfo(**model) for model in values["models"])
+            values["models"] = tuple(
+                ModelInfo(**{**model, "members": tuple(model.get("members", ()))})
+                for model in values["models"]
+            )
             values["history"] = tuple(values["history"])
             if values["classes"] is not None:
                 values["classes"] = tuple(values["classes"])

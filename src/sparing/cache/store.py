@@ -199,14 +199,14 @@ class Cache:
     def refresh_rows(
         self,
         batches: Iterable[Rows],
-        metadata: Metadata,
+        metadata: Callable[[], Metadata],
         record: Callable[[int], dict[str, Any]],
     ) -> None:
         """Replace rows by id and make the next round visible, in one version.
 
         Args:
             batches: the new rows; every id is in the cache, once.
-            metadata: the metadata to commit; its round is the new one.
+            metadata: called once the rows are written; the metadata to commit. Its round is the new one.
             record: called once the rows are written, with the bytes that took; gives what the history says of
                 the round. Version and time are filled in.
 
@@ -224,7 +224,7 @@ class Cache:
             known = durable.files_below(self.path)
             transaction = transactions.streamed((to_batch(schema, rows) for rows in batches), schema, write)
             written = sum(path.stat().st_size for path in durable.files_below(self.path) - known)
-            self._commit(transaction, metadata, record(written), known)
+            self._commit(transaction, metadata(), record(written), known)
 
     def append(
         self,

@@ -112,15 +112,11 @@ def _preferring(router: Any, scorer: str | None) -> Any:
     from dataclasses import replace
 
     from sparing.errors import InputError
-    from sparing.refresh.round import advised_scorer
     from sparing.refresh.scorers import NAMES
 
     if scorer is None:
         return router
-    if scorer == "auto":
-        names = router_names(router)
-        scorer = advised_scorer(router, names, names[-1])
-    if scorer not in ("router", "change", *NAMES):
+    if scorer not in ("auto", "router", "change", *NAMES):
         raise InputError(f"there is no scorer {scorer!r}: router, change, {', '.join(NAMES)}, or auto")
     return replace(router, preferred=scorer)
 

@@ -55,6 +55,29 @@ def refresh(
         bool,
         typer.Option("--only-positive", help="Leave alone rows that no candidate is predicted to improve."),
     ] = False,
+    objective: Annotated[
+        str,
+        typer.Option(
+            "--objective",
+            help="consistency stores new distributions as they are; accuracy pools them with the cached.",
+        ),
+    ] = "consistency",
+    correct: Annotated[
+        bool,
+        typer.Option("--correct", help="From round 2 on, correct stale rows, on top of the budget."),
+    ] = False,
+    correct_within_budget: Annotated[
+        bool,
+        typer.Option("--correct-within-budget", help="Correct stale rows, and pay for it from the budget."),
+    ] = False,
+    recent: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--recent",
+            metavar="NAME=SPEC",
+            help="A model of an earlier round that correction may run again. Repeat for several.",
+        ),
+    ] = None,
     until: Annotated[
         str | None, typer.Option("--until", metavar="HH:MM", help="Stop then, and commit what was reached.")
     ] = None,
@@ -82,13 +105,18 @@ def refresh(
     from sparing.cli.main import STARTED
 
     spent = Budget.parse(budget)
-    candidates = load_models(model, cost, batch_size, threads, provider)
+    loaded = load_models([*model, *(recent or [])], cost, batch_size, threads, provider)
+    candidates, again = loaded[: len(model)], loaded[len(model) :]
     common: dict[str, Any] = {
         "budget": spent,
         "scorer": scorer,
         "router": router,
         "target": target,
         "only_positive": only_positive,
+        "objective": objective,
+        "correct": correct,
+        "correct_within_budget": correct_within_budget,
+        "recent": again,
         "seed": seed,
     }
     if dry_run:
@@ -119,6 +147,20 @@ def refresh(
         _tell_staged(cache)
         raise
     _tell_report(report, cache, as_json)
+
+
+def _tell_pooling(name: str, judged: dict[str, Any]) -> None:
+    text = f"  pooling {name}: exponents {judged['old']:.2f} (cached) and {judged['new']:.2f} (new)"
+    if judged["pooled"] is None:
+        text += f", the default, since only {judged['rows']:,} labelled rows were refreshed"
+    else:
+        text += (
+            f"; on {judged['rows']:,} labelled rows {share(judged['pooled'])} pooled, "
+            f"{share(judged['replaced'])} replaced"
+        )
+    if judged["old"] == 0:
+        text += ": pooling would hurt, so new distributions were stored as they are"
+    typer.echo(text)
 
 
 def _next(clock: str) -> Any:
@@ -168,6 +210,8 @@ def _tell_preview(preview: Any, budget: Any, as_json: bool) -> None:
         typer.echo(f"  {name}: {rows:,} rows, {preview.forwards[name]:,} forwards to run")
     if preview.known:
         typer.echo(f"  {preview.known:,} of the rows were run by fit already; they count in the budget")
+    if preview.correction:
+        typer.echo(f"  correction takes at most {preview.correction:,} forwards")
     if preview.seconds is not None:
         typer.echo(f"  about {preview.seconds:,.1f} s of model time")
     if preview.cost is not None:
@@ -200,6 +244,14 @@ def _tell_report(report: Any, cache: Path, as_json: bool) -> None:
     typer.echo(f"  forwards: {forwards}, {share(report.share_of_forwards)} of a full re-run's")
     if account["fit_forwards"]:
         typer.echo(f"  of which fit had run {sum(account['fit_forwards'].values()):,}")
+    if report.screened:
+        extra = [sum(account[f"{kind}_forwards"].values()) for kind in ("screening", "voting")]
+        typer.echo(
+            f"  correction: screened {report.screened:,} rows with {extra[0]:,} forwards, "
+            f"settled {report.corrected:,} with {extra[1]:,} more"
+        )
+    for name, judged in (report.pooling or {}).items():
+        _tell_pooling(name, judged)
     if account["wasted_forwards"]:
         typer.echo(f"  at most {account['wasted_forwards']:,} more were lost to interruptions")
     typer.echo(f"  seconds: {seconds}")

@@ -177,7 +177,7 @@ def _draw(cache: Cache, candidates: Sequence[Model], rows: int, seed: int) -> pa
     """Draw rows that no candidate wrote, by hash of the id, and list each once per candidate."""
     if rows < 2:
         raise InputError(f"a router cannot be fitted on {rows} rows: give it a few hundred at least")
-    own = [cache.metadata.model_index(model.name) for model in candidates]
+    own = [index for model in candidates for index in cache.metadata.holding(model.name)]
     for model in candidates:
         index = cache.metadata.model_index(model.name)
         if index is not None and cache.metadata.models[index].digest != model.digest:
@@ -187,7 +187,7 @@ def _draw(cache: Cache, candidates: Sequence[Model], rows: int, seed: int) -> pa
 
     def chunks() -> Any:
         for part in cache.scan():
-            free = ~np.isin(part.models, [index for index in own if index is not None])
+            free = ~np.isin(part.models, own)
             ties = tie_keys(part.ids, seed + 1)[free]
             yield part, free, Items(np.zeros(len(ties)), ties, tie_keys(part.ids, seed + 2)[free])
 

@@ -17,12 +17,22 @@ from sparing.cache import Cache
 from sparing.errors import CacheError
 from sparing.models import Model
 from sparing.refresh.commit import Report, commit_round, report_of
+from sparing.refresh.correcting import run_correction, to_screen
+from sparing.refresh.correction import Schedule
 from sparing.refresh.evidence import Prediction
 from sparing.refresh.known import drop_known
-from sparing.refresh.planning import count_assigned, order_rows, plan_rows, score_rows, temporary_folder
-from sparing.refresh.round import Round, prepare_round
+from sparing.refresh.planning import (
+    count_assigned,
+    left_alone,
+    order_rows,
+    plan_rows,
+    score_rows,
+    temporary_folder,
+)
+from sparing.refresh.round import Objective, Round, prepare_round
 from sparing.refresh.router import Router
 from sparing.refresh.running import OnProgress, chunk_rows_for, find_samples, run_order
+from sparing.refresh.screening import screen_rows
 from sparing.refresh.staging import Staging
 from sparing.samples import Samples, open_samples
 
@@ -44,6 +54,7 @@ class Preview:
         cost: predicted cost in the candidates' stated unit; None when one states none.
         scorer: what ranks the rows.
         prediction: what held-out rows say of the result; None when there are none.
+        correction: at most how many forwards correction takes; 0 when the round does not correct.
     """
 
     rows: int
@@ -54,6 +65,7 @@ class Preview:
     cost: float | None
     scorer: str
     prediction: Prediction | None
+    correction: int = 0
 
 
 def preview(
@@ -66,6 +78,10 @@ def preview(
     router: Router | str | Path | None = None,
     target: str | None = None,
     only_positive: bool = False,
+    objective: Objective = "consistency",
+    correct: bool | Schedule = False,
+    correct_within_budget: bool = False,
+    recent: Sequence[Model] = (),
     seed: int = 0,
 ) -> Preview:
     """Say what a budget would buy, without running a model or writing anything.
@@ -76,7 +92,20 @@ def preview(
         The preview.
     """
     cache = Cache.open(path)
-    job = prepare_round(cache, candidates, budget, scorer, router, target, only_positive, seed)
+    job = prepare_round(
+        cache,
+        candidates,
+        budget,
+        scorer,
+        router,
+        target,
+        only_positive,
+        seed,
+        correct,
+        correct_within_budget,
+        recent,
+        objective,
+    )
     account = Account()
     with temporary_folder() as folder:
         scored = score_rows(job, Path(folder), account)
@@ -101,6 +130,7 @@ def preview(
         _weigh(counts, [m.cost if m.unit != "seconds" else None for m in job.candidates]),
         job.scorer.name,
         job.predict(int(counts.sum()), scored.totals.competing, scored.totals.rows),
+        0 if job.correction is None else job.correction.reserve(scored.totals.rows),
     )
 
 
@@ -114,6 +144,10 @@ def refresh(
     router: Router | str | Path | None = None,
     target: str | None = None,
     only_positive: bool = False,
+    objective: Objective = "consistency",
+    correct: bool | Schedule = False,
+    correct_within_budget: bool = False,
+    recent: Sequence[Model] = (),
     seed: int = 0,
     until: datetime | None = None,
     started: float | None = None,
@@ -141,6 +175,12 @@ def refresh(
         router: from `fit`, or its file.
         target: the candidate whose full re-run is the reference; the last one by default.
         only_positive: leave alone rows that no candidate is predicted to improve.
+        objective: "consistency" stores the new distributions as they are; "accuracy" pools each with the one
+            that the row holds, by exponents fitted to the labelled rows that both are known of.
+        correct: from round 2 on, screen and settle rows that look stale (PURE, 3.3), by Table 3's schedule or
+            another; its forwards come on top of the budget.
+        correct_within_budget: correct, and pay for it from the budget.
+        recent: models of earlier rounds that correction may run again.
         seed: decides the order among equal benefits.
         until: when to stop and commit what was reached, with time zone.
         started: `time.monotonic` value from which a budget in seconds counts; now by default.
@@ -160,7 +200,20 @@ def refresh(
     begun = monotonic() if started is None else started
     with Cache.open(path).lock():
         cache = Cache.open(path)
-        job = prepare_round(cache, candidates, budget, scorer, router, target, only_positive, seed)
+        job = prepare_round(
+            cache,
+            candidates,
+            budget,
+            scorer,
+            router,
+            target,
+            only_positive,
+            seed,
+            correct,
+            correct_within_budget,
+            recent,
+            objective,
+        )
         staging = Staging(cache.work_dir / "round")
         request = job.request()
         staged = staging.request()
@@ -195,6 +248,15 @@ def refresh(
                 deadline=_deadline(job, staged, begun, elapsed),
                 on_progress=on_progress,
             )
+            if complete and job.correction is not None:
+                complete = run_correction(
+                    job,
+                    staging,
+                    values,
+                    elapsed + monotonic() - begun,
+                    _deadline(job, staged, begun, elapsed),
+                    on_progress,
+                )
             report = commit_round(job, staging, staged, complete)
         _clean_up(job, staging)
         return report
@@ -220,7 +282,14 @@ def _stage(
         made = plan_rows(scored, capacity, costs, job.only_positive, account)
         started = perf_counter()
         order = order_rows(scored, made)
+        tables = {}
+        if job.correction is not None:
+            count = job.correction.step.screened(scored.totals.rows)
+            tables["screened"] = screen_rows(lambda: left_alone(scored, made), count)
     find_samples(order, job.candidates, samples)
+    if job.correction is not None:
+        models = [model for model in job.correction.models if model is not None]
+        find_samples(to_screen(job, tables["screened"]), models, samples)
     prediction = job.predict(order.num_rows, scored.totals.competing, scored.totals.rows)
     account.seconds["selection"] += perf_counter() - started
     staged = {
@@ -231,7 +300,7 @@ def _stage(
         "prediction": None if prediction is None else asdict(prediction),
         "account": account.to_dict(),
     }
-    staging.begin(staged, order)
+    staging.begin(staged, order, **tables)
     return staged
 
 

@@ -53,18 +53,27 @@ class Scored:
         self.totals = Totals()
         self._chunks = 0
 
-    def add(self, rows: Rows, benefits: npt.NDArray[np.float32], seed: int) -> None:
+    def add(
+        self,
+        rows: Rows,
+        benefits: npt.NDArray[np.float32],
+        seed: int,
+        extra: dict[str, npt.NDArray[Any]] | None = None,
+    ) -> None:
         """Spool one chunk; -inf benefits mark candidates that are not to be run on a row."""
         labelled = rows.labels >= 0
         right = labelled & (rows.probs.argmax(axis=1) == rows.labels)
         table = pa.table(
             {
                 "id": rows.ids,
+                "position": np.arange(self.totals.rows, self.totals.rows + len(rows)),
+                "model": rows.models.astype(np.int16),
                 "tie": tie_keys(rows.ids, seed),
                 "second": tie_keys(rows.ids, seed ^ _SECOND_HASH),
                 "label": rows.labels,
                 "right": right.astype(np.int8),
                 **{f"benefit{j}": benefits[:, j] for j in range(benefits.shape[1])},
+                **(extra or {}),
             }
         )
         write_arrow(self._path(self._chunks), table)
@@ -111,19 +120,21 @@ def score_rows(round_: Round, folder: Path, account: Account) -> Scored:
         The spooled rows.
     """
     cache, seed = round_.cache, round_.seed
-    stored_by = [cache.metadata.model_index(name) for name in round_.names]
+    held_by = [cache.metadata.holding(name) for name in round_.names]
     scored = Scored(folder)
     started = perf_counter()
     for rows in cache.scan():
         benefits = round_.benefits(rows)
-        for column, index in enumerate(stored_by):
-            if index is not None:
-                benefits[rows.models == index, column] = -np.inf
+        for column, indices in enumerate(held_by):
+            benefits[np.isin(rows.models, indices), column] = -np.inf
+        extra = round_.correction.columns(rows, benefits, round_.names, cache) if round_.correction else None
         for item in round_.known:
             if item is not None:
                 there = pc.is_in(rows.ids, value_set=item.ids).to_numpy(zero_copy_only=False)
                 benefits[there] = -np.inf
-        scored.add(rows, benefits, seed)
+                if extra is not None:
+                    extra["risk"][there] = -np.inf
+        scored.add(rows, benefits, seed, extra)
     account.seconds["scoring"] += perf_counter() - started
     account.rows_scored += scored.totals.rows
     return scored
@@ -152,20 +163,28 @@ def count_assigned(scored: Scored, made: Plan, n: int) -> npt.NDArray[np.int64]:
     return counts
 
 
+def left_alone(scored: Scored, made: Plan) -> Iterator[tuple[pa.Table, npt.NDArray[np.bool_]]]:
+    """Read the spooled chunks with the rows that neither the plan nor what `fit` ran refreshes."""
+    for table in scored.tables():
+        assigned = made.assign(benefits_of(table), table["tie"].to_numpy(), table["second"].to_numpy())
+        yield table, (assigned == KEEP) & (table["risk"].to_numpy() > -np.inf)
+
+
 def order_rows(scored: Scored, made: Plan) -> pa.Table:
     """List the rows that a plan takes, best first, with what committing them needs.
 
     Returns:
-        Columns id, candidate (int16), score (float32), label (int64, -1 for none), right (int8: whether the
-        cached class was the label).
+        Columns id, position (in the order of the cache's scan), model (that it holds), candidate (int16),
+        score (float32), label (int64, -1 for none), right (int8: whether the cached class was the label).
     """
+    kept = ["id", "position", "model", "tie", "second", "label", "right"]
     parts: list[pa.Table] = []
     for table in scored.tables():
         benefits, ties = benefits_of(table), table["tie"].to_numpy()
         assigned = made.assign(benefits, ties, table["second"].to_numpy())
         taken = np.flatnonzero(assigned != KEEP)
         candidate = assigned[taken]
-        part = table.select(["id", "tie", "second", "label", "right"]).take(pa.array(taken))
+        part = table.select(kept).take(pa.array(taken))
         score = benefits[taken, candidate]
         rank = score if made.costs is None else _per_cost(score, np.asarray(made.costs)[candidate])
         part = part.append_column("candidate", pa.array(candidate.astype(np.int16)))
@@ -173,7 +192,11 @@ def order_rows(scored: Scored, made: Plan) -> pa.Table:
         parts.append(part)
     whole = pa.concat_tables(parts)
     best = in_order(Items(*(whole[name].to_numpy() for name in ("rank", "tie", "second"))))
-    return whole.select(["id", "candidate", "score", "label", "right"]).take(pa.array(best)).combine_chunks()
+    return (
+        whole.select(["id", "position", "model", "candidate", "score", "label", "right"])
+        .take(pa.array(best))
+        .combine_chunks()
+    )
 
 
 def _per_cost(score: npt.NDArray[Any], costs: npt.NDArray[np.float64]) -> npt.NDArray[Any]:

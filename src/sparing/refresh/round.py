@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +15,15 @@ from sparing.cache import Cache, ModelInfo, Rows
 from sparing.distributions import entropy
 from sparing.errors import BudgetError, InputError
 from sparing.models import Model
+from sparing.refresh.correction import Schedule
 from sparing.refresh.evidence import Prediction
 from sparing.refresh.known import Known, load_known
 from sparing.refresh.router import Router
 from sparing.refresh.scorers import Scorer, named_scorer
+from sparing.refresh.screening import Correction, prepare_correction
 from sparing.selection import tie_keys
+
+Objective = Literal["consistency", "accuracy"]
 
 
 @dataclass
@@ -36,6 +40,9 @@ class Round:
         only_positive: leave alone rows that no candidate is predicted to improve.
         seed: decides the order among equal benefits.
         known: what fit has run for each candidate; None where it has not.
+        correction: how the round corrects; None when it does not.
+        correct_within_budget: whether correction's forwards are paid from the budget.
+        objective: "consistency" stores new distributions as they are, "accuracy" pools them with the cached.
     """
 
     cache: Cache
@@ -47,6 +54,9 @@ class Round:
     only_positive: bool
     seed: int
     known: list[Known | None]
+    correction: Correction | None = None
+    correct_within_budget: bool = False
+    objective: Objective = "consistency"
 
     @property
     def names(self) -> list[str]:
@@ -104,7 +114,7 @@ class Round:
 
     def capacity(self, rows: int) -> tuple[float, list[float] | None]:
         """Give what may still be spent, and the costs to weigh it by; no costs mean that rows are counted."""
-        spent = self.spent_by_fit()
+        spent = self.spent_by_fit() + self._reserved(rows)
         if self.budget.unit in ("share", "rows"):
             return max(self.budget.rows(rows) - spent, 0), None
         left = max(float(self.budget.amount) - spent, 0.0)
@@ -115,6 +125,20 @@ class Round:
             return rows, None
         cost = self.costs()[0]
         return (rows if cost == 0 else affordable(left, cost)), None
+
+    def _reserved(self, rows: int) -> float:
+        """Give what correction may take out of the budget, in its unit."""
+        if self.correction is None or not self.correct_within_budget:
+            return 0.0
+        forwards = self.correction.reserve(rows)
+        if self.budget.unit in ("share", "rows"):
+            return forwards
+        costs = [model.cost for model in self.correction.models if model is not None]
+        if any(cost is None for cost in costs):
+            raise BudgetError(
+                "a budget in cost needs the cost of every model that corrects: state it with --cost"
+            )
+        return forwards * max(cost for cost in costs if cost is not None)
 
     def predict(self, refreshed: int, competing: int, rows: int) -> Prediction | None:
         """Predict consistency (and accuracy) from the rows that were held out of the fit.
@@ -181,6 +205,9 @@ class Round:
             "target": self.target,
             "only_positive": self.only_positive,
             "seed": self.seed,
+            "objective": self.objective,
+            "correction": None if self.correction is None else self.correction.describe(),
+            "correct_within_budget": self.correct_within_budget,
         }
         command = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
         digest = hashlib.sha256(f"{command} {self.cache.version}".encode()).hexdigest()
@@ -197,10 +224,16 @@ def prepare_round(
     target: str | None,
     only_positive: bool,
     seed: int,
+    correct: bool | Schedule = False,
+    correct_within_budget: bool = False,
+    recent: Sequence[Model] = (),
+    objective: Objective = "consistency",
 ) -> Round:
     """Check what a round is asked to do; see `sparing.refresh.job.refresh` for the arguments and errors."""
     if not candidates:
         raise InputError("a refresh needs at least one candidate model")
+    if objective not in ("consistency", "accuracy"):
+        raise InputError(f"the objective is consistency or accuracy, not {objective!r}")
     names = [model.name for model in candidates]
     if len(set(names)) < len(names):
         raise InputError(f"the candidates' names are not unique: {', '.join(names)}")
@@ -208,7 +241,7 @@ def prepare_round(
     if target not in names:
         raise InputError(f"the target {target!r} is not among the candidates {', '.join(names)}")
     metadata = cache.metadata
-    for model in candidates:
+    for model in (*candidates, *recent):
         metadata = metadata.with_model(ModelInfo(model.name, model.digest))
     if isinstance(router, str | Path):
         router = Router.load(router)
@@ -227,16 +260,28 @@ def prepare_round(
         ranking = router.scorer(names, scorer, target)
     else:
         ranking = named_scorer(scorer, names, target)
+    budget = budget if isinstance(budget, Budget) else Budget.parse(budget)
+    correction = None
+    if correct or correct_within_budget:
+        schedule = correct if isinstance(correct, Schedule) else Schedule()
+        correction = prepare_correction(
+            cache, candidates, recent, schedule, budget.unit, objective == "accuracy"
+        )
+    elif recent:
+        raise InputError("recent models take part in correction only: ask for it with --correct")
     return Round(
         cache,
         list(candidates),
         ranking,
         router,
-        budget if isinstance(budget, Budget) else Budget.parse(budget),
+        budget,
         target,
         only_positive,
         seed,
         [load_known(cache, model) for model in candidates],
+        correction,
+        correct_within_budget,
+        objective,
     )
 
 

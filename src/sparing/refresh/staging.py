@@ -56,24 +56,34 @@ class Staging:
             raise CacheError(f"{path} is damaged: {error}; delete {self.folder} to start over") from error
         return request
 
-    def begin(self, request: dict[str, Any], order: pa.Table) -> None:
+    def begin(self, request: dict[str, Any], order: pa.Table, **tables: pa.Table) -> None:
         """Start a job: whatever was staged before is dropped.
 
         Args:
             request: what was asked for, as JSON values.
             order: the rows to run, in order.
+            tables: what else the job needs to know; read back by name with `table`.
         """
         with writing(self.folder):
             self.clear()
             self.folder.mkdir(parents=True)
-            with replacing(self.folder / "order.arrow") as draft:
-                write_arrow(draft, order)
+            for name, table in {"order": order, **tables}.items():
+                with replacing(self.folder / f"{name}.arrow") as draft:
+                    write_arrow(draft, table)
             with replacing(self.folder / "request.json") as draft:
                 draft.write_text(json.dumps(request), "utf-8")
 
     def order(self) -> pa.Table:
         """Give the rows to run, in order, mapped into memory."""
-        return read_arrow(self.folder / "order.arrow")
+        return self.table("order")
+
+    def table(self, name: str) -> pa.Table:
+        """Give a table that the job began with, mapped into memory."""
+        return read_arrow(self.folder / f"{name}.arrow")
+
+    def inside(self, name: str) -> "Staging":
+        """Give the folder of a later part of the same job; it goes when this one is cleared."""
+        return Staging(self.folder / name)
 
     def starting(self, start: int) -> None:
         """Note that a chunk is being computed, so that a restart can count what it repeats."""
@@ -109,6 +119,24 @@ class Staging:
         column = table["probs"].combine_chunks()
         probs = column.flatten().to_numpy().reshape(-1, column.type.list_size)
         return Chunk(start, probs, notes["seconds"], notes["elapsed"], notes["attempts"])
+
+    def outputs(self, rows: npt.NDArray[np.int64], n_classes: int) -> npt.NDArray[np.float32]:
+        """Read the finished distributions of some rows of the order.
+
+        Args:
+            rows: shape (m,), positions in the order, each in a finished chunk.
+            n_classes: length C.
+
+        Returns:
+            Shape (m, C).
+        """
+        result = np.empty((len(rows), n_classes), dtype=np.float32)
+        starts = np.array(self.finished(), dtype=np.int64)
+        where = np.searchsorted(starts, rows, side="right") - 1
+        for index in np.unique(where):
+            mine = where == index
+            result[mine] = self.read(int(starts[index])).probs[rows[mine] - starts[index]]
+        return result
 
     def clear(self) -> None:
         """Drop everything; the request goes first, so that a half-cleared folder is no job."""

@@ -1,0 +1,116 @@
+"""Pooling inside a round: which models a row holds, and the exponents that this round's labels give."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sparing.cache import Cache, ModelInfo
+from sparing.cache.metadata import Metadata
+from sparing.refresh.pooling import REPLACE, Judgement, choose_by_members
+
+Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
+
+MOST_LABELS = 5000
+"""So many labelled rows settle two exponents."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Labelled rows of which both distributions are known: old and new (m, C), labels and held (m,)."""
+
+    old: Floats
+    new: Floats
+    labels: Integers
+    held: Integers
+
+
+class Pools:
+    """The pools of a cache while a round is committed: their names, members and exponents.
+
+    A row that holds several models refers, like any other, to one entry of the cache's list of models; that
+    entry names its members. So nothing per row is stored that a single model would not need, and each
+    model's evidence is counted once.
+    """
+
+    def __init__(self, metadata: Metadata, labelled: dict[str, Labelled], seed: int) -> None:
+        """Fit the exponents of each joining model to labelled rows; without any, the stated default."""
+        self.metadata = metadata
+        empty = np.zeros((0, metadata.n_classes), dtype=np.float32)
+        none = Labelled(empty, empty, np.zeros(0, np.int64), np.zeros(0, np.int64))
+        self._seed = seed
+        self._none = none
+        self._judged = {
+            name: choose_by_members(rows.old, rows.new, rows.labels, rows.held, seed)
+            for name, rows in labelled.items()
+        }
+
+    def judgement(self, name: str) -> Judgement:
+        """Say what was decided for a joining model, for rows of no set of their own."""
+        return self._of(name)[1]
+
+    def join(self, old: Floats, held: Integers, new: Floats, name: str) -> tuple[Floats, Integers]:
+        """Pool a model's outputs into rows.
+
+        Args:
+            old: shape (m, C), what the rows hold.
+            held: shape (m,), entries of the cache's list of models.
+            new: shape (m, C), the model's outputs.
+            name: the model; not among what the rows hold.
+
+        Returns:
+            The pooled distributions (m, C), and what the rows hold then (m,).
+        """
+        own, shared = self._of(name)
+        probs, holds = np.empty_like(new), np.empty(len(new), dtype=np.int64)
+        for index in np.unique(held).tolist():
+            mine = held == index
+            pooling = own.get(index, shared).pooling
+            probs[mine] = pooling.apply(old[mine], new[mine])
+            holds[mine] = self._entry(index, name, alone=pooling == REPLACE)
+        return probs, holds
+
+    def _of(self, name: str) -> tuple[dict[int, Judgement], Judgement]:
+        if name not in self._judged:
+            none = self._none
+            self._judged[name] = choose_by_members(none.old, none.new, none.labels, none.held, self._seed)
+        return self._judged[name]
+
+    def _entry(self, held: int, name: str, alone: bool) -> int:
+        models = self.metadata.models
+        before = models[held].members or (models[held].name,)
+        members = (name,) if alone else (*before, name)
+        index = next((i for i, m in enumerate(models) if set(m.members or (m.name,)) == set(members)), None)
+        if index is not None:
+            return index
+        label = "+".join(members)
+        digests = {model.name: model.digest for model in models}
+        digest = hashlib.sha256("\n".join(digests[member] for member in members).encode()).hexdigest()
+        self.metadata = self.metadata.with_model(
+            ModelInfo(label, f"pool:{digest}", unit="pool", members=members)
+        )
+        return len(models)
+
+
+def stored_probs(cache: Cache, part: pa.Table) -> Floats:
+    """Read what the cache holds for rows of an order, in its order.
+
+    Args:
+        cache: the cache, at the version that the order was made from.
+        part: columns id and position.
+    """
+    rows = cache.take(part["position"].to_numpy())
+    order = pc.index_in(part["id"].combine_chunks(), value_set=rows.ids).to_numpy(zero_copy_only=False)
+    probs: Floats = rows.probs[order.astype(np.int64)]
+    return probs
+
+
+def spread(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Thin rows out evenly to at most `MOST_LABELS`."""
+    if len(rows) <= MOST_LABELS:
+        return rows
+    return rows[np.linspace(0, len(rows) - 1, MOST_LABELS).astype(np.int64)]
