@@ -3,7 +3,7 @@
     python examples/digits_demo.py --out demo-output
 
 An old model (logistic regression, fitted on 60 digits) has filled a cache. A new one (a Gaussian process with
-an RBF kernel, fitted on 500, as they are and shifted) is better and much slower. How much of the re-run has to be paid for?
+an RBF kernel, fitted on 500) is better and much slower. How much of the re-run has to be paid for?
 """
 
 import argparse
