@@ -1,0 +1,367 @@
+"""Which model is right on which sample: read from outcomes, predictions or output tables, matched by id."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sparing.bounds.tables import Table, listed
+from sparing.distributions import as_distributions
+from sparing.errors import InputError
+
+Missing = Literal["error", "rows", "models", "wrong"]
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Outcomes of N models on m samples.
+
+    Attributes:
+        names: the N models, in the order of the columns.
+        ids: m distinct ids, an Arrow array of strings or integers.
+        correct: shape (m, N), whether model j is right on sample i.
+        classes: how many options a guess chooses from: one number, shape (m,), or None if not known.
+        notes: what was left out or filled in while reading, one line each.
+    """
+
+    names: tuple[str, ...]
+    ids: pa.Array
+    correct: npt.NDArray[np.bool_]
+    classes: int | npt.NDArray[np.int64] | None
+    notes: tuple[str, ...]
+
+
+def read_outcomes(
+    paths: Sequence[str | Path],
+    *,
+    models: Sequence[str] | None = None,
+    missing: Missing = "error",
+    id_column: str = "id",
+    label_column: str = "label",
+    classes_column: str | None = None,
+) -> Outcomes:
+    """Read outcomes from one table with a column per model, or from one output table per model.
+
+    A table with a column per model holds true/false or 1/0, or with a label column the predictions, which are
+    right where they equal the label. An output table holds `id`, `probs` (list of C floats) and, in at least
+    one of the tables, `label` (integer); the model is named after the file. All is matched by id.
+
+    Args:
+        paths: one CSV or Parquet table, or one or more Parquet output tables.
+        models: the columns that are models; None takes all but id, label and classes.
+        missing: what to do where a model has no row or value: "error" stops, "rows" keeps the samples that
+            every model has, "models" keeps the models that have every sample, "wrong" counts it as wrong.
+        id_column: name of the id column.
+        label_column: name of the label column.
+        classes_column: name of a column that says how many options each sample offers, if there is one.
+
+    Returns:
+        The outcomes, in the order in which ids first occur.
+
+    Raises:
+        InputError: a file or column that cannot be used, an id twice or missing, ids that do not match,
+            values that are no outcomes, or missing values under "error".
+    """
+    if missing not in get_args(Missing):
+        raise InputError(f"missing: {missing!r} is none of {', '.join(get_args(Missing))}")
+    tables = [Table(path) for path in paths]
+    if not tables:
+        raise InputError("outcomes: no table was given")
+    outputs = ["probs" in table.names for table in tables]
+    if len(tables) > 1 and not all(outputs):
+        table = tables[outputs.index(False)]
+        raise InputError(
+            f"{table.path}: has no column 'probs'; several tables are read as output tables, one per model"
+        )
+    classes: int | npt.NDArray[np.int64] | None
+    if outputs[0]:
+        names, ids, right, known, classes = _from_output_tables(tables, id_column, label_column)
+        if models is not None and not set(names) <= set(models):
+            absent = [name for name in names if name not in models]
+            raise InputError(f"costs: there is none for {listed(absent)}")
+    else:
+        names, ids, right, known, classes = _from_columns(
+            tables[0], models, id_column, label_column, classes_column
+        )
+    return _without_missing(names, ids, right, known, classes, missing)
+
+
+def read_sample_costs(
+    path: str | Path, outcomes: Outcomes, *, id_column: str = "id"
+) -> npt.NDArray[np.float64]:
+    """Read a table of costs per sample, with the outcomes' id column and a column per model.
+
+    Args:
+        path: CSV or Parquet; ids that the outcomes lack, and further columns, are ignored.
+        outcomes: whose samples and models are wanted.
+        id_column: name of the id column.
+
+    Returns:
+        Shape (m, N), in the order of the outcomes.
+
+    Raises:
+        InputError: a column, an id or a value is missing, or a value is no number.
+    """
+    table = Table(path)
+    table.need(id_column, *outcomes.names)
+    rows = _positions(outcomes.ids, _ids(table, id_column), str(path))
+    costs = np.empty((len(outcomes.ids), len(outcomes.names)))
+    for j, name in enumerate(outcomes.names):
+        column = table.read([name])[name]
+        if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)) or column.null_count:
+            raise InputError(f"{path}: column {name!r} must hold a number in every row, got {column.type}")
+        costs[:, j] = column.to_numpy()[rows]
+        bad = ~(np.isfinite(costs[:, j]) & (costs[:, j] >= 0))
+        if bad.any():
+            where = outcomes.ids[int(bad.argmax())].as_py()
+            raise InputError(
+                f"{path}: the cost of {name!r} for id {where!r} is {costs[bad.argmax(), j]:g}; "
+                "costs are finite and not negative"
+            )
+    return costs
+
+
+def read_costs(path: str | Path) -> dict[str, float]:
+    """Read one cost per model from a TOML file with a table `[costs]`.
+
+    Args:
+        path: the file, with lines such as `resnet20 = 40.8` under `[costs]`.
+
+    Returns:
+        Cost by model name.
+
+    Raises:
+        InputError: the file cannot be read, has no such table, or a value is not a number >= 0.
+    """
+    import tomllib
+
+    try:
+        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: is no TOML file: {error}") from error
+    costs = content.get("costs")
+    if not isinstance(costs, Mapping) or not costs:
+        raise InputError(f"{path}: needs a table [costs] with one line 'model = number' per model")
+    for name, value in costs.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not np.isfinite(value) or value < 0:
+            raise InputError(f"{path}: the cost of {name!r} is {value!r}; costs are numbers, not negative")
+    return {name: float(value) for name, value in costs.items()}
+
+
+Read = tuple[
+    list[str],
+    pa.Array,
+    npt.NDArray[np.bool_],
+    npt.NDArray[np.bool_] | None,
+    "int | npt.NDArray[np.int64] | None",
+]
+"""Names, ids, correct, which outcomes are known (None: all), classes."""
+
+
+def _from_columns(
+    table: Table, models: Sequence[str] | None, id_column: str, label_column: str, classes_column: str | None
+) -> Read:
+    ids = _ids(table, id_column)
+    special = {id_column, label_column, classes_column}
+    names = [name for name in table.names if name not in special] if models is None else list(models)
+    if not names:
+        raise InputError(f"{table.path}: there is no column of a model beside {listed(table.names)}")
+    table.need(*names)
+    labels = table.read([label_column])[label_column] if label_column in table.names else None
+    if labels is not None and labels.null_count:
+        raise InputError(f"{table.path}: {labels.null_count} rows have no label in column {label_column!r}")
+    right = np.empty((table.rows, len(names)), np.bool_)
+    known = None
+    start = 0
+    for batch in table.batches(names):
+        rows = slice(start, start + len(batch))
+        truth = None if labels is None else labels.slice(start, len(batch)).combine_chunks()
+        for j, name in enumerate(names):
+            values = batch.column(j)
+            if values.null_count:
+                if known is None:
+                    known = np.ones(right.shape, np.bool_)
+                known[rows, j] = pc.is_valid(values).to_numpy(zero_copy_only=False)
+            right[rows, j] = _right(values, truth, f"{table.path}: column {name!r}")
+        start += len(batch)
+    classes: int | npt.NDArray[np.int64] | None = None
+    if classes_column is not None:
+        table.need(classes_column)
+        column = table.read([classes_column])[classes_column]
+        if not pa.types.is_integer(column.type) or column.null_count or pc.min(column).as_py() < 1:
+            raise InputError(f"{table.path}: column {classes_column!r} must hold a whole number >= 1 per row")
+        classes = column.to_numpy().astype(np.int64)
+    elif labels is not None:
+        classes = pc.count_distinct(labels).as_py()
+    return names, ids, right, known, classes
+
+
+def _right(values: pa.Array, truth: pa.Array | None, where: str) -> npt.NDArray[np.bool_]:
+    kind = values.type
+    if pa.types.is_null(kind):
+        return np.zeros(len(values), np.bool_)
+    if truth is not None and not pa.types.is_boolean(kind):
+        number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+        truth_number = pa.types.is_integer(truth.type) or pa.types.is_floating(truth.type)
+        if number != truth_number:
+            raise InputError(
+                f"{where} holds {kind}, but the labels are {truth.type}; they cannot be compared"
+            )
+        return _plain(pc.equal(values, truth))
+    if pa.types.is_boolean(kind):
+        return _plain(values)
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        raise InputError(
+            f"{where} holds {kind}; without a label column a model's column says true or false, 1 or 0"
+        )
+    bad = pc.and_(pc.not_equal(values, 0), pc.not_equal(values, 1))
+    if pc.any(bad).as_py():
+        first = pc.filter(values, bad)[0].as_py()
+        raise InputError(
+            f"{where} holds {first!r}; without a label column a model's column says true or false, 1 or 0. "
+            "For predictions, name the label column; columns that are no model are left out with --costs"
+        )
+    return _plain(pc.equal(values, 1))
+
+
+def _plain(values: pa.Array) -> npt.NDArray[np.bool_]:
+    result: npt.NDArray[np.bool_] = pc.fill_null(values, False).to_numpy(zero_copy_only=False)
+    return result
+
+
+def _from_output_tables(tables: Sequence[Table], id_column: str, label_column: str) -> Read:
+    names = [table.path.stem for table in tables]
+    for table in tables:
+        if names.count(table.path.stem) > 1:
+            raise InputError(f"{table.path}: two tables are named {table.path.stem!r}; rename one")
+    all_ids = [_ids(table, id_column) for table in tables]
+    for table, ids in zip(tables, all_ids, strict=True):
+        if ids.type != all_ids[0].type:
+            raise InputError(
+                f"{table.path}: ids are {ids.type}, but {all_ids[0].type} in {tables[0].path}; "
+                "rows are matched by id, so they must be of one type"
+            )
+    union = pc.unique(pa.chunked_array(all_ids)) if len(tables) > 1 else all_ids[0]
+    labels = np.full(len(union), -1, np.int64)
+    rows = [pc.index_in(ids, value_set=union).to_numpy(zero_copy_only=False) for ids in all_ids]
+    for table, where in zip(tables, rows, strict=True):
+        if label_column not in table.names:
+            continue
+        column = table.read([label_column])[label_column]
+        if not pa.types.is_integer(column.type) or column.null_count or pc.min(column).as_py() < 0:
+            raise InputError(f"{table.path}: column {label_column!r} must hold a class index in every row")
+        given = column.to_numpy().astype(np.int64)
+        conflict = (labels[where] >= 0) & (labels[where] != given)
+        if conflict.any():
+            which = union[int(where[conflict.argmax()])].as_py()
+            raise InputError(f"{table.path}: the label of id {which!r} differs from another table's")
+        labels[where] = given
+    if (labels < 0).any():
+        which = union[int((labels < 0).argmax())].as_py()
+        raise InputError(f"id {which!r} has no label in any table; one table must have the column 'label'")
+    right = np.zeros((len(union), len(tables)), np.bool_)
+    known = np.zeros_like(right)
+    classes = 0
+    for j, (table, where) in enumerate(zip(tables, rows, strict=True)):
+        predicted, width = _predictions(table)
+        if classes not in (0, width):
+            raise InputError(f"{table.path}: has {width} classes, but {tables[0].path} has {classes}")
+        classes = width
+        right[where, j] = predicted == labels[where]
+        known[where, j] = True
+    return names, union, right, None if known.all() else known, classes
+
+
+def _predictions(table: Table) -> tuple[npt.NDArray[np.int64], int]:
+    found, width = [], 0
+    for batch in table.batches(["probs"]):
+        column = batch.column(0)
+        kind = column.type
+        if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
+            raise InputError(f"{table.path}: column 'probs' holds {kind}, not lists of numbers")
+        flat = column.flatten()
+        lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False)
+        width = width or int(lengths[0])
+        if column.null_count or flat.null_count or (lengths != width).any():
+            raise InputError(f"{table.path}: column 'probs' must hold {width} numbers in every row")
+        values = flat.to_numpy(zero_copy_only=False).reshape(len(batch), width)
+        found.append(as_distributions(values, what=str(table.path)).argmax(axis=1))
+    return np.concatenate(found) if found else np.empty(0, np.int64), width
+
+
+def _ids(table: Table, id_column: str) -> pa.Array:
+    table.need(id_column)
+    if table.rows == 0:
+        raise InputError(f"{table.path}: has no rows")
+    ids = table.read([id_column])[id_column].combine_chunks()
+    if not (
+        pa.types.is_integer(ids.type) or pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type)
+    ):
+        raise InputError(f"{table.path}: ids in column {id_column!r} are {ids.type}; use strings or integers")
+    if ids.null_count:
+        raise InputError(f"{table.path}: {ids.null_count} rows have no id")
+    ids = ids.cast(pa.int64() if pa.types.is_integer(ids.type) else pa.large_string())
+    if pc.count_distinct(ids).as_py() < len(ids):
+        counts = pc.value_counts(ids)
+        twice = pc.filter(counts.field("values"), pc.greater(counts.field("counts"), 1))
+        raise InputError(f"{table.path}: id {twice[0].as_py()!r} occurs twice ({len(twice)} ids do)")
+    return ids
+
+
+def _positions(wanted: pa.Array, given: pa.Array, where: str) -> npt.NDArray[np.int64]:
+    if wanted.type != given.type:
+        raise InputError(f"{where}: ids are {given.type}, but {wanted.type} in the outcomes")
+    found = pc.index_in(wanted, value_set=given)
+    if found.null_count:
+        first = pc.filter(wanted, pc.is_null(found))[0].as_py()
+        raise InputError(
+            f"{where}: {found.null_count} of {len(wanted)} ids are missing, the first is {first!r}"
+        )
+    result: npt.NDArray[np.int64] = found.to_numpy().astype(np.int64)
+    return result
+
+
+def _without_missing(
+    names: list[str],
+    ids: pa.Array,
+    right: npt.NDArray[np.bool_],
+    known: npt.NDArray[np.bool_] | None,
+    classes: int | npt.NDArray[np.int64] | None,
+    missing: Missing,
+) -> Outcomes:
+    if known is None:
+        return Outcomes(tuple(names), ids, right, classes, ())
+    gaps = (~known).sum(axis=0)
+    lacking = [f"{name} ({gap})" for name, gap in zip(names, gaps, strict=True) if gap]
+    note: str
+    if missing == "error":
+        raise InputError(
+            f"{len(lacking)} of {len(names)} models lack some of the {len(ids)} samples: {listed(lacking)}. "
+            f"Use --missing rows to keep the {int(known.all(axis=1).sum())} samples that all models have, "
+            "--missing models to leave these models out, or --missing wrong to count a gap as a wrong answer"
+        )
+    if missing == "wrong":
+        note = f"{int(gaps.sum())} missing outcomes count as wrong: {listed(lacking)}"
+        return Outcomes(tuple(names), ids, right & known, classes, (note,))
+    if missing == "models":
+        kept = np.flatnonzero(gaps == 0)
+        if len(kept) == 0:
+            raise InputError("every model lacks some samples; use --missing rows or --missing wrong")
+        note = f"{len(lacking)} models with missing outcomes were left out: {listed(lacking)}"
+        return Outcomes(tuple(names[j] for j in kept), ids, right[:, kept], classes, (note,))
+    rows: npt.NDArray[np.bool_] = known.all(axis=1)
+    if not rows.any():
+        raise InputError(
+            f"no sample has an outcome of every model; they lack {listed(lacking)}: do the ids match?"
+        )
+    note = f"{int((~rows).sum())} of {len(rows)} samples were left out, since not every model has them"
+    per_row: Any = classes[rows] if isinstance(classes, np.ndarray) else classes
+    return Outcomes(tuple(names), ids.filter(pa.array(rows)), right[rows], per_row, (note,))
