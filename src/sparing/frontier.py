@@ -1,8 +1,9 @@
 """Best accuracy at every mean cost: the mixture of single models, the oracle, and the headroom between them.
 
 A sample may get the answer of any one model (a state). `correct` says which answers are right; `costs` says
-what a state costs, the same for every sample or sample by sample. No policy that answers every sample with one
-of the states lies above the oracle frontier; one that looks at nothing lies on or below the static mixture.
+what a state costs, the same for every sample or sample by sample. No policy that answers every sample with
+one of the states lies above the oracle frontier; one that looks at nothing does not lie above the static
+mixture.
 """
 
 from dataclasses import dataclass
@@ -137,14 +138,14 @@ def first_right(correct: Outcomes, order: npt.NDArray[np.intp]) -> Indices:
 
     Args:
         correct: shape (m, N), whether state j is right on sample i.
-        order: shape (N,), state indices.
+        order: shape (k,), some or all of the state indices.
 
     Returns:
         Shape (m,), positions in `order`, -1 where no state is right.
     """
     m, n = correct.shape
     result = np.empty(m, np.int32)
-    in_order = bool((order == np.arange(n)).all())
+    in_order = np.array_equal(order, np.arange(n))
     for rows in chunks(m, n):
         right = correct[rows] if in_order else correct[rows].take(order, axis=1)
         first = right.argmax(axis=1)

@@ -81,19 +81,34 @@ def exact_oracle(correct: Outcomes, costs: Floats) -> Oracle:
     accuracies = state_accuracies(correct)
     mean_costs = costs if costs.ndim == 1 else costs.mean(axis=0)
     order = by_cost(mean_costs, accuracies)
-    rank = first_right(correct, order)
-    unsolved = m - np.cumsum(np.bincount(rank[rank >= 0], minlength=n))
-    wrong = np.rint(m * (1 - accuracies[order]))
-    alphas = np.divide(unsolved, wrong, out=np.full(n, np.nan), where=wrong > 0)
+    p_errors, alphas = shared_errors(correct, order, accuracies)
     bought = purchases(correct, costs)
     frontier = frontier_of(bought)
     baseline = int(np.lexsort((mean_costs, -accuracies))[0])
     best_cost, best_accuracy = float(mean_costs[baseline]), float(accuracies[baseline])
     bound = Bound(float(frontier.costs[-1]), float(frontier.accuracies[-1]), best_cost, best_accuracy)
     equal = Bound(frontier.cost_at(best_accuracy), best_accuracy, best_cost, best_accuracy)
-    return Oracle(
-        bound, bought, frontier, equal, mean_costs, accuracies, baseline, order, unsolved / m, alphas
-    )
+    return Oracle(bound, bought, frontier, equal, mean_costs, accuracies, baseline, order, p_errors, alphas)
+
+
+def shared_errors(
+    correct: Outcomes, order: npt.NDArray[np.intp], accuracies: Floats
+) -> tuple[Floats, Floats]:
+    """How often the first i states all fail, and how often they do where the i-th fails (Equation 6).
+
+    Args:
+        correct: shape (m, N), m >= 1.
+        order: shape (k,), some or all of the states, cheapest first.
+        accuracies: shape (N,), of all states.
+
+    Returns:
+        P(e_i) and alpha_i, shape (k,) each, in [0, 1]; alpha is NaN where a state makes no error.
+    """
+    m = len(correct)
+    rank = first_right(correct, order)
+    unsolved = m - np.cumsum(np.bincount(rank[rank >= 0], minlength=len(order)))
+    wrong = np.rint(m * (1 - accuracies[order]))
+    return unsolved / m, np.divide(unsolved, wrong, out=np.full(len(order), np.nan), where=wrong > 0)
 
 
 def state_accuracies(correct: Outcomes) -> Floats:

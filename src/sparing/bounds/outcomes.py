@@ -233,7 +233,8 @@ def _right(values: pa.Array, truth: pa.Array | None, where: str) -> npt.NDArray[
 
 
 def _plain(values: pa.Array) -> npt.NDArray[np.bool_]:
-    result: npt.NDArray[np.bool_] = pc.fill_null(values, False).to_numpy(zero_copy_only=False)
+    filled = pc.fill_null(values, False) if values.null_count else values
+    result: npt.NDArray[np.bool_] = filled.to_numpy(zero_copy_only=False)
     return result
 
 
@@ -357,7 +358,7 @@ def _without_missing(
             raise InputError("every model lacks some samples; use --missing rows or --missing wrong")
         note = f"{len(lacking)} models with missing outcomes were left out: {listed(lacking)}"
         return Outcomes(tuple(names[j] for j in kept), ids, right[:, kept], classes, (note,))
-    rows: npt.NDArray[np.bool_] = known.all(axis=1)
+    rows = np.asarray(known.all(axis=1))
     if not rows.any():
         raise InputError(
             f"no sample has an outcome of every model; they lack {listed(lacking)}: do the ids match?"

@@ -130,7 +130,7 @@ def envelope(states: States, kind: Envelope = "pareto") -> tuple[States, list[Dr
     if kind == "hull":
         on_hull = set(zip(hull.costs.tolist(), hull.accuracies.tolist(), strict=True))
         inside = [i for i in kept if (states.costs[i], states.accuracies[i]) not in on_hull]
-        dropped += [Dropped(states.names[i], "a mixture of its neighbours is as good") for i in inside]
+        dropped += [Dropped(states.names[i], "is no better than a mixture of its neighbours") for i in inside]
         kept = [i for i in kept if i not in inside]
     return states.take(kept), dropped
 

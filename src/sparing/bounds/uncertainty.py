@@ -46,6 +46,8 @@ def oracle_intervals(
     correct: npt.NDArray[np.bool_],
     costs: Floats,
     *,
+    beta0: float = 0.0,
+    beta1: float = 0.0,
     replicates: int = 1000,
     level: float = 0.95,
     seed: int = 0,
@@ -60,6 +62,8 @@ def oracle_intervals(
         oracle: from `exact_oracle` on the same outcomes and costs.
         correct: shape (m, N).
         costs: shape (N,) or (m, N).
+        beta0: fixed adaptation cost per sample, as in `Bound.with_adaptation_cost`.
+        beta1: adaptation cost per unit of the chosen state's cost.
         replicates: how many resamplings, at least 1.
         level: share of the replicates inside the interval, in (0, 1).
         seed: of the random numbers.
@@ -100,8 +104,8 @@ def oracle_intervals(
         answers = np.cumsum(weights * solved)
         prices = np.cumsum(weights * solved * extra)
         start, target, baseline = weights @ base, weights @ right, weights @ paid
-        equal = start + np.interp(target, np.append(0, answers), np.append(0, prices))
-        cost = start + prices[-1]
+        equal = np.interp(target, np.append(0, answers), np.append(0, prices))
+        cost, equal = (m * beta0 + (1 + beta1) * (start + extras) for extras in (prices[-1], equal))
         with np.errstate(divide="ignore", invalid="ignore"):
             replicate[:] = (
                 cost / m,

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from sparing.cli import bounds
 from sparing.errors import SparingError
 
 app = typer.Typer(
@@ -36,6 +37,9 @@ def root(
     ] = False,
 ) -> None:
     """Spend inference compute only where it pays."""
+
+
+app.command("bounds", epilog=bounds.EXAMPLE)(bounds.bounds)
 
 
 def main() -> None:
