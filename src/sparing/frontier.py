@@ -23,6 +23,10 @@ CHUNK_VALUES = 1 << 23
 """How many outcomes are looked at together: 8 MB of temporaries, 64 MB with costs per sample."""
 
 
+ROUNDING = 1e-9
+"""A mean of equal costs may differ from them by rounding; what is this close to a curve's end is on it."""
+
+
 @dataclass(frozen=True)
 class Curve:
     """Best accuracy at every mean cost: concave, linear between its points, flat after the last one.
@@ -37,11 +41,15 @@ class Curve:
 
     def accuracy_at(self, cost: float) -> float:
         """Best accuracy at a mean cost: NaN below the first point, where not every sample can be answered."""
-        return float(np.interp(cost, self.costs, self.accuracies, left=np.nan))
+        if cost < self.costs[0] * (1 - ROUNDING):
+            return float("nan")
+        return float(np.interp(cost, self.costs, self.accuracies))
 
     def cost_at(self, accuracy: float) -> float:
         """Lowest mean cost of an accuracy: NaN above the last point."""
-        return float(np.interp(accuracy, self.accuracies, self.costs, right=np.nan))
+        if accuracy > self.accuracies[-1] * (1 + ROUNDING):
+            return float("nan")
+        return float(np.interp(accuracy, self.accuracies, self.costs))
 
 
 def static_mixture(costs: Floats, accuracies: Floats) -> Curve:

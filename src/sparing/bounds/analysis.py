@@ -249,7 +249,7 @@ def _chance_warnings(exact: Exact) -> list[str]:
     if exact.guessing is not None:
         guessed = float(exact.guessing.accuracies[-1])
         share = (guessed - exact.bound.baseline_accuracy) / gain
-        if share >= 1:
+        if guessed >= (exact.intervals.accuracy[0] if exact.intervals else exact.bound.accuracy):
             warnings.append(
                 "chance explains the oracle: if all models but the best merely guessed, hindsight would "
                 f"reach {guessed:.4f}, and the oracle reaches {exact.bound.accuracy:.4f}. It does not show "

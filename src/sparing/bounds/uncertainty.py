@@ -173,10 +173,12 @@ def bootstrap(
 def _percentiles(drawn: Floats, level: float) -> tuple[Floats, Floats]:
     """Both ends of the interval of each column, NaN left out."""
     tail = (1 - level) / 2
-    low, high = np.full(drawn.shape[1], np.nan), np.full(drawn.shape[1], np.nan)
+    ends = np.full((2, drawn.shape[1]), np.nan)
     some = ~np.isnan(drawn).all(axis=0)
-    low[some], high[some] = np.nanquantile(drawn[:, some], [tail, 1 - tail], axis=0)
-    return low, high
+    if some.any():
+        # No interpolation: between two infinite ratios there is nothing to interpolate.
+        ends[:, some] = np.nanquantile(drawn[:, some], [tail, 1 - tail], axis=0, method="inverted_cdf")
+    return ends[0], ends[1]
 
 
 def _check(replicates: int, level: float) -> None:

@@ -262,7 +262,8 @@ def _print(result: dict[str, Any], unit: str) -> None:
 
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("bound", unit, "accuracy", "accuracy gain", "saving", "times cheaper"):
-        table.add_column(escape(column), justify="left" if column == "bound" else "right")
+        first = column == "bound"
+        table.add_column(escape(column), justify="left" if first else "right", no_wrap=first)
     rows = {
         "alpha = 1 (conservative)": result["conservative"],
         "alpha = 1, continuous": result["continuous"],
