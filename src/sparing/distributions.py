@@ -74,7 +74,8 @@ def as_distributions(
             f"{what}: {row(first)} sums to {sums[first]:.4g}, not 1 "
             f"(tolerance {SUM_TOLERANCE}; {_count(off)})"
         )
-    return array / sums[:, None].astype(np.float32)
+    normalised: npt.NDArray[np.float32] = array / sums[:, None].astype(np.float32)
+    return normalised
 
 
 def _count(mask: npt.NDArray[np.bool_]) -> str:

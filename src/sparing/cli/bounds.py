@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sparing.bounds import Analysis, Outcomes
 
 
-EXAMPLE = "Example: sparing bounds examples/efficientnet.csv --select 3 --html bounds.html"
+EPILOG = "Example: sparing bounds examples/efficientnet.csv --select 3 --html bounds.html"
 
 
 class Envelope(StrEnum):

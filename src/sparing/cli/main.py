@@ -5,12 +5,16 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. Nothing heavy is i
 """
 
 import sys
+import time
 from typing import Annotated
 
 import typer
 
-from sparing.cli import bounds
+from sparing.cli import bounds, cache, fit, refresh
 from sparing.errors import SparingError
+
+STARTED = time.monotonic()
+"""When this command began: a budget in seconds covers the whole of it."""
 
 app = typer.Typer(
     name="sparing",
@@ -39,7 +43,10 @@ def root(
     """Spend inference compute only where it pays."""
 
 
-app.command("bounds", epilog=bounds.EXAMPLE)(bounds.bounds)
+app.add_typer(cache.app, name="cache")
+app.command(epilog=fit.EPILOG)(fit.fit)
+app.command(epilog=refresh.EPILOG)(refresh.refresh)
+app.command(epilog=bounds.EPILOG)(bounds.bounds)
 
 
 def main() -> None:

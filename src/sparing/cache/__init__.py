@@ -1,0 +1,8 @@
+"""The prediction cache: rows, rounds and their record, on disk."""
+
+from sparing.cache.export import export
+from sparing.cache.metadata import Metadata, ModelInfo
+from sparing.cache.rows import Rows
+from sparing.cache.store import Cache
+
+__all__ = ["Cache", "Metadata", "ModelInfo", "Rows", "export"]

@@ -1,0 +1,58 @@
+"""Writing a cache out as a table that any tool reads."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from sparing.cache.durable import replacing
+from sparing.cache.rows import NO_LABEL
+from sparing.cache.store import CHUNK_ROWS, Cache
+from sparing.cache.transactions import writing
+from sparing.errors import InputError
+
+
+def export(cache: Cache, path: str | Path) -> int:
+    """Write all rows, sorted by id, as a Parquet table: id, probs, label, model, round, score.
+
+    Args:
+        cache: the cache, at the version to write.
+        path: the file to write; replaced at once when it exists.
+
+    Returns:
+        The number of rows written.
+
+    Raises:
+        InputError: the cache has no rows.
+        CacheError: the file could not be written; whatever was at the path is still there.
+    """
+    path = Path(path)
+    order = pc.sort_indices(cache.ids()).to_numpy()
+    if len(order) == 0:
+        raise InputError(f"{cache.path} has no rows to export")
+    names = pa.array([model.name for model in cache.metadata.models])
+    writer: pq.ParquetWriter | None = None
+    with writing(path), replacing(path) as draft:
+        try:
+            for start in range(0, len(order), CHUNK_ROWS):
+                rows = cache.take(order[start : start + CHUNK_ROWS])
+                flat = pa.array(rows.probs.ravel())
+                probs = pa.FixedSizeListArray.from_arrays(flat, cache.metadata.n_classes)
+                table = pa.table(
+                    {
+                        "id": rows.ids,
+                        "probs": probs.cast(pa.list_(pa.float32())),
+                        "label": pa.array(rows.labels, mask=rows.labels == NO_LABEL),
+                        "model": names.take(pa.array(rows.models)),
+                        "round": rows.rounds,
+                        "score": pa.array(rows.scores, mask=np.isnan(rows.scores)),
+                    }
+                )
+                writer = writer or pq.ParquetWriter(draft, table.schema)
+                writer.write_table(table)
+        finally:
+            if writer is not None:
+                writer.close()
+    return len(order)

@@ -1,0 +1,91 @@
+"""The rows of a cache: how they look in memory and in the columns of the table."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sparing.cache import encodings
+
+NO_LABEL = -1
+COLUMNS = ["id", "probs", "label", "model", "round", "score"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of a cache.
+
+    Attributes:
+        ids: m strings or 64-bit integers.
+        probs: shape (m, C), float32, each row summing to 1.
+        labels: shape (m,), int64; -1 where there is none.
+        models: shape (m,), int64, positions in `Metadata.models`.
+        rounds: shape (m,), int64, round of the last refresh.
+        scores: shape (m,), float32, score at the last refresh; NaN for rows never refreshed.
+    """
+
+    ids: pa.Array
+    probs: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+    models: npt.NDArray[np.int64]
+    rounds: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def schema_of(id_type: pa.DataType, n_classes: int) -> pa.Schema:
+    """Give the columns of a cache."""
+    return pa.schema(
+        [
+            pa.field("id", id_type, nullable=False),
+            pa.field("probs", encodings.arrow_type(n_classes), nullable=False),
+            pa.field("label", pa.int32()),
+            pa.field("model", pa.int16(), nullable=False),
+            pa.field("round", pa.int32(), nullable=False),
+            pa.field("score", pa.float32()),
+        ]
+    )
+
+
+def to_batch(schema: pa.Schema, rows: Rows) -> pa.RecordBatch:
+    """Encode rows into the columns of a cache."""
+    return pa.record_batch(
+        [
+            rows.ids,
+            encodings.encode(rows.probs),
+            pa.array(rows.labels.astype(np.int32), mask=rows.labels == NO_LABEL),
+            pa.array(rows.models.astype(np.int16)),
+            pa.array(rows.rounds.astype(np.int32)),
+            pa.array(rows.scores, mask=np.isnan(rows.scores)),
+        ],
+        schema=schema,
+    )
+
+
+def from_batch(batch: pa.RecordBatch) -> Rows:
+    """Decode rows from the columns of a cache."""
+
+    def numbers(name: str, missing: float, kind: type[Any]) -> npt.NDArray[Any]:
+        column = pc.fill_null(batch.column(name), missing)
+        values: npt.NDArray[Any] = column.to_numpy(zero_copy_only=False).astype(kind)
+        return values
+
+    return Rows(
+        batch.column("id"),
+        encodings.decode(batch.column("probs")),
+        numbers("label", NO_LABEL, np.int64),
+        numbers("model", 0, np.int64),
+        numbers("round", 0, np.int64),
+        numbers("score", float("nan"), np.float32),
+    )
+
+
+def from_table(table: pa.Table) -> Rows:
+    """Decode rows from a table of one chunk."""
+    batches = table.to_batches()
+    return from_batch(batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema))
