@@ -19,7 +19,7 @@ from sparing.bounds import (
 )
 from sparing.bounds.states import Envelope
 
-# EfficientNet (Tan and Le, 2019), Table 2: top-1 in percent and billions of multiply-adds, called FLOPs there.
+# EfficientNet (Tan and Le, 2019), Table 2: billions of multiply-adds (FLOPs there), top-1 in percent.
 TAN_AND_LE = {
     "B0": (0.39, 77.1), "B1": (0.70, 79.1), "B2": (1.0, 80.1), "B3": (1.8, 81.6),
     "B4": (4.2, 82.9), "B5": (9.9, 83.6), "B6": (19.0, 84.0), "B7": (37.0, 84.3),
@@ -84,7 +84,8 @@ def families() -> list[str]:
         bound, fine = conservative(kept.costs, kept.accuracies), continuous(kept.costs, kept.accuracies)
         lines.append(
             f"| {name} | {len(kept)} of {len(states)} | {kept.costs[0]:.2f} | {bound.baseline_cost:.2f} | "
-            f"{100 * bound.accuracy:.2f} % | {bound.cost:.2f} | {bound.ratio:.2f}x | {fine.ratio:.2f}x | {paper} |"
+            f"{100 * bound.accuracy:.2f} % | {bound.cost:.2f} | {bound.ratio:.2f}x | {fine.ratio:.2f}x | "
+            f"{paper} |"
         )
     return lines
 

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sparing.bounds.tables import Table, listed
-from sparing.distributions import as_distributions
 from sparing.errors import InputError
+from sparing.ids import IdIndex, as_ids, name_first
+from sparing.tables import NO_LABEL, iter_outputs
 
 Missing = Literal["error", "rows", "models", "wrong"]
 
@@ -56,8 +57,8 @@ def read_outcomes(
         models: the columns that are models; None takes all but id, label and classes.
         missing: what to do where a model has no row or value: "error" stops, "rows" keeps the samples that
             every model has, "models" keeps the models that have every sample, "wrong" counts it as wrong.
-        id_column: name of the id column.
-        label_column: name of the label column.
+        id_column: name of the id column, in a table with a column per model.
+        label_column: name of the label column there.
         classes_column: name of a column that says how many options each sample offers, if there is one.
 
     Returns:
@@ -69,24 +70,22 @@ def read_outcomes(
     """
     if missing not in get_args(Missing):
         raise InputError(f"missing: {missing!r} is none of {', '.join(get_args(Missing))}")
-    tables = [Table(path) for path in paths]
-    if not tables:
+    if not paths:
         raise InputError("outcomes: no table was given")
-    outputs = ["probs" in table.names for table in tables]
-    if len(tables) > 1 and not all(outputs):
-        table = tables[outputs.index(False)]
-        raise InputError(
-            f"{table.path}: has no column 'probs'; several tables are read as output tables, one per model"
-        )
-    classes: int | npt.NDArray[np.int64] | None
-    if outputs[0]:
-        names, ids, right, known, classes = _from_output_tables(tables, id_column, label_column)
-        if models is not None and not set(names) <= set(models):
-            absent = [name for name in names if name not in models]
+    files = [Path(path) for path in paths]
+    first = Table(files[0])
+    if "probs" in first.names:
+        names, ids, right, known, classes = _from_output_tables(files)
+        absent = [name for name in names if models is not None and name not in models]
+        if absent:
             raise InputError(f"costs: there is none for {listed(absent)}")
+    elif len(files) > 1:
+        raise InputError(
+            f"{files[0]}: has no column 'probs'; several tables are read as output tables, one per model"
+        )
     else:
         names, ids, right, known, classes = _from_columns(
-            tables[0], models, id_column, label_column, classes_column
+            first, models, id_column, label_column, classes_column
         )
     return _without_missing(names, ids, right, known, classes, missing)
 
@@ -109,7 +108,9 @@ def read_sample_costs(
     """
     table = Table(path)
     table.need(id_column, *outcomes.names)
-    rows = _positions(outcomes.ids, _ids(table, id_column), str(path))
+    rows = IdIndex(_ids(table, id_column), what=str(path)).positions(outcomes.ids)
+    if (rows < 0).any():
+        raise InputError(f"{path}: {name_first(outcomes.ids, rows < 0, lambda _: 'has no costs')}")
     costs = np.empty((len(outcomes.ids), len(outcomes.names)))
     for j, name in enumerate(outcomes.names):
         column = table.read([name])[name]
@@ -169,7 +170,7 @@ Read = tuple[
 def _from_columns(
     table: Table, models: Sequence[str] | None, id_column: str, label_column: str, classes_column: str | None
 ) -> Read:
-    ids = _ids(table, id_column)
+    ids = IdIndex(_ids(table, id_column), what=str(table.path)).ids
     special = {id_column, label_column, classes_column}
     names = [name for name in table.names if name not in special] if models is None else list(models)
     if not names:
@@ -238,96 +239,64 @@ def _plain(values: pa.Array) -> npt.NDArray[np.bool_]:
     return result
 
 
-def _from_output_tables(tables: Sequence[Table], id_column: str, label_column: str) -> Read:
-    names = [table.path.stem for table in tables]
-    for table in tables:
-        if names.count(table.path.stem) > 1:
-            raise InputError(f"{table.path}: two tables are named {table.path.stem!r}; rename one")
-    all_ids = [_ids(table, id_column) for table in tables]
-    for table, ids in zip(tables, all_ids, strict=True):
-        if ids.type != all_ids[0].type:
-            raise InputError(
-                f"{table.path}: ids are {ids.type}, but {all_ids[0].type} in {tables[0].path}; "
-                "rows are matched by id, so they must be of one type"
-            )
-    union = pc.unique(pa.chunked_array(all_ids)) if len(tables) > 1 else all_ids[0]
-    labels = np.full(len(union), -1, np.int64)
-    rows = [pc.index_in(ids, value_set=union).to_numpy(zero_copy_only=False) for ids in all_ids]
-    for table, where in zip(tables, rows, strict=True):
-        if label_column not in table.names:
-            continue
-        column = table.read([label_column])[label_column]
-        if not pa.types.is_integer(column.type) or column.null_count or pc.min(column).as_py() < 0:
-            raise InputError(f"{table.path}: column {label_column!r} must hold a class index in every row")
-        given = column.to_numpy().astype(np.int64)
-        conflict = (labels[where] >= 0) & (labels[where] != given)
-        if conflict.any():
-            which = union[int(where[conflict.argmax()])].as_py()
-            raise InputError(f"{table.path}: the label of id {which!r} differs from another table's")
-        labels[where] = given
-    if (labels < 0).any():
-        which = union[int((labels < 0).argmax())].as_py()
-        raise InputError(f"id {which!r} has no label in any table; one table must have the column 'label'")
-    right = np.zeros((len(union), len(tables)), np.bool_)
+def _from_output_tables(paths: Sequence[Path]) -> Read:
+    names = [path.stem for path in paths]
+    for path in paths:
+        if names.count(path.stem) > 1:
+            raise InputError(f"{path}: two tables are named {path.stem!r}; rename one")
+    read = [_predictions(path) for path in paths]
+    union = read[0].ids
+    for path, one in zip(paths, read, strict=True):
+        if one.classes != read[0].classes:
+            raise InputError(f"{path}: has {one.classes} classes, but {paths[0]} has {read[0].classes}")
+        new = IdIndex(union, what=str(paths[0])).positions(one.ids) < 0
+        union = pa.concat_arrays([union, one.ids.filter(pa.array(new))])
+    index = IdIndex(union)
+    places = [index.positions(one.ids) for one in read]
+    labels = np.full(len(union), NO_LABEL, np.int64)
+    for path, one, rows in zip(paths, read, places, strict=True):
+        differs = (labels[rows] != NO_LABEL) & (one.labels != NO_LABEL) & (labels[rows] != one.labels)
+        if differs.any():
+            raise InputError(f"{path}: {name_first(one.ids, differs, lambda _: 'has another label before')}")
+        labels[rows] = np.where(one.labels == NO_LABEL, labels[rows], one.labels)
+    unknown = labels == NO_LABEL
+    if unknown.any():
+        raise InputError(
+            f"{name_first(union, unknown, lambda _: 'has no label in any of the output tables')}"
+        )
+    right = np.zeros((len(union), len(paths)), np.bool_)
     known = np.zeros_like(right)
-    classes = 0
-    for j, (table, where) in enumerate(zip(tables, rows, strict=True)):
-        predicted, width = _predictions(table)
-        if classes not in (0, width):
-            raise InputError(f"{table.path}: has {width} classes, but {tables[0].path} has {classes}")
-        classes = width
-        right[where, j] = predicted == labels[where]
-        known[where, j] = True
-    return names, union, right, None if known.all() else known, classes
+    for j, (one, rows) in enumerate(zip(read, places, strict=True)):
+        right[rows, j] = one.predicted == labels[rows]
+        known[rows, j] = True
+    return names, union, right, None if known.all() else known, read[0].classes
 
 
-def _predictions(table: Table) -> tuple[npt.NDArray[np.int64], int]:
-    found, width = [], 0
-    for batch in table.batches(["probs"]):
-        column = batch.column(0)
-        kind = column.type
-        if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
-            raise InputError(f"{table.path}: column 'probs' holds {kind}, not lists of numbers")
-        flat = column.flatten()
-        lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False)
-        width = width or int(lengths[0])
-        if column.null_count or flat.null_count or (lengths != width).any():
-            raise InputError(f"{table.path}: column 'probs' must hold {width} numbers in every row")
-        values = flat.to_numpy(zero_copy_only=False).reshape(len(batch), width)
-        found.append(as_distributions(values, what=str(table.path)).argmax(axis=1))
-    return np.concatenate(found) if found else np.empty(0, np.int64), width
+@dataclass(frozen=True)
+class _Predictions:
+    """An output table without its distributions: ids, classes predicted, labels (-1 unknown), and C."""
+
+    ids: pa.Array
+    predicted: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64]
+    classes: int
+
+
+def _predictions(path: Path) -> _Predictions:
+    ids, predicted, labels, classes = [], [], [], 0
+    for chunk in iter_outputs(path):
+        ids.append(chunk.ids)
+        predicted.append(chunk.probs.argmax(axis=1))
+        labels.append(np.full(len(chunk), NO_LABEL) if chunk.labels is None else chunk.labels)
+        classes = chunk.probs.shape[1]
+    return _Predictions(pa.concat_arrays(ids), np.concatenate(predicted), np.concatenate(labels), classes)
 
 
 def _ids(table: Table, id_column: str) -> pa.Array:
     table.need(id_column)
     if table.rows == 0:
         raise InputError(f"{table.path}: has no rows")
-    ids = table.read([id_column])[id_column].combine_chunks()
-    if not (
-        pa.types.is_integer(ids.type) or pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type)
-    ):
-        raise InputError(f"{table.path}: ids in column {id_column!r} are {ids.type}; use strings or integers")
-    if ids.null_count:
-        raise InputError(f"{table.path}: {ids.null_count} rows have no id")
-    ids = ids.cast(pa.int64() if pa.types.is_integer(ids.type) else pa.large_string())
-    if pc.count_distinct(ids).as_py() < len(ids):
-        counts = pc.value_counts(ids)
-        twice = pc.filter(counts.field("values"), pc.greater(counts.field("counts"), 1))
-        raise InputError(f"{table.path}: id {twice[0].as_py()!r} occurs twice ({len(twice)} ids do)")
-    return ids
-
-
-def _positions(wanted: pa.Array, given: pa.Array, where: str) -> npt.NDArray[np.int64]:
-    if wanted.type != given.type:
-        raise InputError(f"{where}: ids are {given.type}, but {wanted.type} in the outcomes")
-    found = pc.index_in(wanted, value_set=given)
-    if found.null_count:
-        first = pc.filter(wanted, pc.is_null(found))[0].as_py()
-        raise InputError(
-            f"{where}: {found.null_count} of {len(wanted)} ids are missing, the first is {first!r}"
-        )
-    result: npt.NDArray[np.int64] = found.to_numpy().astype(np.int64)
-    return result
+    return as_ids(table.read([id_column])[id_column], what=f"{table.path}, column {id_column!r}")
 
 
 def _without_missing(
