@@ -106,7 +106,7 @@ def test_output_tables_that_do_not_match(tmp_path):
     with pytest.raises(InputError, match="two tables are named 'a'"):
         read_outcomes([a, twin])
     with pytest.raises(InputError, match="several tables are read as output tables"):
-        read_outcomes([a, write(tmp_path / "o.csv", "id,a\n1,1\n")])
+        read_outcomes([write(tmp_path / "o.csv", "id,a\n1,1\n"), a])
     logits = output_table(tmp_path / "g.parquet", ["x", "y"], [[3.0, -1.0]] * 2)
     with pytest.raises(InputError, match="look like logits"):
         read_outcomes([a, logits])
