@@ -67,7 +67,7 @@ def mmlu_pro(folder: Path) -> list[str]:
 
     lines = [
         f"{len(names)} models that have every question, {len(rows)} questions; an answer that could not "
-        "be extracted is wrong. The cost of a model is its active parameters in billions, per sample the work "
+        "be extracted is wrong. A model's cost is its active parameters in billions, per sample the work "
         "in TFLOP that these take at four characters a token for the question and the output (a proxy: the "
         "prompt's examples are not in the data).",
         "",

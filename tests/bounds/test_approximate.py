@@ -10,6 +10,7 @@ from sparing.bounds import (
     conservative,
     constant_alpha,
     continuous,
+    dynamic_range,
     frontier_of_errors,
     smallest_state_limit,
     two_states,
@@ -109,6 +110,17 @@ def test_two_states_by_hand():
     assert bound.cost == pytest.approx(1 + 0.3 * 10)  # Equation 15
     assert bound.ratio == pytest.approx(11 / 4)
     assert bound.saving == pytest.approx(7)
+
+
+@given(spaces)
+def test_a_wider_range_is_more_accurate_and_dearer(space):
+    ends, full = zip(*dynamic_range(*space), strict=True)
+    assert ends[-1] == two_states(*space)
+    assert full[-1] == conservative(*space)
+    for bounds in (ends, full):
+        assert [b.accuracy for b in bounds] == list(space[1])
+    assert (np.diff([b.cost for b in full]) >= -1e-12).all()
+    assert all(f.cost <= e.cost + 1e-12 for e, f in zip(ends, full, strict=True))
 
 
 @settings(max_examples=300)

@@ -51,6 +51,9 @@ def test_states(run, files):
         {"name": "worse", "reason": "costs more than middle and is not more accurate"}
     ]
     assert result["selected"][1]["size"] == 2
+    more = json.loads(run("states.csv", "--select", "9", "--json")[1])
+    assert len(more["selected"]) == 3
+    assert "only 3 states can be kept" in more["warnings"][0]
     kept = json.loads(run("states.csv", "--envelope", "all", "--json")[1])
     assert kept["dropped"] == []
 
@@ -117,7 +120,7 @@ def test_output_tables(run, files, tmp_path):
         (["outcomes.parquet"], 1, "outcomes need --costs"),
         (["outcomes.parquet", "--costs", "states.csv"], 1, "no column has a cost"),
         (["states.csv", "--labels", "l.parquet"], 1, "--labels needs outcomes per sample"),
-        (["states.csv", "--select", "9"], 1, r"with 3 states it must lie in [1, 3]"),
+        (["states.csv", "--select", "0"], 1, r"with 3 states it must lie in [1, 3]"),
         (["states.csv", "--alpha", "2"], 1, "alpha is 2"),
         (["states.csv", "--beta0", "-1"], 1, "must not be negative"),
         (["states.csv", "--policy", "cheap"], 2, "is not a cost and an accuracy"),

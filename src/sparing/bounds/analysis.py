@@ -11,6 +11,7 @@ from sparing.bounds.approximate import (
     conservative,
     constant_alpha,
     continuous,
+    dynamic_range,
     frontier_of_errors,
     smallest_state_limit,
     two_states,
@@ -82,12 +83,14 @@ class Analysis:
         conservative: Equation 9.
         continuous: Equation 11.
         two_states: Equation 15.
+        ranges: for every kept state as the largest one, the bounds of the two ends and of all states below.
         constant_alpha: Equation 8 and its alpha; None if alpha was neither given nor can be measured.
         smallest_limit: Equation 16, below which the smallest state is worth its cost; None if not known.
         selected: the best sets by size; empty if not wanted.
         exact: what the outcomes say; None without outcomes.
         mixture: what mixing the states blindly reaches.
-        frontier: what no policy can beat at a mean cost: exact if known, otherwise for alpha = 1.
+        promised: the frontier for alpha = 1, which ends at the conservative bound.
+        frontier: what no policy can beat at a mean cost: exact if known, otherwise `promised`.
         warnings: what a reader should know before believing a figure.
     """
 
@@ -97,11 +100,13 @@ class Analysis:
     conservative: Bound
     continuous: Bound
     two_states: Bound
+    ranges: list[tuple[Bound, Bound]]
     constant_alpha: tuple[float, Bound] | None
     smallest_limit: float | None
     selected: list[Selection]
     exact: Exact | None
     mixture: Curve
+    promised: Curve
     frontier: Curve
     warnings: list[str]
 
@@ -170,10 +175,13 @@ def analyse(
             _, alphas = shared_errors(outcomes.correct, columns, exact.oracle.accuracies)
             alpha = None if np.isnan(alphas[1:]).all() else float(np.nanmin(alphas[1:]))
     guess = classes if classes is not None else outcomes.classes if outcomes is not None else None
-    frontier = exact.oracle.frontier if exact else frontier_of_errors(kept.costs, 1 - kept.accuracies)
+    promised = frontier_of_errors(kept.costs, 1 - kept.accuracies)
+    frontier = exact.oracle.frontier if exact else promised
     bound = pay(conservative(kept.costs, kept.accuracies))
     if len(states) == 1:
         warnings.append("there is one state, so there is nothing to choose from")
+    if select is not None and select > len(kept) and len(states) > 1:
+        warnings.append(f"only {len(kept)} states can be kept, so larger sets were not looked for")
     if bound.ratio < 1 and len(kept) > 1:
         warnings.append("with this adaptation cost, the conservative bound costs more than the best model")
     return Analysis(
@@ -183,15 +191,17 @@ def analyse(
         conservative=bound,
         continuous=pay(continuous(kept.costs, kept.accuracies)),
         two_states=pay(two_states(kept.costs, kept.accuracies)),
+        ranges=[(pay(ends), pay(full)) for ends, full in dynamic_range(kept.costs, kept.accuracies)],
         constant_alpha=None
         if alpha is None
         else (alpha, pay(constant_alpha(kept.costs, kept.accuracies, alpha))),
         smallest_limit=smallest_state_limit(kept.costs, kept.accuracies, float(guess))
         if isinstance(guess, int | float) and guess >= 2 and len(kept) > 1
         else None,
-        selected=[] if select is None else _selected(kept, select, beta0, beta1),
+        selected=[] if select is None else _selected(kept, min(select, len(kept)), beta0, beta1),
         exact=exact,
         mixture=static_mixture(states.costs, states.accuracies),
+        promised=Curve(beta0 + (1 + beta1) * promised.costs, promised.accuracies),
         frontier=Curve(beta0 + (1 + beta1) * frontier.costs, frontier.accuracies),
         warnings=warnings,
     )

@@ -160,6 +160,23 @@ def two_states(costs: Floats, accuracies: Floats) -> Bound:
     return conservative(costs[ends], accuracies[ends])
 
 
+def dynamic_range(costs: Floats, accuracies: Floats) -> list[tuple[Bound, Bound]]:
+    """What the choice of the largest state does: a wider range is more accurate and dearer (section A.4).
+
+    Args:
+        costs: shape (N,), ascending.
+        accuracies: shape (N,), not descending.
+
+    Returns:
+        For every state as the largest one, the bound of the two ends alone (Equation 15) and of all states up
+        to it (Equation 9).
+    """
+    return [
+        (two_states(costs[:end], accuracies[:end]), conservative(costs[:end], accuracies[:end]))
+        for end in range(1, len(costs) + 1)
+    ]
+
+
 def smallest_state_limit(costs: Floats, accuracies: Floats, classes: float) -> float:
     """The cost below which the smallest state is worth having, against guessing for nothing (Equation 16).
 

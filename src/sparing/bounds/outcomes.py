@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sparing.bounds.tables import Table, listed
+from sparing.bounds.columns import Table, listed
 from sparing.errors import InputError
 from sparing.ids import IdIndex, as_ids, name_first
 from sparing.tables import NO_LABEL, iter_outputs
@@ -75,6 +75,8 @@ def read_outcomes(
     files = [Path(path) for path in paths]
     first = Table(files[0])
     if "probs" in first.names:
+        if classes_column is not None:
+            raise InputError(f"{files[0]}: an output table says itself how many classes there are")
         names, ids, right, known, classes = _from_output_tables(files)
         absent = [name for name in names if models is not None and name not in models]
         if absent:

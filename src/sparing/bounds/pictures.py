@@ -48,7 +48,7 @@ def operating_points(analysis: Analysis, unit: str = "cost") -> Any:
 
     kept, bound = analysis.kept, analysis.conservative
     figure = go.Figure()
-    _area(figure, analysis.mixture, analysis.frontier, "within reach of a policy")
+    _area(figure, analysis.mixture, analysis.promised, "within reach of an oracle")
     figure.add_scatter(
         x=kept.costs, y=kept.accuracies, text=_texts(kept.names), mode="lines+markers", name="states"
     )
@@ -75,7 +75,7 @@ def bounds_and_oracle(analysis: Analysis, unit: str = "cost") -> Any:
     figure = go.Figure()
     exact = analysis.exact
     if exact:
-        _area(figure, analysis.mixture, analysis.frontier, "what a policy can reach")
+        _area(figure, analysis.mixture, analysis.frontier, "within reach of an oracle")
         _curve(figure, analysis.frontier, "oracle frontier")
         _curve(figure, analysis.mixture, "static mixture")
         _curve(figure, exact.independent, "independent errors", dash="dot")

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from sparing.bounds.tables import Table
+from sparing.bounds.columns import Table
 from sparing.errors import InputError
 from sparing.frontier import by_cost, static_mixture
 

@@ -32,6 +32,10 @@ def summary(analysis: Analysis) -> dict[str, Any]:
         "continuous": _bound(analysis.continuous),
         "two_states": _bound(analysis.two_states),
     }
+    result["dynamic_range"] = [
+        {"largest": name, "two_states": _bound(ends), "all_states": _bound(full)}
+        for name, (ends, full) in zip(analysis.kept.names, analysis.ranges, strict=True)
+    ]
     if analysis.constant_alpha:
         alpha, bound = analysis.constant_alpha
         result["constant_alpha"] = {**_bound(bound), "alpha": alpha}

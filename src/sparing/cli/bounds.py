@@ -95,8 +95,8 @@ def bounds(
 ) -> None:
     """Say what the best possible policy over a set of models could save, and which models to keep."""
     from sparing.bounds import analyse, read_states, states_of
+    from sparing.bounds.columns import Table
     from sparing.bounds.summary import summary
-    from sparing.bounds.tables import Table
     from sparing.errors import InputError
 
     achieved = _point(policy) if policy else None
@@ -161,7 +161,7 @@ def _outcomes(
     import numpy as np
 
     from sparing.bounds import read_costs, read_outcomes, read_sample_costs
-    from sparing.bounds.tables import Table, listed
+    from sparing.bounds.columns import Table, listed
     from sparing.errors import InputError
 
     if costs is None:

@@ -2,17 +2,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sparing.bounds import tables
+from sparing.bounds import columns
 from sparing.errors import InputError
 
 
 def test_csv_and_parquet_read_alike(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "BATCH_VALUES", 4)
+    monkeypatch.setattr(columns, "BATCH_VALUES", 4)
     content = pa.table({"id": ["a", "NONE", "NA"], "x": pa.array([1, None, 3])})
     pq.write_table(content, tmp_path / "t.parquet")
     (tmp_path / "t.csv").write_text("id,x\na,1\nNONE,\nNA,3\n")
     for name in ("t.parquet", "t.csv"):
-        table = tables.Table(tmp_path / name)
+        table = columns.Table(tmp_path / name)
         assert table.names == ["id", "x"]
         assert table.rows == 3
         assert table.read(["x", "id"]).to_pydict() == {"x": [1, None, 3], "id": ["a", "NONE", "NA"]}
@@ -31,16 +31,16 @@ def test_what_is_no_table(tmp_path, content, message):
     path = tmp_path / "t.csv"
     path.write_bytes(content)
     with pytest.raises(InputError, match=message):
-        tables.Table(path)
+        columns.Table(path)
 
 
 def test_a_file_that_is_missing(tmp_path):
     with pytest.raises(InputError, match="cannot be read: No such file"):
-        tables.Table(tmp_path / "none.csv")
+        columns.Table(tmp_path / "none.csv")
     with pytest.raises(InputError, match="cannot be read"):
-        tables.Table(tmp_path)
+        columns.Table(tmp_path)
 
 
 def test_listed():
-    assert tables.listed(["a", "b"]) == "a, b"
-    assert tables.listed(list(range(9))) == "0, 1, 2, 3, 4, 5 and 3 more"
+    assert columns.listed(["a", "b"]) == "a, b"
+    assert columns.listed(list(range(9))) == "0, 1, 2, 3, 4, 5 and 3 more"
