@@ -32,6 +32,7 @@ def test_the_summary_has_the_promised_keys():
     assert len(result["exact"]["alpha"]) == 5
     assert result["constant_alpha"]["alpha"] == pytest.approx(min(result["exact"]["alpha"][1:]))
     assert sum(result["exact"]["labels"].values()) + result["exact"]["unsolved"] == pytest.approx(1)
+    assert result["baseline"]["name"] == "m4"
     assert result["states"][0] == {
         "name": "m0",
         "cost": 1.0,

@@ -122,7 +122,7 @@ def test_output_tables_that_do_not_match(tmp_path):
         ("id,a\n1,1\n,0\n", "id is missing in row 1"),
         ("id,a\n", "has no rows"),
         ("id\n1\n", "no column of a model"),
-        ("name,a\n1,1\n", "no column 'id'"),
+        ("name,a\n1,1\n", r"no column 'id'; name the id column \(--id\)"),
         ("id,a\n1,0.5\n", r"holds 0\.5; without a label column"),
         ("id,a\n1,cat\n", "holds string; without a label column"),
         ("id,label,a\n1,cat,3\n", "holds int64, but the labels are string"),

@@ -223,14 +223,15 @@ def _right(values: pa.Array, truth: pa.Array | None, where: str) -> npt.NDArray[
         return _plain(values)
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         raise InputError(
-            f"{where} holds {kind}; without a label column a model's column says true or false, 1 or 0"
+            f"{where} holds {kind}; without a label column a model's column says true or false, 1 or 0. "
+            "For predictions, name the label column (--label)"
         )
     bad = pc.and_(pc.not_equal(values, 0), pc.not_equal(values, 1))
     if pc.any(bad).as_py():
         first = pc.filter(values, bad)[0].as_py()
         raise InputError(
             f"{where} holds {first!r}; without a label column a model's column says true or false, 1 or 0. "
-            "For predictions, name the label column; columns that are no model are left out with --costs"
+            "For predictions, name the label column (--label)"
         )
     return _plain(pc.equal(values, 1))
 
@@ -295,7 +296,11 @@ def _predictions(path: Path) -> _Predictions:
 
 
 def _ids(table: Table, id_column: str) -> pa.Array:
-    table.need(id_column)
+    if id_column not in table.names:
+        raise InputError(
+            f"{table.path}: there is no column {id_column!r}; name the id column (--id), "
+            f"one of {listed(table.names)}"
+        )
     if table.rows == 0:
         raise InputError(f"{table.path}: has no rows")
     return as_ids(table.read([id_column])[id_column], what=f"{table.path}, column {id_column!r}")

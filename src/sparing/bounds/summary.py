@@ -25,8 +25,10 @@ def summary(analysis: Analysis) -> dict[str, Any]:
         What `sparing bounds --json` prints. `frontier` and `mixture` are the curves of the best accuracy at
         every mean cost.
     """
+    best = int(analysis.kept.accuracies.argmax())
     result: dict[str, Any] = {
         "states": _states(analysis.states),
+        "baseline": _states(analysis.kept.take([best]))[0],
         "dropped": [asdict(dropped) for dropped in analysis.dropped],
         "conservative": _bound(analysis.conservative),
         "continuous": _bound(analysis.continuous),
@@ -78,7 +80,6 @@ def _exact(exact: Exact, states: States) -> dict[str, Any]:
     choices = np.bincount(oracle.bought.choice + 1, minlength=len(states) + 1) / exact.samples
     result: dict[str, Any] = {
         **_bound(exact.bound),
-        "baseline": states.names[int(np.flatnonzero(oracle.order == oracle.baseline)[0])],
         "alpha": oracle.alphas.tolist(),
         "p_errors": oracle.p_errors.tolist(),
         "labels": dict(zip(states.names, choices[1:][oracle.order].tolist(), strict=True)),

@@ -260,8 +260,10 @@ def _print(result: dict[str, Any], unit: str) -> None:
         )
     console.print(table)
 
+    best = result["baseline"]
+    console.print(f"Saving and times cheaper are against {escape(best['name'])}, the most accurate state.")
     table = Table(box=box.SIMPLE_HEAD)
-    for column in ("bound", unit, "accuracy", "accuracy gain", "saving", "times cheaper"):
+    for column in ("bound", unit, "accuracy", "gain", "saving", "times cheaper"):
         first = column == "bound"
         table.add_column(escape(column), justify="left" if first else "right", no_wrap=first)
     rows = {
@@ -321,7 +323,7 @@ def _print_exact(console: Any, result: dict[str, Any]) -> None:
         console.print(
             f"95 % intervals over {result['samples']} samples: accuracy {_ends(ends['accuracy'], '.4f')}, "
             f"times cheaper {_ends(ends['ratio'], '.2f')}, "
-            f"no more accurate than the best {_ends(ends['equal_accuracy_ratio'], '.2f')}"
+            f"at equal accuracy {_ends(ends['equal_accuracy_ratio'], '.2f')}"
         )
     measured = [f"{alpha:.3f}" for alpha in exact["alpha"][1:]]
     console.print(f"alpha, from the second state on: {' '.join(measured) or 'none'}")
