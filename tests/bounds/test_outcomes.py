@@ -3,7 +3,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sparing.bounds import read_costs, read_outcomes, read_sample_costs
+from sparing.bounds import read_outcomes
 from sparing.errors import InputError
 
 
@@ -135,43 +135,14 @@ def test_bad_tables(tmp_path, text, message):
         read_outcomes([write(tmp_path / "o.csv", text)])
 
 
-def test_costs(tmp_path):
-    path = write(tmp_path / "c.toml", '[costs]\nsmall = 1\n"Llama-2 7B" = 2.5\n')
-    assert read_costs(path) == {"small": 1.0, "Llama-2 7B": 2.5}
+def test_categories_are_read_as_what_they_stand_for(tmp_path):
+    answers = pa.array(["A", "B"]).dictionary_encode()
+    labels = pa.array(["A", "A"]).dictionary_encode()
+    pq.write_table(pa.table({"id": [1, 2], "label": labels, "a": answers}), tmp_path / "o.parquet")
+    assert read_outcomes([tmp_path / "o.parquet"]).correct.tolist() == [[True], [False]]
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", r"needs a table \[costs\]"),
-        ("costs = 3", r"needs a table \[costs\]"),
-        ("[costs]\na = -1", "cost of 'a' is -1"),
-        ("[costs]\na = nan", "cost of 'a' is nan"),
-        ("[costs]\na = true", "cost of 'a' is True"),
-        ("[costs]\na = 'x'", "cost of 'a' is 'x'"),
-        ("[costs", "is no TOML file"),
-    ],
-)
-def test_bad_costs(tmp_path, text, message):
-    with pytest.raises(InputError, match=message):
-        read_costs(write(tmp_path / "c.toml", text))
-    with pytest.raises(InputError, match="cannot be read"):
-        read_costs(tmp_path / "none.toml")
-
-
-def test_costs_per_sample(tmp_path):
-    outcomes = read_outcomes([write(tmp_path / "o.csv", "id,a,b\nx,1,0\ny,0,1\n")])
-    path = write(tmp_path / "c.csv", "id,b,a,other\ny,4,3,\nz,9,9,\nx,2,1,\n")
-    assert read_sample_costs(path, outcomes).tolist() == [[1, 2], [3, 4]]
-    write(path, "id,a,b\nx,1,2\n")
-    with pytest.raises(InputError, match=r"id 'y' has no costs \(1 of 2 rows\)"):
-        read_sample_costs(path, outcomes)
-    write(path, "id,a,b\nx,1,2\ny,1,-2\n")
-    with pytest.raises(InputError, match="cost of 'b' for id 'y' is -2"):
-        read_sample_costs(path, outcomes)
-    write(path, "id,a,b\nx,1,2\ny,1,\n")
-    with pytest.raises(InputError, match="must hold a number in every row"):
-        read_sample_costs(path, outcomes)
-    write(path, "id,a,b\n1,1,2\n2,1,3\n")
-    with pytest.raises(InputError, match="same type"):
-        read_sample_costs(path, outcomes)
+def test_output_tables_have_no_column_of_classes(tmp_path):
+    path = output_table(tmp_path / "a.parquet", ["x"], [[0.9, 0.1]], [0])
+    with pytest.raises(InputError, match="says itself how many classes"):
+        read_outcomes([path], classes_column="options")

@@ -13,8 +13,9 @@ from sparing.bounds.approximate import (
     two_states,
 )
 from sparing.bounds.chance import SmallSet, best_small_sets, guessing_frontier, independent_frontier
+from sparing.bounds.costs import read_costs, read_priced_outcomes, read_sample_costs
 from sparing.bounds.oracle import Oracle, exact_oracle
-from sparing.bounds.outcomes import Outcomes, read_costs, read_outcomes, read_sample_costs
+from sparing.bounds.outcomes import Outcomes, read_outcomes
 from sparing.bounds.selection import select_greedy, select_optimal
 from sparing.bounds.states import Dropped, States, envelope, make_states, read_states
 from sparing.bounds.uncertainty import Intervals, bootstrap, oracle_intervals
@@ -47,6 +48,7 @@ __all__ = [
     "oracle_intervals",
     "read_costs",
     "read_outcomes",
+    "read_priced_outcomes",
     "read_sample_costs",
     "read_states",
     "select_greedy",

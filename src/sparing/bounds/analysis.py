@@ -18,7 +18,7 @@ from sparing.bounds.approximate import (
 )
 from sparing.bounds.chance import SmallSet, best_small_sets, guessing_frontier, independent_frontier
 from sparing.bounds.oracle import Oracle, exact_oracle, shared_errors, state_accuracies
-from sparing.bounds.outcomes import Outcomes
+from sparing.bounds.outcomes import Options, Outcomes
 from sparing.bounds.selection import select_greedy, select_optimal
 from sparing.bounds.states import Dropped, Envelope, States, envelope, make_states
 from sparing.bounds.uncertainty import Intervals, oracle_intervals
@@ -164,17 +164,16 @@ def analyse(
         return bound.with_adaptation_cost(beta0, beta1)
 
     exact, warnings = None, []
+    options = classes if outcomes is None or classes is not None else outcomes.classes
     if outcomes is not None:
         if costs is None:
             raise InputError("outcomes need costs: one per model, or one per model and sample")
-        options = outcomes.classes if classes is None else classes
         exact = _exact(outcomes, costs, beta0, beta1, options, replicates, seed)
         warnings += _chance_warnings(exact)
         if alpha is None and len(kept) > 1:
             columns = np.array([outcomes.names.index(name) for name in kept.names])
             _, alphas = shared_errors(outcomes.correct, columns, exact.oracle.accuracies)
             alpha = None if np.isnan(alphas[1:]).all() else float(np.nanmin(alphas[1:]))
-    guess = classes if classes is not None else outcomes.classes if outcomes is not None else None
     promised = frontier_of_errors(kept.costs, 1 - kept.accuracies)
     frontier = exact.oracle.frontier if exact else promised
     bound = pay(conservative(kept.costs, kept.accuracies))
@@ -195,8 +194,8 @@ def analyse(
         constant_alpha=None
         if alpha is None
         else (alpha, pay(constant_alpha(kept.costs, kept.accuracies, alpha))),
-        smallest_limit=smallest_state_limit(kept.costs, kept.accuracies, float(guess))
-        if isinstance(guess, int | float) and guess >= 2 and len(kept) > 1
+        smallest_limit=smallest_state_limit(kept.costs, kept.accuracies, float(options))
+        if isinstance(options, int | float) and options >= 2 and len(kept) > 1
         else None,
         selected=[] if select is None else _selected(kept, min(select, len(kept)), beta0, beta1),
         exact=exact,
@@ -226,7 +225,7 @@ def _exact(
     costs: Floats,
     beta0: float,
     beta1: float,
-    classes: float | npt.NDArray[np.int64] | None,
+    classes: float | Options,
     replicates: int,
     seed: int,
 ) -> Exact:

@@ -1,9 +1,9 @@
 """Which model is right on which sample: read from outcomes, predictions or output tables, matched by id."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from sparing.ids import IdIndex, as_ids, name_first
 from sparing.tables import NO_LABEL, iter_outputs
 
 Missing = Literal["error", "rows", "models", "wrong"]
+Options = int | npt.NDArray[np.int64] | None
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Outcomes:
     names: tuple[str, ...]
     ids: pa.Array
     correct: npt.NDArray[np.bool_]
-    classes: int | npt.NDArray[np.int64] | None
+    classes: Options
     notes: tuple[str, ...]
 
 
@@ -92,87 +93,14 @@ def read_outcomes(
     return _without_missing(names, ids, right, known, classes, missing)
 
 
-def read_sample_costs(
-    path: str | Path, outcomes: Outcomes, *, id_column: str = "id"
-) -> npt.NDArray[np.float64]:
-    """Read a table of costs per sample, with the outcomes' id column and a column per model.
-
-    Args:
-        path: CSV or Parquet; ids that the outcomes lack, and further columns, are ignored.
-        outcomes: whose samples and models are wanted.
-        id_column: name of the id column.
-
-    Returns:
-        Shape (m, N), in the order of the outcomes.
-
-    Raises:
-        InputError: a column, an id or a value is missing, or a value is no number.
-    """
-    table = Table(path)
-    table.need(id_column, *outcomes.names)
-    rows = IdIndex(_ids(table, id_column), what=str(path)).positions(outcomes.ids)
-    if (rows < 0).any():
-        raise InputError(f"{path}: {name_first(outcomes.ids, rows < 0, lambda _: 'has no costs')}")
-    costs = np.empty((len(outcomes.ids), len(outcomes.names)))
-    for j, name in enumerate(outcomes.names):
-        column = table.read([name])[name]
-        if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)) or column.null_count:
-            raise InputError(f"{path}: column {name!r} must hold a number in every row, got {column.type}")
-        costs[:, j] = column.to_numpy()[rows]
-        bad = ~(np.isfinite(costs[:, j]) & (costs[:, j] >= 0))
-        if bad.any():
-            where = outcomes.ids[int(bad.argmax())].as_py()
-            raise InputError(
-                f"{path}: the cost of {name!r} for id {where!r} is {costs[bad.argmax(), j]:g}; "
-                "costs are finite and not negative"
-            )
-    return costs
-
-
-def read_costs(path: str | Path) -> dict[str, float]:
-    """Read one cost per model from a TOML file with a table `[costs]`.
-
-    Args:
-        path: the file, with lines such as `resnet20 = 40.8` under `[costs]`.
-
-    Returns:
-        Cost by model name.
-
-    Raises:
-        InputError: the file cannot be read, has no such table, or a value is not a number >= 0.
-    """
-    import tomllib
-
-    try:
-        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: is no TOML file: {error}") from error
-    costs = content.get("costs")
-    if not isinstance(costs, Mapping) or not costs:
-        raise InputError(f"{path}: needs a table [costs] with one line 'model = number' per model")
-    for name, value in costs.items():
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not np.isfinite(value) or value < 0:
-            raise InputError(f"{path}: the cost of {name!r} is {value!r}; costs are numbers, not negative")
-    return {name: float(value) for name, value in costs.items()}
-
-
-Read = tuple[
-    list[str],
-    pa.Array,
-    npt.NDArray[np.bool_],
-    npt.NDArray[np.bool_] | None,
-    "int | npt.NDArray[np.int64] | None",
-]
+Read = tuple[list[str], pa.Array, npt.NDArray[np.bool_], npt.NDArray[np.bool_] | None, Options]
 """Names, ids, correct, which outcomes are known (None: all), classes."""
 
 
 def _from_columns(
     table: Table, models: Sequence[str] | None, id_column: str, label_column: str, classes_column: str | None
 ) -> Read:
-    ids = IdIndex(_ids(table, id_column), what=str(table.path)).ids
+    ids = IdIndex(ids_of(table, id_column), what=str(table.path)).ids
     special = {id_column, label_column, classes_column}
     names = [name for name in table.names if name not in special] if models is None else list(models)
     if not names:
@@ -186,7 +114,7 @@ def _from_columns(
     start = 0
     for batch in table.batches(names):
         rows = slice(start, start + len(batch))
-        truth = None if labels is None else labels.slice(start, len(batch)).combine_chunks()
+        truth = None if labels is None else _decoded(labels.slice(start, len(batch)).combine_chunks())
         for j, name in enumerate(names):
             values = batch.column(j)
             if values.null_count:
@@ -195,7 +123,7 @@ def _from_columns(
                 known[rows, j] = pc.is_valid(values).to_numpy(zero_copy_only=False)
             right[rows, j] = _right(values, truth, f"{table.path}: column {name!r}")
         start += len(batch)
-    classes: int | npt.NDArray[np.int64] | None = None
+    classes: Options = None
     if classes_column is not None:
         table.need(classes_column)
         column = table.read([classes_column])[classes_column]
@@ -203,22 +131,25 @@ def _from_columns(
             raise InputError(f"{table.path}: column {classes_column!r} must hold a whole number >= 1 per row")
         classes = column.to_numpy().astype(np.int64)
     elif labels is not None:
-        classes = pc.count_distinct(labels).as_py()
+        distinct = len(labels.unique())
+        classes = distinct if distinct > 1 else None
     return names, ids, right, known, classes
 
 
 def _right(values: pa.Array, truth: pa.Array | None, where: str) -> npt.NDArray[np.bool_]:
+    values = _decoded(values)
     kind = values.type
     if pa.types.is_null(kind):
         return np.zeros(len(values), np.bool_)
     if truth is not None and not pa.types.is_boolean(kind):
         number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
         truth_number = pa.types.is_integer(truth.type) or pa.types.is_floating(truth.type)
-        if number != truth_number:
-            raise InputError(
-                f"{where} holds {kind}, but the labels are {truth.type}; they cannot be compared"
-            )
-        return _plain(pc.equal(values, truth))
+        try:
+            if number == truth_number:
+                return _plain(pc.equal(values, truth))
+        except pa.ArrowException:
+            pass
+        raise InputError(f"{where} holds {kind}, but the labels are {truth.type}; they cannot be compared")
     if pa.types.is_boolean(kind):
         return _plain(values)
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
@@ -234,6 +165,10 @@ def _right(values: pa.Array, truth: pa.Array | None, where: str) -> npt.NDArray[
             "For predictions, name the label column (--label)"
         )
     return _plain(pc.equal(values, 1))
+
+
+def _decoded(values: pa.Array) -> pa.Array:
+    return values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
 
 
 def _plain(values: pa.Array) -> npt.NDArray[np.bool_]:
@@ -295,7 +230,8 @@ def _predictions(path: Path) -> _Predictions:
     return _Predictions(pa.concat_arrays(ids), np.concatenate(predicted), np.concatenate(labels), classes)
 
 
-def _ids(table: Table, id_column: str) -> pa.Array:
+def ids_of(table: Table, id_column: str) -> pa.Array:
+    """The ids of a table, as Sparing knows them; raises InputError where there are none."""
     if id_column not in table.names:
         raise InputError(
             f"{table.path}: there is no column {id_column!r}; name the id column (--id), "
@@ -311,7 +247,7 @@ def _without_missing(
     ids: pa.Array,
     right: npt.NDArray[np.bool_],
     known: npt.NDArray[np.bool_] | None,
-    classes: int | npt.NDArray[np.int64] | None,
+    classes: Options,
     missing: Missing,
 ) -> Outcomes:
     if known is None:
@@ -340,5 +276,5 @@ def _without_missing(
             f"no sample has an outcome of every model; they lack {listed(lacking)}: do the ids match?"
         )
     note = f"{int((~rows).sum())} of {len(rows)} samples were left out, since not every model has them"
-    per_row: Any = classes[rows] if isinstance(classes, np.ndarray) else classes
+    per_row: Options = classes[rows] if isinstance(classes, np.ndarray) else classes
     return Outcomes(tuple(names), ids.filter(pa.array(rows)), right[rows], per_row, (note,))

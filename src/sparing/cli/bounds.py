@@ -94,7 +94,7 @@ def bounds(
     as_json: JsonOption = False,
 ) -> None:
     """Say what the best possible policy over a set of models could save, and which models to keep."""
-    from sparing.bounds import analyse, read_states, states_of
+    from sparing.bounds import analyse, read_priced_outcomes, read_states, states_of
     from sparing.bounds.columns import Table
     from sparing.bounds.summary import summary
     from sparing.errors import InputError
@@ -109,7 +109,19 @@ def bounds(
         outcomes, prices = None, None
         states = read_states(files[0])
     else:
-        outcomes, prices = _outcomes(files, costs, missing.value, id_column, label_column, column)
+        if costs is None:
+            raise InputError(
+                f"{files[0]}: outcomes need --costs: TOML with a table [costs] of 'model = number', or a "
+                "table of costs per sample; a table of states has the columns name, cost and accuracy"
+            )
+        outcomes, prices = read_priced_outcomes(
+            files,
+            costs,
+            missing=missing.value,
+            id_column=id_column,
+            label_column=label_column,
+            classes_column=column,
+        )
         states = states_of(outcomes, prices)
         for note in outcomes.notes:
             hint(f"note: {note}")
@@ -148,55 +160,6 @@ def bounds(
         print_json(result)
     else:
         _print(result, unit)
-
-
-def _outcomes(
-    files: list[Path],
-    costs: Path | None,
-    missing: Any,
-    id_column: str,
-    label_column: str,
-    classes: str | None,
-) -> tuple["Outcomes", Any]:
-    import numpy as np
-
-    from sparing.bounds import read_costs, read_outcomes, read_sample_costs
-    from sparing.bounds.columns import Table, listed
-    from sparing.errors import InputError
-
-    if costs is None:
-        raise InputError(
-            f"{files[0]}: outcomes need --costs: TOML with a table [costs] of 'model = number', or a table "
-            "of costs per sample; for a table of states the columns are name, cost and accuracy"
-        )
-    per_model = read_costs(costs) if costs.suffix == ".toml" else None
-    priced = list(per_model) if per_model else [name for name in Table(costs).names if name != id_column]
-    first = Table(files[0])
-    models: list[str] = priced
-    if "probs" not in first.names:
-        models = [name for name in first.names if name in set(priced)]
-        if not models:
-            raise InputError(
-                f"{files[0]}: no column has a cost in {costs}; the columns are {listed(first.names)} "
-                f"and the costs are of {listed(priced)}"
-            )
-        unpriced = [n for n in first.names if n not in {*models, id_column, label_column, classes}]
-        if unpriced:
-            hint(f"note: columns without a cost are no models: {listed(unpriced)}")
-    outcomes = read_outcomes(
-        files,
-        models=models,
-        missing=missing,
-        id_column=id_column,
-        label_column=label_column,
-        classes_column=classes,
-    )
-    absent = [name for name in priced if name not in outcomes.names]
-    if absent:
-        hint(f"note: there are no outcomes of {listed(absent)}")
-    if per_model is None:
-        return outcomes, read_sample_costs(costs, outcomes, id_column=id_column)
-    return outcomes, np.array([per_model[name] for name in outcomes.names])
 
 
 def _point(text: str) -> tuple[float, float]:
@@ -241,6 +204,8 @@ def _write_labels(path: Path, outcomes: "Outcomes", found: "Analysis") -> None:
 
 
 def _print(result: dict[str, Any], unit: str) -> None:
+    from math import isnan
+
     from rich import box
     from rich.console import Console
     from rich.markup import escape
@@ -307,10 +272,11 @@ def _print(result: dict[str, Any], unit: str) -> None:
         )
     if "headroom" in result:
         room = result["headroom"]
+        covered = f"the policy covers {100 * room['covered']:.1f} % of the way"
         console.print(
-            f"Headroom: at {unit} {room['cost']:g} a blind mixture reaches {room['mixture']:.4f}, "
+            f"Headroom: at {escape(unit)} {room['cost']:g} a blind mixture reaches {room['mixture']:.4f}, "
             f"the frontier ({room['frontier_is']}) {room['frontier']:.4f}; "
-            f"the policy covers {100 * room['covered']:.1f} % of the way"
+            f"{'there is no room to cover' if isnan(room['covered']) else covered}"
         )
     for warning in result["warnings"]:
         console.print(f"Note: {escape(warning)}.")
