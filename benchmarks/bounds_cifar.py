@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from cifar import load_resnet, outputs
-from machine import machine
+from machine import describe
 from sparing.bounds import Outcomes, analyse, states_of
 
 SETS = {
@@ -50,7 +50,7 @@ def main() -> None:
         "`python benchmarks/bounds_cifar.py --data ../shared/data --work WORK "
         "--out benchmarks/results/bounds_cifar.md`",
         "",
-        f"On {machine()}; 10,000 test images each, costs in millions of multiply-adds. Intervals: percentile "
+        f"On {describe()}; 10,000 test images each, costs in millions of multiply-adds. Intervals: percentile "
         "bootstrap, 1000 resamplings of the images, seed 0.",
     ]
     for data, names in SETS.items():
@@ -61,9 +61,9 @@ def main() -> None:
         known = Outcomes(tuple(names), tables[0].ids, correct, tables[0].probs.shape[1], ())
         found = analyse(states_of(known, costs), outcomes=known, costs=costs)
         exact, ends = found.exact, found.exact.intervals if found.exact else None
-        assert exact is not None  # noqa: S101 -- for the type checker
-        assert ends is not None  # noqa: S101 -- for the type checker
-        assert exact.guessing is not None  # noqa: S101 -- for the type checker
+        assert exact is not None
+        assert ends is not None
+        assert exact.guessing is not None
         alphas = ", ".join(
             f"{found.states.names[i]} {exact.oracle.alphas[i]:.3f} ({low:.3f} to {high:.3f})"
             for i, (low, high) in enumerate(ends.alphas)

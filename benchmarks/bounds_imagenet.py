@@ -7,7 +7,7 @@ import argparse
 import csv
 from pathlib import Path
 
-from machine import machine
+from machine import describe
 from sparing.bounds import (
     States,
     conservative,
@@ -140,7 +140,7 @@ def main() -> None:
         "`python benchmarks/bounds_imagenet.py --data ../shared/data/timm "
         "--out benchmarks/results/bounds_imagenet.md`",
         "",
-        f"On {machine()}. Nothing is random; alpha = 1 throughout (Equations 9 and 11).",
+        f"On {describe()}. Nothing is random; alpha = 1 throughout (Equations 9 and 11).",
         "",
         "## Model families (Table 1), GFLOPs as published",
         "",

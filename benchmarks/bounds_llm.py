@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from machine import machine
+from machine import describe
 from sparing.bounds import Analysis, Exact, Outcomes, analyse, bootstrap, states_of
 from sparing.frontier import headroom_at_cost, oracle_frontier, static_mixture
 
@@ -45,7 +45,7 @@ def interval(ends: tuple[float, float], form: str = ".4f") -> str:
 
 def exactly(outcomes: Outcomes, costs: Floats) -> tuple[Analysis, Exact]:
     found = analyse(states_of(outcomes, costs), outcomes=outcomes, costs=costs, replicates=REPLICATES)
-    assert found.exact is not None  # noqa: S101 -- for the type checker
+    assert found.exact is not None
     return found, found.exact
 
 
@@ -81,9 +81,9 @@ def mmlu_pro(folder: Path) -> list[str]:
         chosen = all_rows if name == "all" else categories == name
         _, exact = exactly(outcomes, parameters)
         _, priced = exactly(outcomes, work[chosen])
-        assert exact.intervals is not None  # noqa: S101 -- for the type checker
-        assert priced.intervals is not None  # noqa: S101 -- for the type checker
-        assert exact.guessing is not None  # noqa: S101 -- for the type checker
+        assert exact.intervals is not None
+        assert priced.intervals is not None
+        assert exact.guessing is not None
         lines.append(
             f"| {name} | {exact.samples} | {names[exact.oracle.baseline]} | "
             f"{exact.bound.baseline_accuracy:.4f} | {exact.bound.accuracy:.4f} "
@@ -96,8 +96,8 @@ def mmlu_pro(folder: Path) -> list[str]:
     everything = part(all_rows)
     found, exact = exactly(everything, parameters)
     _, priced = exactly(everything, work)
-    assert exact.guessing is not None  # noqa: S101 -- for the type checker
-    assert priced.at_mean_prices is not None  # noqa: S101 -- for the type checker
+    assert exact.guessing is not None
+    assert priced.at_mean_prices is not None
     best = exact.bound.baseline_accuracy
     chance_cost = exact.guessing.cost_at(best)
     all_guess = 1 - ((1 - 1 / options) ** len(names)).mean()
@@ -142,8 +142,8 @@ def mmlu_pro(folder: Path) -> list[str]:
             _, pair = exactly(two, parameters[columns])
             pairs.append((pair.equal_accuracy.ratio, j, pair))
     for _, j, pair in sorted(pairs, key=lambda p: -p[0])[:5]:
-        assert pair.intervals is not None  # noqa: S101 -- for the type checker
-        assert pair.guessing is not None  # noqa: S101 -- for the type checker
+        assert pair.intervals is not None
+        assert pair.guessing is not None
         lucky = pair.bound.baseline_cost / pair.guessing.cost_at(best)
         lines.append(
             f"| {names[j]} | {correct[:, j].mean():.4f} | {pair.bound.accuracy:.4f} | "
@@ -172,8 +172,8 @@ def routerbench(folder: Path) -> list[str]:
     for column, unit in (("cost", "dollars"), ("latency_ms", "ms")):
         costs = np.stack([table(s, column) for s in states], axis=1)
         found, exact = exactly(outcomes, costs)
-        assert exact.intervals is not None  # noqa: S101 -- for the type checker
-        assert exact.at_mean_prices is not None  # noqa: S101 -- for the type checker
+        assert exact.intervals is not None
+        assert exact.at_mean_prices is not None
         best = states[exact.oracle.baseline]
         lines += [
             "",
@@ -239,7 +239,7 @@ def main() -> None:
         "",
         "`python benchmarks/bounds_llm.py --data ../shared/data/llm --out benchmarks/results/bounds_llm.md`",
         "",
-        f"On {machine()}. Intervals: percentile bootstrap, {REPLICATES} resamplings of the questions, "
+        f"On {describe()}. Intervals: percentile bootstrap, {REPLICATES} resamplings of the questions, "
         "seed 0.",
         "",
         "## MMLU-Pro",

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from lance.dataset import Transaction
 
-from sparing.cache import durable, transactions
+from sparing.cache import durable, encodings, transactions
 from sparing.cache.lock import write_lock
 from sparing.cache.metadata import PROPERTY, Metadata, ModelInfo
 from sparing.cache.rows import COLUMNS, NO_LABEL, Rows, from_batch, from_table, schema_of, to_batch
@@ -417,6 +417,10 @@ class Cache:
         for batch in self._dataset.to_batches(columns=["model"], batch_size=CHUNK_ROWS):
             counts += np.bincount(batch.column(0).to_numpy(), minlength=len(counts))
         return {m.name: int(c) for m, c in zip(self.metadata.models, counts, strict=True) if c}
+
+    def as_stored(self, probs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Give distributions as they read once the cache has stored them."""
+        return encodings.decode(encodings.encode(probs))
 
     def _positions(self, wanted: pa.Array) -> npt.NDArray[np.int64]:
         found, start = [np.zeros(0, dtype=np.int64)], 0

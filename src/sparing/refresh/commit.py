@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from sparing.account import Account
-from sparing.cache import ModelInfo, Rows
+from sparing.cache import Cache, ModelInfo, Rows
 from sparing.cache.metadata import Metadata
 from sparing.errors import InputError
 from sparing.refresh.evidence import Prediction
@@ -68,7 +68,7 @@ def commit_round(round_: Round, staging: Staging, staged: dict[str, Any], comple
     cache = round_.cache
     account = _account(round_, staging, staged)
     metadata = _metadata(round_, account)
-    tally = _Tally()
+    tally = _Tally(cache)
     started = perf_counter()
 
     def record(bytes_written: int) -> dict[str, Any]:
@@ -101,14 +101,15 @@ def report_of(entry: dict[str, Any]) -> Report:
 class _Tally:
     """Counts what refreshing changes while the rows go by."""
 
-    def __init__(self) -> None:
+    def __init__(self, cache: Cache) -> None:
+        self.cache = cache
         self.rows = self.right_before = self.right_after = 0
 
     def counting(self, batches: Iterator[tuple[Rows, int]]) -> Iterator[Rows]:
         for rows, right_before in batches:
             self.rows += len(rows)
             self.right_before += right_before
-            self.right_after += int((rows.probs.argmax(axis=1) == rows.labels).sum())
+            self.right_after += int((self.cache.as_stored(rows.probs).argmax(axis=1) == rows.labels).sum())
             yield rows
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sparing.budget import Budget
+from sparing.budget import Budget, affordable
 from sparing.cache import Cache, ModelInfo
 from sparing.distributions import entropy
 from sparing.errors import BudgetError, InputError
@@ -104,14 +104,26 @@ class Round:
             # One candidate: rows in order of benefit until the time is up.
             return rows, None
         cost = self.costs()[0]
-        return (rows if cost == 0 else left // cost), None
+        return (rows if cost == 0 else affordable(left, cost)), None
 
-    def predict(self, refreshed: int, rows: int) -> Prediction | None:
-        """Predict consistency (and accuracy) from the rows that were held out of the fit."""
+    def predict(self, refreshed: int, competing: int, rows: int) -> Prediction | None:
+        """Predict consistency (and accuracy) from the rows that were held out of the fit.
+
+        Args:
+            refreshed: rows to be refreshed beside those that fit ran.
+            competing: rows that some candidate may still be run on.
+            rows: rows of the cache.
+
+        Returns:
+            The prediction; None without held-out rows, or when the candidates have written rows since, so
+            that the rows left are no longer like those held out.
+        """
         if self.router is None or self.router.evidence is None or rows == 0:
             return None
         known = len(self.known_rows())
         others = rows - known
+        if competing < others:
+            return None
         share = min(refreshed / others, 1.0) if others else 1.0
         held_out = self.router.evidence.predict(self.scorer.name, self.names, self.target, share)
         weight = others / rows
