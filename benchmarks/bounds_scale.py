@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from machine import describe
+from machine import describe, load
 from sparing.bounds import (
     analyse,
     best_small_sets,
@@ -54,7 +54,7 @@ def main() -> None:
         "",
         "`python benchmarks/bounds_scale.py --out benchmarks/results/bounds_scale.md`",
         "",
-        f"On {describe()}; {n} models, {m:,} samples, one run of each step. Peak memory is that of the whole "
+        f"On {describe()}, {load()} at the start; {n} models, {m:,} samples, one run of each step. Peak memory is that of the whole "
         "process so far; the outcomes alone take "
         f"{m * n / 2**20:,.0f} MiB.",
         "",

@@ -114,6 +114,9 @@ def _from_columns(
     start = 0
     for batch in table.batches(names):
         rows = slice(start, start + len(batch))
+        by_model = np.empty(
+            (len(names), len(batch)), np.bool_
+        )  # turned over at once: rows lie apart in memory
         truth = None if labels is None else _decoded(labels.slice(start, len(batch)).combine_chunks())
         for j, name in enumerate(names):
             values = batch.column(j)
@@ -121,7 +124,8 @@ def _from_columns(
                 if known is None:
                     known = np.ones(right.shape, np.bool_)
                 known[rows, j] = pc.is_valid(values).to_numpy(zero_copy_only=False)
-            right[rows, j] = _right(values, truth, f"{table.path}: column {name!r}")
+            by_model[j] = _right(values, truth, f"{table.path}: column {name!r}")
+        right[rows] = by_model.T
         start += len(batch)
     classes: Options = None
     if classes_column is not None:
