@@ -200,6 +200,20 @@ def test_interrupted_it_can_be_finished_as_a_shorter_round(world):
         refresh(w.path, [new.model()], budget="50%", finish=True)
 
 
+def test_rows_do_not_change_under_a_staged_round(world):
+    w = world(2000)
+    new = Recorder("new", fail_at=by_entropy(w)[300])
+    with pytest.raises(ModelError):
+        refresh(w.path, [new.model()], samples=w.samples, budget="50%")
+    cache = Cache.open(w.path)
+    for change in (lambda: cache.delete(["s0001"]), lambda: cache.rollback(0), cache.compact):
+        with pytest.raises(CacheError, match="unfinished round is staged"):
+            change()
+    with pytest.raises(CacheError, match="unfinished round is staged"):
+        fit(w.path, [new.model()], samples=w.samples)
+    assert Cache.open(w.path).version == 1
+
+
 def test_staged_work_can_be_discarded(world):
     w = world(2000)
     new = Recorder("new", fail_at=by_entropy(w)[300])

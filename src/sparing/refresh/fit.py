@@ -69,7 +69,7 @@ def fit(
         raise InputError("there is no candidate to fit a router for")
     with Cache.open(path).lock():
         cache = Cache.open(path)
-        if Staging(cache.work_dir / "round").request() is not None:
+        if Staging(cache.staged_round).request() is not None:
             raise CacheError(
                 "an unfinished round is staged in this cache: "
                 "finish or discard it with `sparing refresh` first"
