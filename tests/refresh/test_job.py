@@ -16,7 +16,7 @@ from sparing.cache import Cache
 from sparing.distributions import entropy
 from sparing.errors import BudgetError, CacheError, InputError, LockedError, ModelError
 from sparing.models import Model
-from sparing.refresh import fit, preview, refresh
+from sparing.refresh import fill, fit, preview, refresh
 from sparing.selection import tie_keys
 
 
@@ -156,6 +156,18 @@ def test_a_budget_that_fit_has_spent_already(world):
     report = refresh(w.path, [new.model()], samples=w.samples, router=router, budget="10%")
     assert report.refreshed == 100
     assert len(new.seen) == 100
+
+
+def test_other_class_names_are_refused(tmp_path):
+    samples = {f"s{i:04d}": i for i in range(40)}
+    cache = fill(tmp_path / "c.lance", Recorder("old").model(classes=tuple("abcde")), samples)
+    assert cache.metadata.classes == tuple("abcde")
+    with pytest.raises(CacheError, match="class 1 is 'c' for model 'new' but 'b' in the cache"):
+        refresh(cache.path, [Recorder("new").model(classes=tuple("acbde"))], samples=samples, budget="50%")
+    with pytest.raises(CacheError, match="has 4 classes, the cache 5"):
+        fit(cache.path, [Recorder("new").model(classes=tuple("abcd"))], samples=samples)
+    with pytest.raises(ModelError, match="names 4 classes but returned 5"):
+        fill(tmp_path / "d.lance", Recorder("old").model(classes=tuple("abcd")), samples)
 
 
 def test_the_router_of_a_round_stays_in_the_cache(world):

@@ -172,6 +172,7 @@ def _draw(cache: Cache, candidates: Sequence[Model], rows: int, seed: int) -> pa
         raise InputError(f"a router cannot be fitted on {rows} rows: give it a few hundred at least")
     own = [cache.metadata.model_index(model.name) for model in candidates]
     for model in candidates:
+        cache.metadata.check_classes(model.name, model.classes)
         index = cache.metadata.model_index(model.name)
         if index is not None and cache.metadata.models[index].digest != model.digest:
             raise CacheError(
