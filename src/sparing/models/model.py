@@ -31,7 +31,7 @@ class Model:
         batch_size: how many samples `run` passes at a time.
         needs_samples: False when outputs are looked up by id; `function` then gets None for every value.
         logits: whether `function` returns logits, which then go through a softmax.
-        classes: the class names, in the order of the outputs; None when they are not known. A cache that knows
+        classes: the class names, in the order of the outputs; None when unknown. A cache that knows
             its own refuses a model with others.
     """
 
