@@ -404,28 +404,9 @@ class Cache:
             )
         return {"bytes_before": before, "bytes_after": self.disk_bytes()}
 
-    def commit_metadata(self, metadata: Metadata, record: dict[str, Any]) -> None:
-        """Make a change visible that touches no rows."""
-        known = durable.files_below(self.path)
-        transaction = Transaction(
-            self.version,
-            lance.LanceOperation.UpdateConfig(
-                config_updates=lance.LanceOperation.UpdateMap({"sparing.changed": transactions.now()})
-            ),
-        )
-        with transactions.writing(self.path):
-            self._commit(transaction, metadata, record, known)
-
     def disk_bytes(self) -> int:
         """Add up what the cache takes on disk, all its versions included."""
         return sum(path.stat().st_size for path in durable.files_below(self.path))
-
-    def model_counts(self) -> dict[str, int]:
-        """Count the rows that each model wrote."""
-        counts = np.zeros(len(self.metadata.models), dtype=np.int64)
-        for batch in self._dataset.to_batches(columns=["model"], batch_size=CHUNK_ROWS):
-            counts += np.bincount(batch.column(0).to_numpy(), minlength=len(counts))
-        return {m.name: int(c) for m, c in zip(self.metadata.models, counts, strict=True) if c}
 
     def as_stored(self, probs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Give distributions as they read once the cache has stored them."""
