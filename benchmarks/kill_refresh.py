@@ -135,6 +135,7 @@ def main() -> None:
         ]
     )
     print(text)
+    arguments.out.parent.mkdir(exist_ok=True)
     arguments.out.write_text(text + "\n")
 
 

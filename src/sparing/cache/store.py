@@ -158,6 +158,11 @@ class Cache:
         """Where unfinished work is kept: inside the cache, outside its versions."""
         return self.path / "_sparing"
 
+    @property
+    def staged_round(self) -> Path:
+        """Where an unfinished round is kept; while `request.json` lies there, the rows must not change."""
+        return self.work_dir / "round"
+
     def lock(self) -> AbstractContextManager[None]:
         """Hold the right to write; the cache must be opened after taking it."""
         return write_lock(self.work_dir / "lock")
@@ -244,6 +249,7 @@ class Cache:
             InputError: ids that are in the cache already or of another type, or other class counts.
             CacheError: the disk would not take it, or the model's name is taken.
         """
+        self._refuse_staged_round()
         metadata = self.metadata.with_model(model)
         index = metadata.model_index(model.name)
         schema = self._dataset.schema
@@ -298,6 +304,7 @@ class Cache:
         Raises:
             InputError: ids that are not in the cache, or of another type; nothing is removed then.
         """
+        self._refuse_staged_round()
         wanted = self.as_ids(ids).unique()
         found = self._dataset.take(np.sort(self._positions(wanted)), columns=["id"])["id"]
         if len(found) < len(wanted):
@@ -339,6 +346,7 @@ class Cache:
         Raises:
             CacheError: no version of that round is left (compaction keeps only some).
         """
+        self._refuse_staged_round()
         kept = set(self.versions())
         candidates = [
             entry["version"]
@@ -370,6 +378,7 @@ class Cache:
         """
         if keep_rounds < 0:
             raise InputError(f"cannot keep {keep_rounds} rounds: give 0 or more")
+        self._refuse_staged_round()
         before = self.disk_bytes()
         with transactions.writing(self.path):
             known = durable.files_below(self.path)
@@ -395,28 +404,9 @@ class Cache:
             )
         return {"bytes_before": before, "bytes_after": self.disk_bytes()}
 
-    def commit_metadata(self, metadata: Metadata, record: dict[str, Any]) -> None:
-        """Make a change visible that touches no rows."""
-        known = durable.files_below(self.path)
-        transaction = Transaction(
-            self.version,
-            lance.LanceOperation.UpdateConfig(
-                config_updates=lance.LanceOperation.UpdateMap({"sparing.changed": transactions.now()})
-            ),
-        )
-        with transactions.writing(self.path):
-            self._commit(transaction, metadata, record, known)
-
     def disk_bytes(self) -> int:
         """Add up what the cache takes on disk, all its versions included."""
         return sum(path.stat().st_size for path in durable.files_below(self.path))
-
-    def model_counts(self) -> dict[str, int]:
-        """Count the rows that each model wrote."""
-        counts = np.zeros(len(self.metadata.models), dtype=np.int64)
-        for batch in self._dataset.to_batches(columns=["model"], batch_size=CHUNK_ROWS):
-            counts += np.bincount(batch.column(0).to_numpy(), minlength=len(counts))
-        return {m.name: int(c) for m, c in zip(self.metadata.models, counts, strict=True) if c}
 
     def as_stored(self, probs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Give distributions as they read once the cache has stored them."""
@@ -429,6 +419,13 @@ class Cache:
             found.append(np.flatnonzero(hits) + start)
             start += batch.num_rows
         return np.concatenate(found)
+
+    def _refuse_staged_round(self) -> None:
+        if (self.staged_round / "request.json").exists():
+            raise CacheError(
+                f"an unfinished round is staged in {self.path}: go on with it, or drop it with "
+                "`sparing refresh ... --discard`, before the rows change under it"
+            )
 
     def _check_classes(self, probs: npt.NDArray[np.float32]) -> None:
         if probs.shape[1] != self.metadata.n_classes:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from sparing.cli import cache, evaluate, fit, refresh, simulate
+from sparing.cli import bounds, cache, evaluate, fit, refresh, simulate
 from sparing.errors import SparingError
 
 STARTED = time.monotonic()
@@ -48,6 +48,7 @@ app.command(epilog=fit.EPILOG)(fit.fit)
 app.command(epilog=refresh.EPILOG)(refresh.refresh)
 app.command(epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command(epilog=simulate.EPILOG)(simulate.simulate)
+app.command(epilog=bounds.EPILOG)(bounds.bounds)
 
 
 def main() -> None:

@@ -36,7 +36,7 @@ def fill(
         path: a folder that does not exist yet; unfinished work is kept in `PATH.filling` beside it.
         model: what to run.
         samples: whatever `open_samples` takes; its labels, if it has any, are kept.
-        classes: the class names.
+        classes: the class names; by default the model's own.
         on_progress: called after every chunk.
 
     Returns:
@@ -59,7 +59,7 @@ def fill(
             path,
             _outputs(staging, opened),
             _info(model, staging),
-            classes=classes,
+            classes=model.classes if classes is None else classes,
             record={"op": "fill", "account": _account(model, staging)},
         )
         staging.clear()
@@ -89,6 +89,7 @@ def append_samples(
     opened = open_samples(samples)
     with Cache.open(path).lock():
         cache = Cache.open(path)
+        cache.metadata.check_classes(model.name, model.classes)
         there = cache.get(cache.as_ids(opened.ids)).ids
         fresh = ~pc.is_in(opened.ids, value_set=there.cast(opened.ids.type)).to_numpy(False)
         if not fresh.any():

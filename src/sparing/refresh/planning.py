@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from sparing.account import Account
 from sparing.budget import KEEP, Chunk, Plan, make_plan
 from sparing.cache import Rows
+from sparing.errors import InputError
 from sparing.refresh.round import Round
 from sparing.refresh.staging import read_arrow, write_arrow
 from sparing.selection import Items, in_order, tie_keys
@@ -118,6 +119,9 @@ def score_rows(round_: Round, folder: Path, account: Account) -> Scored:
 
     Returns:
         The spooled rows.
+
+    Raises:
+        InputError: the cache has no rows.
     """
     cache, seed = round_.cache, round_.seed
     held_by = [cache.metadata.holding(name) for name in round_.names]
@@ -135,6 +139,8 @@ def score_rows(round_: Round, folder: Path, account: Account) -> Scored:
                 if extra is not None:
                     extra["risk"][there] = -np.inf
         scored.add(rows, benefits, seed, extra)
+    if not scored.totals.rows:
+        raise InputError(f"{cache.path} has no rows: there is nothing to refresh")
     account.seconds["scoring"] += perf_counter() - started
     account.rows_scored += scored.totals.rows
     return scored
