@@ -92,22 +92,22 @@ class Evidence:
             shares: Floats = np.mean([classes == wanted for classes in stored], axis=0, dtype=np.float64)
             return shares
 
-        entropy = hits("entropy")
+        entropy, chance = hits("entropy"), hits("random")
         root = math.sqrt(len(entropy))
-        above_chance = entropy - hits("random")
-        if above_chance.mean() <= 2 * above_chance.std() / root:
+        best, above, said = "entropy", entropy, []
+        for name in ("router", "change"):
+            found = hits(name)
+            gain = found - entropy
+            error = gain.std() / root
+            said.append(f"{name} {100 * gain.mean():+.2f} ± {100 * error:.2f} points")
+            if gain.mean() > 2 * error and found.mean() > above.mean():
+                best, above = name, found
+        lead = above - chance
+        if lead.mean() <= 2 * lead.std() / root:
             return "random", (
-                f"Routing is not appropriate here: on {len(entropy)} held-out rows entropy keeps no more "
+                f"Routing is not appropriate here: on {len(entropy)} held-out rows no scorer keeps more "
                 "consistency than chance. Refresh everything, or rows at random."
             )
-        best, said = "entropy", []
-        for name in ("router", "change"):
-            gain = hits(name) - entropy
-            error = gain.std() / root
-            beats = gain.mean() > 2 * error
-            said.append(f"{name} {100 * gain.mean():+.2f} ± {100 * error:.2f} points")
-            if beats and (best == "entropy" or hits(name).mean() > hits(best).mean()):
-                best = name
         verb = "no learned scorer beats it" if best == "entropy" else "it beats entropy"
         return best, (
             f"Use {best}: {verb} beyond its noise on {len(entropy)} held-out rows (consistency against "
