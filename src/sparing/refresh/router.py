@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from sparing.cache.durable import replacing
 from sparing.cache.metadata import router_digest
+from sparing.cache.transactions import writing
 from sparing.distributions import entropy
 from sparing.errors import InputError
 from sparing.refresh.evidence import Evidence
@@ -177,7 +178,7 @@ class Router:
 
     def save(self, path: str | Path) -> None:
         """Write the router to a file, whole or not at all."""
-        with replacing(Path(path)) as draft:
+        with writing(Path(path)), replacing(Path(path)) as draft:
             draft.write_bytes(self.to_bytes())
 
     @classmethod
