@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pyarrow.compute as pc
 from lance.dataset import Transaction
 
 from sparing.cache import durable, transactions
+from sparing.cache.encodings import DEFAULT, Encoding
 from sparing.cache.lock import write_lock
 from sparing.cache.metadata import PROPERTY, Metadata, ModelInfo
 from sparing.cache.rows import COLUMNS, NO_LABEL, Rows, from_batch, from_table, schema_of, to_batch
@@ -66,6 +68,7 @@ class Cache:
         chunks: Iterable[tuple[pa.Array, npt.NDArray[np.float32], npt.NDArray[np.int64] | None]],
         model: ModelInfo,
         *,
+        encoding: str = DEFAULT,
         classes: Sequence[str] | None = None,
         record: dict[str, Any] | None = None,
     ) -> "Cache":
@@ -76,12 +79,13 @@ class Cache:
             chunks: (ids, distributions (m, C), labels (m,) or None), at least one row in all; -1 marks a
                 missing label. Ids must be unique over all chunks.
             model: the model that made the outputs.
+            encoding: how distributions are stored; see `sparing.cache.encodings`.
             classes: the C class names.
             record: what else the history should say of this first fill.
 
         Raises:
             CacheError: something is at the path already, or the disk would not take it.
-            InputError: no rows, or class names that do not match.
+            InputError: no rows, class names that do not match, or an unknown encoding.
         """
         path = Path(path)
         if path.exists():
@@ -97,9 +101,10 @@ class Cache:
             n_classes = first[1].shape[1]
             if classes is not None and len(classes) != n_classes:
                 raise InputError(f"{len(classes)} class names for distributions over {n_classes} classes")
-            metadata = Metadata(n_classes, classes=None if classes is None else tuple(classes))
+            form = Encoding.parse(encoding, n_classes)
+            metadata = Metadata(n_classes, encoding, None if classes is None else tuple(classes))
             metadata = metadata.with_model(model)
-            schema = schema_of(first[0].type, n_classes)
+            schema = schema_of(first[0].type, form)
 
             rows = 0
 
@@ -118,6 +123,7 @@ class Cache:
                             np.zeros(m, np.int64),
                             np.full(m, np.nan, np.float32),
                         ),
+                        form,
                     )
 
             with transactions.writing(draft):
@@ -154,6 +160,11 @@ class Cache:
         return self._dataset.schema.field("id").type
 
     @property
+    def encoding(self) -> Encoding:
+        """How distributions are stored."""
+        return Encoding.parse(self.metadata.encoding, self.metadata.n_classes)
+
+    @property
     def work_dir(self) -> Path:
         """Where unfinished work is kept: inside the cache, outside its versions."""
         return self.path / "_sparing"
@@ -165,7 +176,7 @@ class Cache:
     def scan(self, chunk_rows: int = CHUNK_ROWS) -> Iterator[Rows]:
         """Read all rows, chunk by chunk, in bounded memory."""
         for batch in self._dataset.to_batches(batch_size=chunk_rows, columns=COLUMNS):
-            yield from_batch(batch)
+            yield from_batch(batch, self.encoding)
 
     def get(self, ids: Sequence[Any] | pa.Array) -> Rows:
         """Look rows up by id.
@@ -221,7 +232,9 @@ class Cache:
 
         with transactions.writing(self.path):
             known = durable.files_below(self.path)
-            transaction = transactions.streamed((to_batch(schema, rows) for rows in batches), schema, write)
+            transaction = transactions.streamed(
+                (to_batch(schema, rows, self.encoding) for rows in batches), schema, write
+            )
             self._commit(transaction, metadata, record, known)
 
     def append(
@@ -271,6 +284,7 @@ class Cache:
                         np.full(m, self.metadata.round, np.int64),
                         np.full(m, np.nan, np.float32),
                     ),
+                    self.encoding,
                 )
 
         with transactions.writing(self.path):
@@ -322,7 +336,7 @@ class Cache:
         """
         # Lance reads ascending positions fastest.
         table = self._dataset.take(np.sort(positions), columns=COLUMNS)
-        return from_table(table.sort_by("id").combine_chunks())
+        return from_table(table.sort_by("id").combine_chunks(), self.encoding)
 
     def versions(self) -> list[int]:
         """List the versions that can still be opened, oldest first."""
@@ -352,6 +366,34 @@ class Cache:
         transaction = Transaction(self.version, lance.LanceOperation.Restore(old.version))
         with transactions.writing(self.path):
             self._commit(transaction, old.metadata, record, known)
+
+    def convert(self, encoding: str) -> None:
+        """Store all distributions in another encoding, as a new version of the same round.
+
+        What an encoding has dropped does not come back; rolling back to an earlier round does.
+
+        Args:
+            encoding: see `sparing.cache.encodings`.
+
+        Raises:
+            InputError: an unknown encoding, or the one that the cache has already.
+            CacheError: the disk would not take it; nothing has changed then.
+        """
+        form = Encoding.parse(encoding, self.metadata.n_classes)
+        if encoding == self.metadata.encoding:
+            raise InputError(f"{self.path} is encoded as {encoding} already")
+        schema = schema_of(self.id_type, form)
+        record = {"op": "convert", "from": self.metadata.encoding, "to": encoding}
+        with transactions.writing(self.path):
+            known = durable.files_below(self.path)
+            transaction = transactions.streamed(
+                (to_batch(schema, rows, form) for rows in self.scan()),
+                schema,
+                lambda reader: lance.fragment.write_fragments(
+                    reader, self._dataset, return_transaction=True, mode="overwrite"
+                ),
+            )
+            self._commit(transaction, replace(self.metadata, encoding=encoding), record, known)
 
     def compact(self, keep_rounds: int = 2) -> dict[str, int]:
         """Rewrite the rows into few files and drop the versions that rollback no longer needs.
@@ -408,6 +450,24 @@ class Cache:
     def disk_bytes(self) -> int:
         """Add up what the cache takes on disk, all its versions included."""
         return sum(path.stat().st_size for path in durable.files_below(self.path))
+
+    def row_bytes(self) -> dict[str, float]:
+        """Measure what a row takes in the version in view.
+
+        Returns:
+            nominal: bytes of its distribution by definition of the encoding; probs: bytes of its distribution
+            in the data files; row: bytes of all its columns there. Rows that an update has replaced still
+            count until the next compaction.
+        """
+        m = max(len(self), 1)
+        on_disk = {field.id: field.bytes_on_disk for field in self._dataset.stats.data_stats().fields}
+        probs = next(field for field in self._dataset.lance_schema.fields() if field.name() == "probs")
+        parts = [probs, *probs.children()]
+        return {
+            "nominal": self.encoding.nominal_bytes,
+            "probs": sum(on_disk[part.id()] for part in parts) / m,
+            "row": sum(on_disk.values()) / m,
+        }
 
     def model_counts(self) -> dict[str, int]:
         """Count the rows that each model wrote."""

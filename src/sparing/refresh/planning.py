@@ -70,7 +70,10 @@ class Scored:
                 **{f"benefit{j}": benefits[:, j] for j in range(benefits.shape[1])},
             }
         )
-        with pa.OSFile(str(self._path(self._chunks)), "wb") as sink, pa.ipc.new_file(sink, table.schema) as out:
+        with (
+            pa.OSFile(str(self._path(self._chunks)), "wb") as sink,
+            pa.ipc.new_file(sink, table.schema) as out,
+        ):
             out.write_table(table)
         self._chunks += 1
         self.totals = Totals(
