@@ -2,7 +2,7 @@
 
     python benchmarks/cifar.py --data DATA/cifar100 --work WORK resnet20 resnet56
 
-exports the named state dicts, runs each over `test.parquet` through Sparing's own adapters, and prints accuracy
+exports the named state dicts, runs each over `test.parquet` through the adapters of Sparing, prints accuracy
 and where the seconds went.
 """
 

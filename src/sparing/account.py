@@ -1,6 +1,6 @@
 """What was spent: forwards, seconds and bytes."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,8 +23,8 @@ class Account:
     forwards: Counter[str] = field(default_factory=Counter)
     fit_forwards: Counter[str] = field(default_factory=Counter)
     wasted_forwards: int = 0
-    seconds: Counter[str] = field(default_factory=Counter)
-    model_seconds: Counter[str] = field(default_factory=Counter)
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    model_seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     bytes_written: int = 0
 
     def per_forward(self, model: str) -> float | None:

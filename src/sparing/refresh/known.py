@@ -1,4 +1,4 @@
-"""Outputs that `fit` has paid for on the cache's own samples: the next round with that model gets them free."""
+"""Outputs that `fit` has paid for on the cache's own samples: the next round gets them free."""
 
 import hashlib
 import json
@@ -13,6 +13,7 @@ from sparing.cache import Cache
 from sparing.cache.durable import replacing
 from sparing.cache.transactions import writing
 from sparing.models import Model
+from sparing.refresh.staging import read_arrow, write_arrow
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,8 @@ def keep_known(cache: Cache, model: Model, known: Known) -> None:
     table = pa.table({"id": known.ids, "probs": column}).replace_schema_metadata({"known": notes})
     path = _path(cache, model)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with writing(path), replacing(path) as draft, pa.OSFile(str(draft), "wb") as sink:
-        with pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
+    with writing(path), replacing(path) as draft:
+        write_arrow(draft, table)
 
 
 def load_known(cache: Cache, model: Model) -> Known | None:
@@ -52,8 +52,7 @@ def load_known(cache: Cache, model: Model) -> Known | None:
     path = _path(cache, model)
     if not path.exists():
         return None
-    with pa.memory_map(str(path)) as source:
-        table = pa.ipc.open_file(source).read_all()
+    table = read_arrow(path)
     notes = json.loads(table.schema.metadata[b"known"])
     if notes["rounds"] != _rounds_with(cache, model):
         return None

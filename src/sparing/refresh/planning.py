@@ -14,17 +14,14 @@ import pyarrow.compute as pc
 
 from sparing.account import Account
 from sparing.budget import KEEP, Chunk, Plan, make_plan
-from sparing.cache import Cache, Rows
-from sparing.models import Model
-from sparing.refresh.known import Known
-from sparing.refresh.scorers import Scorer
-from sparing.selection import in_order, tie_keys
+from sparing.cache import Rows
+from sparing.refresh.round import Round
+from sparing.refresh.staging import read_arrow, write_arrow
+from sparing.selection import Items, in_order, tie_keys
 
 # A second hash settles equal tie keys: for strings, sorting the ids themselves would cost more than all the
 # rest, for a case that comes up once in 2**64 pairs of rows.
 _SECOND_HASH = 0x5EC0
-
-Forced = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -70,11 +67,7 @@ class Scored:
                 **{f"benefit{j}": benefits[:, j] for j in range(benefits.shape[1])},
             }
         )
-        with (
-            pa.OSFile(str(self._path(self._chunks)), "wb") as sink,
-            pa.ipc.new_file(sink, table.schema) as out,
-        ):
-            out.write_table(table)
+        write_arrow(self._path(self._chunks), table)
         self._chunks += 1
         self.totals = Totals(
             self.totals.rows + len(rows),
@@ -86,8 +79,7 @@ class Scored:
     def tables(self) -> Iterator[pa.Table]:
         """Read the chunks back, mapped into memory."""
         for index in range(self._chunks):
-            with pa.memory_map(str(self._path(index))) as source:
-                yield pa.ipc.open_file(source).read_all()
+            yield read_arrow(self._path(index))
 
     def chunks(self) -> Iterator[Chunk]:
         """Read back what ranking needs: benefits, tie keys and second hashes."""
@@ -104,41 +96,30 @@ def benefits_of(table: pa.Table) -> npt.NDArray[np.float32]:
     return np.stack([table[name].to_numpy() for name in columns], axis=1)
 
 
-def score_rows(
-    cache: Cache,
-    scorer: Scorer,
-    candidates: Sequence[Model],
-    known: Sequence[Known | None],
-    folder: Path,
-    seed: int,
-    account: Account,
-) -> Scored:
+def score_rows(round_: Round, folder: Path, account: Account) -> Scored:
     """Score every row of a cache.
 
     A candidate is not run on rows that it wrote itself, nor on rows that `fit` already ran it on: those do
     not compete, since their outputs are there.
 
     Args:
-        cache: the cache.
-        scorer: gives benefits of shape (m, n).
-        candidates: the n candidates.
-        known: what fit has computed for each candidate.
+        round_: the cache, the candidates and what ranks the rows.
         folder: where to spool.
-        seed: of the tie keys.
         account: seconds and rows are added to it.
 
     Returns:
         The spooled rows.
     """
-    stored_by = [cache.metadata.model_index(model.name) for model in candidates]
+    cache, seed = round_.cache, round_.seed
+    stored_by = [cache.metadata.model_index(name) for name in round_.names]
     scored = Scored(folder)
     started = perf_counter()
     for rows in cache.scan():
-        benefits = scorer.benefits(rows.probs, tie_keys(rows.ids, seed)).astype(np.float32)
+        benefits = round_.scorer.benefits(rows.probs, tie_keys(rows.ids, seed)).astype(np.float32)
         for column, index in enumerate(stored_by):
             if index is not None:
                 benefits[rows.models == index, column] = -np.inf
-        for item in known:
+        for item in round_.known:
             if item is not None:
                 there = pc.is_in(rows.ids, value_set=item.ids).to_numpy(zero_copy_only=False)
                 benefits[there] = -np.inf
@@ -191,8 +172,6 @@ def order_rows(scored: Scored, made: Plan) -> pa.Table:
         part = part.append_column("score", pa.array(score)).append_column("rank", pa.array(rank))
         parts.append(part)
     whole = pa.concat_tables(parts)
-    from sparing.selection import Items
-
     best = in_order(Items(*(whole[name].to_numpy() for name in ("rank", "tie", "second"))))
     return whole.select(["id", "candidate", "score", "label", "right"]).take(pa.array(best)).combine_chunks()
 

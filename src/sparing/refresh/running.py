@@ -1,6 +1,6 @@
 """Carrying out an order of work chunk by chunk, so that a kill costs no more than the chunk in flight."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic, perf_counter
@@ -125,7 +125,7 @@ def run_order(
         part = order.slice(start, chunk_rows)
         where = None if positions is None else positions[start : start + chunk_rows]
         probs, seconds = _run_chunk(part, models, samples, where)
-        staging.add(Chunk(start, probs, dict(seconds), elapsed_before + monotonic() - begun))
+        staging.add(Chunk(start, probs, seconds, elapsed_before + monotonic() - begun))
         longest = max(longest, monotonic() - chunk_begun)
         done += part.num_rows
         if on_progress is not None:
@@ -137,10 +137,10 @@ def run_order(
 
 def _run_chunk(
     part: pa.Table, models: Sequence[Model], samples: Samples | None, positions: Any
-) -> tuple[Any, Counter[str]]:
+) -> tuple[Any, dict[str, float]]:
     ids = part["id"].to_pylist()
     candidate = part["candidate"].to_numpy()
-    seconds: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
     probs: Any = None
     for index in np.unique(candidate):
         model = models[index]
