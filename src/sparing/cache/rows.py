@@ -38,6 +38,14 @@ class Rows:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def encoded(self) -> Encoded:
+        """The distributions as they are stored."""
+        given = self.distributions
+        if isinstance(given, Encoded):
+            return given
+        return Encoded(Encoding.parse("float32", given.shape[1]), given)
+
     @cached_property
     def probs(self) -> npt.NDArray[np.float32]:
         """The distributions, shape (m, C), float32; decoded when first asked for."""
@@ -74,8 +82,8 @@ def to_batch(schema: pa.Schema, rows: Rows, encoding: Encoding) -> pa.RecordBatc
     )
 
 
-def from_batch(batch: pa.RecordBatch, encoding: Encoding) -> Rows:
-    """Read rows from the columns of a cache."""
+def from_batch(batch: pa.RecordBatch, encoding: Encoding, compiled: bool = False) -> Rows:
+    """Read rows from the columns of a cache; for `compiled` see `Encoded`."""
 
     def numbers(name: str, missing: float, kind: type[Any]) -> npt.NDArray[Any]:
         column = pc.fill_null(batch.column(name), missing)
@@ -84,7 +92,7 @@ def from_batch(batch: pa.RecordBatch, encoding: Encoding) -> Rows:
 
     return Rows(
         batch.column("id"),
-        encoding.from_column(batch.column("probs")),
+        encoding.from_column(batch.column("probs"), compiled),
         numbers("label", NO_LABEL, np.int64),
         numbers("model", 0, np.int64),
         numbers("round", 0, np.int64),
@@ -92,8 +100,8 @@ def from_batch(batch: pa.RecordBatch, encoding: Encoding) -> Rows:
     )
 
 
-def from_table(table: pa.Table, encoding: Encoding) -> Rows:
+def from_table(table: pa.Table, encoding: Encoding, compiled: bool = False) -> Rows:
     """Read rows from a table of one chunk."""
     batches = table.to_batches()
     empty = pa.RecordBatch.from_pylist([], schema=table.schema)
-    return from_batch(batches[0] if batches else empty, encoding)
+    return from_batch(batches[0] if batches else empty, encoding, compiled)

@@ -26,6 +26,9 @@ from sparing.errors import CacheError, InputError
 
 CHUNK_ROWS = 65_536
 
+_LARGE = 50_000_000
+"""Probabilities of a table whose scoring takes numpy about as long as loading compiled loops."""
+
 
 class Cache:
     """A prediction cache on disk.
@@ -165,6 +168,10 @@ class Cache:
         return Encoding.parse(self.metadata.encoding, self.metadata.n_classes)
 
     @property
+    def _large(self) -> bool:
+        return len(self) * self.metadata.n_classes >= _LARGE
+
+    @property
     def work_dir(self) -> Path:
         """Where unfinished work is kept: inside the cache, outside its versions."""
         return self.path / "_sparing"
@@ -176,7 +183,7 @@ class Cache:
     def scan(self, chunk_rows: int = CHUNK_ROWS) -> Iterator[Rows]:
         """Read all rows, chunk by chunk, in bounded memory."""
         for batch in self._dataset.to_batches(batch_size=chunk_rows, columns=COLUMNS):
-            yield from_batch(batch, self.encoding)
+            yield from_batch(batch, self.encoding, self._large)
 
     def get(self, ids: Sequence[Any] | pa.Array) -> Rows:
         """Look rows up by id.
@@ -338,7 +345,7 @@ class Cache:
         """
         # Lance reads ascending positions fastest.
         table = self._dataset.take(np.sort(positions), columns=COLUMNS)
-        return from_table(table.sort_by("id").combine_chunks(), self.encoding)
+        return from_table(table.sort_by("id").combine_chunks(), self.encoding, self._large)
 
     def versions(self) -> list[int]:
         """List the versions that can still be opened, oldest first."""

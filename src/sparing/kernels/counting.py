@@ -4,13 +4,13 @@ from typing import Any
 
 import numpy as np
 
-from sparing.kernels.scalars import bits_of, compiled
+from sparing.kernels.scalars import bits_of_double, compiled
 
 
 @compiled(inline="always")
 def _key(score: Any) -> Any:
     """Map a score to an integer whose ascending order is the descending order of the scores."""
-    bits = bits_of(np.float64(score) + 0.0)  # -0.0 and 0.0 are the same score
+    bits = bits_of_double(np.float64(score) + 0.0)  # -0.0 and 0.0 are the same score
     return bits if bits >> np.uint64(63) else ~(bits | np.uint64(1) << np.uint64(63))
 
 

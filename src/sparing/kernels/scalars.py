@@ -28,24 +28,67 @@ def compiled(**options: Any) -> Callable[[F], F]:
     return decorate
 
 
-def _bits_of(typingctx: Any, value: Any) -> Any:  # noqa: ARG001 - the name that numba asks for
-    """Read a float32 as int32, a float64 as uint64."""
-    result = types.int32 if value == types.float32 else types.uint64
-
-    def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], context.get_value_type(result))
-
-    return types.Type.__call__(result, value), generate
+# Numba widens every operation on int32 to 64 bits, which halves what a vector register holds: what is done to
+# the bits of a float is written as LLVM instructions.
+_I32, _F32 = ir.IntType(32), ir.FloatType()
+_SQRT_HALF = ir.Constant(_I32, 0x3F3504F3)
+_MANTISSA = ir.Constant(_I32, 23)
 
 
-def _float_of(typingctx: Any, bits: Any) -> Any:  # noqa: ARG001 - the name that numba asks for
-    """Read an int32 as float32."""
+def _instruction(source: Any, result: Any, build: Callable[[Any, Any], Any]) -> Any:
+    """Make a function of one number out of LLVM instructions."""
 
-    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.FloatType())
+    def instruction(typingctx: Any, value: Any) -> Any:  # noqa: ARG001 - the names that numba asks for
+        def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+            return build(builder, arguments[0])
 
-    return types.Type.__call__(types.float32, bits), generate
+        return types.Type.__call__(result, source), generate
+
+    return intrinsic(instruction)
 
 
-bits_of: Any = intrinsic(_bits_of)
-float_of: Any = intrinsic(_float_of)
+def _exponent(builder: Any, bits: Any) -> Any:
+    return builder.ashr(builder.sub(bits, _SQRT_HALF), _MANTISSA)
+
+
+def _mantissa(builder: Any, bits: Any) -> Any:
+    return builder.sub(bits, builder.shl(_exponent(builder, bits), _MANTISSA))
+
+
+bits_of: Any = _instruction(types.float32, types.int32, lambda b, x: b.bitcast(x, _I32))
+"""Read a float32 as int32."""
+
+bits_of_double: Any = _instruction(types.float64, types.uint64, lambda b, x: b.bitcast(x, ir.IntType(64)))
+"""Read a float64 as uint64."""
+
+float_of: Any = _instruction(types.int32, types.float32, lambda b, x: b.bitcast(x, _F32))
+"""Read an int32 as float32."""
+
+exponent_of: Any = _instruction(types.int32, types.float32, lambda b, x: b.sitofp(_exponent(b, x), _F32))
+"""Give e, as float32, of the float32 x = m * 2**e with these bits, m in [sqrt(1/2), sqrt(2)); finite at 0."""
+
+mantissa_of: Any = _instruction(types.int32, types.float32, lambda b, x: b.bitcast(_mantissa(b, x), _F32))
+"""Give that m."""
+
+float_of_half: Any = _instruction(
+    types.uint16,
+    types.float32,
+    # A half's bits, moved to a float's places, lack only the larger exponent bias, 2**112.
+    lambda b, x: b.fmul(
+        b.bitcast(b.shl(b.zext(x, _I32), ir.Constant(_I32, 13)), _F32), ir.Constant(_F32, 2.0**112)
+    ),
+)
+"""Read the bits of a non-negative float16 as float32."""
+
+float_of_byte: Any = _instruction(types.uint8, types.float32, lambda b, x: b.uitofp(b.zext(x, _I32), _F32))
+"""Give a byte as float32."""
+
+float_of_low: Any = _instruction(
+    types.uint8, types.float32, lambda b, x: b.uitofp(b.and_(b.zext(x, _I32), ir.Constant(_I32, 15)), _F32)
+)
+"""Give the low half of a byte as float32."""
+
+float_of_high: Any = _instruction(
+    types.uint8, types.float32, lambda b, x: b.uitofp(b.lshr(b.zext(x, _I32), ir.Constant(_I32, 4)), _F32)
+)
+"""Give the high half of a byte as float32."""

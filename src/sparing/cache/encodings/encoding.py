@@ -113,12 +113,17 @@ class Encoding:
             return pa.FixedSizeListArray.from_arrays(flat, self.n_classes)
         return packing.to_column(encoded.stored, self.arrow_type)
 
-    def from_column(self, column: pa.Array) -> Encoded:
-        """Undo `to_column`; copies nothing but odd half bytes."""
+    def from_column(self, column: pa.Array, compiled: bool = False) -> Encoded:
+        """Undo `to_column`; copies nothing but odd half bytes.
+
+        Args:
+            column: a column of `arrow_type`.
+            compiled: see `Encoded`.
+        """
         if self.number in ("float32", "float16"):
             flat = column.flatten().to_numpy(zero_copy_only=False)
-            return Encoded(self, flat.reshape(-1, self.n_classes))
-        return Encoded(self, packing.from_column(column))
+            return Encoded(self, flat.reshape(-1, self.n_classes), compiled)
+        return Encoded(self, packing.from_column(column), compiled)
 
     def _encode(self, probs: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
         if self.top is not None:

@@ -87,11 +87,25 @@ def unlisted_weight(level: UInt8, listed: Float32, n_classes: int) -> Float32:
     Returns:
         Shape (m,), the weight of each unlisted class: never above that of the last listed one.
     """
-    k = listed.shape[1]
-    missing = (level / 15) ** 2 * (1 - k / n_classes)
-    share = missing / (1 - missing) * listed.sum(axis=1) / (n_classes - k)
+    share = unlisted_share(level, listed.shape[1], n_classes) * listed.sum(axis=1)
     weight: Float32 = np.minimum(share, np.minimum(listed[:, -1], 1)).astype(np.float32)
     return weight
+
+
+def unlisted_share(level: UInt8, k: int, n_classes: int) -> npt.NDArray[np.float64]:
+    """Give what the missing mass would be per unlisted class, relative to the sum of the k listed weights.
+
+    Args:
+        level: shape (m,), from `missing_levels`.
+        k: how many classes are listed, below C.
+        n_classes: C.
+
+    Returns:
+        Shape (m,), not negative.
+    """
+    missing = (level / 15) ** 2 * (1 - k / n_classes)
+    share: npt.NDArray[np.float64] = missing / (1 - missing) / (n_classes - k)
+    return share
 
 
 def keep_first(codes: npt.NDArray[Any], probs: Float32) -> None:
