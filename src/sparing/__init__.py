@@ -1,3 +1,56 @@
-"""Sparing: spend inference compute only where it pays."""
+"""Sparing: spend inference compute only where it pays.
+
+Each capability is a room of its own (`sparing.refresh`); what they share is here. Names are loaded when they
+are first used, so that `import sparing` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sparing.budget import Budget
+    from sparing.cache import Cache, export, import_outputs
+    from sparing.models import Model, from_callable, from_torch, load_model
+    from sparing.samples import open_samples
+    from sparing.tables import read_outputs, write_outputs
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Budget": "sparing.budget",
+    "Cache": "sparing.cache",
+    "Model": "sparing.models",
+    "export": "sparing.cache",
+    "from_callable": "sparing.models",
+    "from_torch": "sparing.models",
+    "import_outputs": "sparing.cache",
+    "load_model": "sparing.models",
+    "open_samples": "sparing.samples",
+    "read_outputs": "sparing.tables",
+    "write_outputs": "sparing.tables",
+}
+
+__all__ = [
+    "Budget",
+    "Cache",
+    "Model",
+    "export",
+    "from_callable",
+    "from_torch",
+    "import_outputs",
+    "load_model",
+    "open_samples",
+    "read_outputs",
+    "write_outputs",
+]
+
+
+_ROOMS = ("refresh",)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"sparing.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sparing' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

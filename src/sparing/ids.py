@@ -149,7 +149,10 @@ class IdIndex:
         if len(self) == 0 or len(ids) == 0:
             return found
         keys = _keys(ids)
-        at = np.searchsorted(self._keys, keys)
+        # In sorted order the searches walk through memory instead of jumping about in it.
+        order = np.argsort(keys)
+        at = np.empty(len(ids), dtype=np.int64)
+        at[order] = np.searchsorted(self._keys, keys[order])
         pending = np.arange(len(ids))
         while True:
             pending = pending[at[pending] < len(self)]
@@ -165,40 +168,6 @@ class IdIndex:
             found[pending[equal]] = candidates[equal]
             pending = pending[~equal]
             at[pending] += 1
-
-
-class SeenIds:
-    """Refuses an id that occurs twice in a stream of chunks.
-
-    The ids seen so far are held in indexes of growing size, merged like the levels of a log-structured tree,
-    so that the work per id grows with the logarithm of their number.
-
-    Args:
-        what: where the ids come from, for the error message.
-    """
-
-    def __init__(self, *, what: str = "ids") -> None:
-        self._what = what
-        self._runs: list[IdIndex] = []
-
-    def add(self, ids: pa.Array) -> None:
-        """Take in the ids of the next chunk.
-
-        Raises:
-            InputError: an id occurs twice in this chunk, or occurred in an earlier one.
-        """
-        new = IdIndex(ids, what=self._what)
-        for run in self._runs:
-            again = run.positions(ids) >= 0
-            if again.any():
-                raise InputError(
-                    f"{self._what}: the id {ids[int(again.argmax())].as_py()!r} occurs more than once; "
-                    "ids must be unique"
-                )
-        joined = [ids]
-        while self._runs and len(self._runs[-1]) <= 4 * sum(map(len, joined)):
-            joined.insert(0, self._runs.pop().ids)
-        self._runs.append(new if len(joined) == 1 else IdIndex(pa.concat_arrays(joined), what=self._what))
 
 
 def _keys(ids: pa.Array) -> UInt64:

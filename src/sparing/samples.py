@@ -109,6 +109,8 @@ def open_samples(source: Any, *, column: str | None = None, label_column: str | 
             the value is their bytes.
         label_column: the label column; by default `label`, if it holds integers.
 
+    Samples that are open already are given back as they are.
+
     Returns:
         The samples.
 
@@ -116,6 +118,8 @@ def open_samples(source: Any, *, column: str | None = None, label_column: str | 
         InputError: nothing is there, another format, a column is missing or none is chosen, no rows, or an id
             is missing, occurs twice or is of another type.
     """
+    if isinstance(source, Samples):
+        return source
     if isinstance(source, str | os.PathLike):
         path = Path(source)
         if (path / "_versions").is_dir():

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from sparing.distributions import as_distributions
 from sparing.errors import InputError
-from sparing.ids import SeenIds, as_ids, name_first
+from sparing.ids import IdIndex, as_ids, name_first
 
 NO_LABEL = -1
 """Stands for a missing label in label arrays."""
@@ -79,7 +79,8 @@ def iter_outputs(source: Any, chunk_rows: int = 65536) -> Iterator[Outputs]:
 
     Returns:
         An iterator over the chunks. What the schema gives away is checked before the first one is asked for,
-        the rest as the chunks are read.
+        a row with its chunk, and that no id occurs twice after the last chunk: commit nothing before the
+        iterator has ended.
 
     Raises:
         InputError: no such file, not a Parquet file, damaged; a column is missing or of another type; no
@@ -251,11 +252,11 @@ def _rechunk(batches: Iterable[pa.RecordBatch], rows: int, what: str) -> Iterato
 
 
 def _check_chunks(tables: Iterable[pa.Table], what: str) -> Iterator[Outputs]:
-    seen = SeenIds(what=what)
+    seen = []
     classes = None
     for table in tables:
         ids = as_ids(table.column("id"), what=what)
-        seen.add(ids)
+        seen.append(ids)
         probs = _matrix(table.column("probs").combine_chunks(), ids, classes, what)
         classes = probs.shape[1]
         labels = None
@@ -264,6 +265,7 @@ def _check_chunks(tables: Iterable[pa.Table], what: str) -> Iterator[Outputs]:
         yield Outputs(ids, probs, labels)
     if classes is None:
         raise InputError(f"{what}: the table is empty")
+    IdIndex(pa.concat_arrays(seen), what=what)  # refuses ids that occur twice
 
 
 def _matrix(column: pa.Array, ids: pa.Array, classes: int | None, what: str) -> npt.NDArray[np.float32]:

@@ -1,8 +1,9 @@
 """The prediction cache: rows, rounds and their record, on disk."""
 
 from sparing.cache.export import export
+from sparing.cache.importing import import_outputs
 from sparing.cache.metadata import Metadata, ModelInfo
 from sparing.cache.rows import Rows
 from sparing.cache.store import Cache
 
-__all__ = ["Cache", "Metadata", "ModelInfo", "Rows", "export"]
+__all__ = ["Cache", "Metadata", "ModelInfo", "Rows", "export", "import_outputs"]

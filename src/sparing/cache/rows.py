@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sparing.cache.encodings import Encoded, Encoding
+from sparing.cache.encodings import Encoded, Encoding, encoded
 
 NO_LABEL = -1
 COLUMNS = ["id", "probs", "label", "model", "round", "score"]
@@ -41,10 +41,7 @@ class Rows:
     @property
     def encoded(self) -> Encoded:
         """The distributions as they are stored."""
-        given = self.distributions
-        if isinstance(given, Encoded):
-            return given
-        return Encoded(Encoding.parse("float32", given.shape[1]), given)
+        return encoded(self.distributions)
 
     @cached_property
     def probs(self) -> npt.NDArray[np.float32]:

@@ -485,6 +485,10 @@ class Cache:
             counts += np.bincount(batch.column(0).to_numpy(), minlength=len(counts))
         return {m.name: int(c) for m, c in zip(self.metadata.models, counts, strict=True) if c}
 
+    def as_stored(self, probs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Give distributions as they read once the cache has stored them."""
+        return self.encoding.encode(probs).decode()
+
     def _positions(self, wanted: pa.Array) -> npt.NDArray[np.int64]:
         found, start = [np.zeros(0, dtype=np.int64)], 0
         for batch in self._dataset.to_batches(columns=["id"], batch_size=CHUNK_ROWS):

@@ -24,7 +24,7 @@ def summarise(cache: Cache) -> dict[str, Any]:
         counts += np.bincount(part.models, minlength=len(counts))
         known = part.labels >= 0
         labelled += int(known.sum())
-        right += int((part.probs.argmax(axis=1) == part.labels)[known].sum())
+        right += int((part.encoded.classes() == part.labels)[known].sum())
     request = cache.work_dir / "round" / "request.json"
     return {
         "path": str(cache.path),

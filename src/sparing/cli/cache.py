@@ -39,14 +39,9 @@ def import_(
     as_json: JsonOption = False,
 ) -> None:
     """Make a cache from outputs computed elsewhere."""
-    from sparing.cache import Cache, ModelInfo
-    from sparing.tables import iter_outputs
+    from sparing.cache import import_outputs
 
-    if cache.exists():
-        _refuse_existing(cache)
-    chunks = ((part.ids, part.probs, part.labels) for part in iter_outputs(source))
-    made = Cache.create(cache, chunks, ModelInfo(model, digest or f"name:{model}"), classes=_classes(classes))
-    _tell(made, as_json)
+    _tell(import_outputs(cache, source, model, digest=digest, classes=_classes(classes)), as_json)
 
 
 @app.command(
@@ -69,8 +64,6 @@ def fill(
     """Make a cache by running a model over all samples; killed, the same command goes on."""
     from sparing.refresh import fill as run_fill
 
-    if cache.exists():
-        _refuse_existing(cache)
     loaded = load_models([model], cost, batch_size, threads, provider)[0]
     with progress("filling") as on_progress:
         made = run_fill(
@@ -318,9 +311,3 @@ def _classes(path: Path | None) -> list[str] | None:
         return path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the class names in {path} cannot be read: {error}") from error
-
-
-def _refuse_existing(cache: Path) -> None:
-    from sparing.errors import CacheError
-
-    raise CacheError(f"{cache} exists already: choose another path, or delete it first")

@@ -1,24 +1,24 @@
 """What the loops are made of: compiling them, and reading the bits of a float."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numba
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-F = TypeVar("F", bound=Callable[..., Any])
+Function = Callable[..., Any]
 
 REASSOCIATE = {"reassoc", "contract", "nsz", "arcp"}
 """Lets sums be split over the lanes of a vector register. NaN and infinity keep their meaning."""
 
 
-def compiled(**options: Any) -> Callable[[F], F]:
+def compiled(**options: Any) -> Callable[[Function], Function]:
     """Compile a loop without the interpreter lock, and keep the result on the disk where that is possible."""
 
-    def decorate(function: F) -> F:
-        result: F
+    def decorate(function: Function) -> Function:
+        result: Function
         try:
             result = numba.njit(nogil=True, cache=True, **options)(function)
         except RuntimeError:  # neither the package's folder nor the user's cache folder can be written to

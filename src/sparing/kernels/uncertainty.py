@@ -65,6 +65,7 @@ def _largest_two(row: Any) -> Any:
 
 @compiled(inline="always", fastmath=REASSOCIATE)
 def score(row: Any, total: Any, what: Any) -> Any:
+    """Score one row of weights, given as bits, with their sum."""
     if what == ENTROPY:
         inner = _F(0)
         for j in range(len(row)):
@@ -109,7 +110,7 @@ def score_codes(codes: Any, form: Any, steps: Any, uniform: Any, what: Any, scra
 
 @compiled(fastmath=REASSOCIATE)
 def decode_codes(codes: Any, form: Any, steps: Any, uniform: Any, out: Any) -> None:
-    """Write distributions, arguments as for `score_codes`; out has shape (m, C), int32, the bits of float32."""
+    """Write distributions; arguments as for `score_codes`, out of shape (m, C), int32: bits of float32."""
     for i in range(len(codes)):
         scale = _F(1) / expand(codes[i], form, steps, uniform, out[i])
         for j in range(out.shape[1]):

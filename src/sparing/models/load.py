@@ -32,7 +32,7 @@ def load_model(
             `package.module:function` or `path/to/file.py:function` (a callable from a list of sample values
             to shape (m, C), or a `Model`, which is renamed).
         cost: stated cost per sample, in `unit`; None for what the target says, or else measured seconds.
-        unit: what `cost` counts; seconds by default.
+        unit: what `cost` counts; seconds by default. Without a cost it says nothing.
         batch_size: samples per batch; None for what the target says.
         threads: threads of ONNX Runtime; None for what the TOML says. Other targets have no use for it.
         providers: execution providers of ONNX Runtime, as `threads`.
@@ -49,7 +49,11 @@ def load_model(
     if not (equals and name.strip() and target.strip()):
         raise InputError(f"model {spec!r}: expected NAME=TARGET, where TARGET is {FORMS}")
     name, target = name.strip(), target.strip()
-    given: dict[str, Any] = {"cost": cost, "unit": unit, "batch_size": batch_size}
+    given: dict[str, Any] = {
+        "cost": cost,
+        "unit": None if cost is None else unit,
+        "batch_size": batch_size,
+    }
     given = {key: value for key, value in given.items() if value is not None}
     suffix = Path(target).suffix.lower()
     try:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from sparing.account import Account
-from sparing.cache import ModelInfo, Rows
+from sparing.cache import Cache, ModelInfo, Rows
 from sparing.cache.metadata import Metadata
 from sparing.errors import InputError
 from sparing.refresh.evidence import Prediction
@@ -68,7 +68,7 @@ def commit_round(round_: Round, staging: Staging, staged: dict[str, Any], comple
     cache = round_.cache
     account = _account(round_, staging, staged)
     metadata = _metadata(round_, account)
-    tally = _Tally()
+    tally = _Tally(cache)
     started = perf_counter()
 
     def record(bytes_written: int) -> dict[str, Any]:
@@ -101,14 +101,15 @@ def report_of(entry: dict[str, Any]) -> Report:
 class _Tally:
     """Counts what refreshing changes while the rows go by."""
 
-    def __init__(self) -> None:
+    def __init__(self, cache: Cache) -> None:
+        self.cache = cache
         self.rows = self.right_before = self.right_after = 0
 
     def counting(self, batches: Iterator[tuple[Rows, int]]) -> Iterator[Rows]:
         for rows, right_before in batches:
             self.rows += len(rows)
             self.right_before += right_before
-            self.right_after += int((rows.probs.argmax(axis=1) == rows.labels).sum())
+            self.right_after += int((self.cache.as_stored(rows.probs).argmax(axis=1) == rows.labels).sum())
             yield rows
 
 
@@ -173,7 +174,7 @@ def _new_rows(round_: Round, staging: Staging, metadata: Metadata) -> Iterator[t
     picks = [chosen[name] for name in old.ids.to_pylist()]
     known = [item.probs if item is not None else None for item in round_.known]
     probs = np.stack([known[candidate][position] for candidate, position in picks])  # type: ignore[index]
-    benefits = round_.scorer.benefits(old.probs, tie_keys(old.ids, round_.seed))
+    benefits = round_.scorer.benefits(old.encoded, tie_keys(old.ids, round_.seed))
     rows = Rows(
         old.ids,
         _checked(probs, metadata),
@@ -182,7 +183,7 @@ def _new_rows(round_: Round, staging: Staging, metadata: Metadata) -> Iterator[t
         np.full(len(picks), metadata.round, dtype=np.int64),
         benefits.max(axis=1).astype(np.float32),
     )
-    yield rows, int((old.probs.argmax(axis=1) == old.labels).sum())
+    yield rows, int((old.encoded.classes() == old.labels).sum())
 
 
 def _candidates(order: pa.Table, chunk: Chunk) -> npt.NDArray[np.int64]:

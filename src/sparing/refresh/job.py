@@ -100,7 +100,7 @@ def preview(
         _weigh(counts, each),
         _weigh(counts, [m.cost if m.unit != "seconds" else None for m in job.candidates]),
         job.scorer.name,
-        job.predict(int(counts.sum()), scored.totals.rows),
+        job.predict(int(counts.sum()), scored.totals.competing, scored.totals.rows),
     )
 
 
@@ -220,7 +220,7 @@ def _stage(
         started = perf_counter()
         order = order_rows(scored, made)
     find_samples(order, job.candidates, samples)
-    prediction = job.predict(order.num_rows, scored.totals.rows)
+    prediction = job.predict(order.num_rows, scored.totals.competing, scored.totals.rows)
     account.seconds["selection"] += perf_counter() - started
     staged = {
         **request,

@@ -56,7 +56,7 @@ class Scored:
     def add(self, rows: Rows, benefits: npt.NDArray[np.float32], seed: int) -> None:
         """Spool one chunk; -inf benefits mark candidates that are not to be run on a row."""
         labelled = rows.labels >= 0
-        right = labelled & (rows.probs.argmax(axis=1) == rows.labels)
+        right = labelled & (rows.encoded.classes() == rows.labels)
         table = pa.table(
             {
                 "id": rows.ids,
@@ -115,7 +115,7 @@ def score_rows(round_: Round, folder: Path, account: Account) -> Scored:
     scored = Scored(folder)
     started = perf_counter()
     for rows in cache.scan():
-        benefits = round_.scorer.benefits(rows.probs, tie_keys(rows.ids, seed)).astype(np.float32)
+        benefits = round_.scorer.benefits(rows.encoded, tie_keys(rows.ids, seed)).astype(np.float32)
         for column, index in enumerate(stored_by):
             if index is not None:
                 benefits[rows.models == index, column] = -np.inf

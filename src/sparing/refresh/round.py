@@ -106,12 +106,24 @@ class Round:
         cost = self.costs()[0]
         return (rows if cost == 0 else left // cost), None
 
-    def predict(self, refreshed: int, rows: int) -> Prediction | None:
-        """Predict consistency (and accuracy) from the rows that were held out of the fit."""
+    def predict(self, refreshed: int, competing: int, rows: int) -> Prediction | None:
+        """Predict consistency (and accuracy) from the rows that were held out of the fit.
+
+        Args:
+            refreshed: rows to be refreshed beside those that fit ran.
+            competing: rows that some candidate may still be run on.
+            rows: rows of the cache.
+
+        Returns:
+            The prediction; None without held-out rows, or when the candidates have written rows since, so
+            that the rows left are no longer like those held out.
+        """
         if self.router is None or self.router.evidence is None or rows == 0:
             return None
         known = len(self.known_rows())
         others = rows - known
+        if competing < others:
+            return None
         share = min(refreshed / others, 1.0) if others else 1.0
         held_out = self.router.evidence.predict(self.scorer.name, self.names, self.target, share)
         weight = others / rows

@@ -154,3 +154,10 @@ class Encoding:
         shifts = np.arange(0, 4 * self.index_halves, 4, dtype=np.uint64)
         digits = (index[:, :, None] >> shifts & np.uint64(15)).astype(np.uint8)
         return packing.pack(np.concatenate([digits.reshape(len(probs), -1), levels], axis=1))
+
+
+def encoded(rows: Encoded | npt.NDArray[np.float32]) -> Encoded:
+    """Give rows as they are, or distributions (m, C) as rows of float32."""
+    if isinstance(rows, Encoded):
+        return rows
+    return Encoded(Encoding("float32", rows.shape[1], "float32"), np.ascontiguousarray(rows, np.float32))

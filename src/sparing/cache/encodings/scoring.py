@@ -73,7 +73,9 @@ def multiply(
     if not encoded.compiled:
         for start in range(0, len(encoded), _BLOCK):
             block = slice(start, min(start + _BLOCK, len(encoded)))
-            finish(block, _inputs(encoded[block].decode(), len(matrix), descending) @ _rows(matrix, descending))
+            finish(
+                block, _inputs(encoded[block].decode(), len(matrix), descending) @ _rows(matrix, descending)
+            )
         return
     if encoded.encoding.top is not None:
         product = _list_product(encoded, matrix, descending)
@@ -150,7 +152,7 @@ def _list_product(encoded: Encoded, matrix: Float32, descending: bool) -> Callab
     return product
 
 
-def _code_arguments(encoded: Encoded, rows: npt.NDArray[Any]) -> tuple[Any, ...]:
+def _code_arguments(encoded: Encoded, rows: npt.NDArray[Any]) -> Any:
     from sparing.kernels.uncertainty import HALF_BYTES, HALVES, LEVELS
 
     form = encoded.encoding
@@ -159,7 +161,7 @@ def _code_arguments(encoded: Encoded, rows: npt.NDArray[Any]) -> tuple[Any, ...]
     return rows, LEVELS if form.number == "int8" else HALF_BYTES, form.steps, form.uniform
 
 
-def _list_arguments(encoded: Encoded) -> tuple[Any, ...]:
+def _list_arguments(encoded: Encoded) -> Any:
     form = encoded.encoding
     top = form.top or 0
     tables = _list_tables(top, form.n_classes, form.uniform)

@@ -1,0 +1,202 @@
+"""One refresh of a CIFAR-100 cache: what each scorer keeps, and what half the work costs.
+
+    python benchmarks/cifar100_refresh.py --data DATA/cifar100 --work WORK
+
+Part one fits routers on 5,000 of the 10,000 test rows and judges every scorer on the other 5,000, over five
+seeds, from `resnet20` and from `resnet20_distilled` to `resnet56`. Part two times real forwards through the
+command line: a 50 % refresh against a full re-run, in interleaved pairs, ranked by a router that was fitted
+beforehand on other rows (the same pictures, mirrored). WORK keeps exported models and outputs between runs.
+"""
+
+import argparse
+import io
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from cifar import export, outputs
+from machine import describe, load
+from PIL import Image, ImageOps
+
+from sparing.budget import KEEP, Budget, plan
+from sparing.metrics import accuracy, consistency
+from sparing.models import load_model, run
+from sparing.refresh import train_router
+from sparing.refresh.scorers import named_scorer
+from sparing.selection import tie_keys
+from sparing.tables import write_outputs
+
+PAIRS = (("resnet20", "resnet56"), ("resnet20_distilled", "resnet56"))
+RATES = ("0.2", "0.5", "0.8")
+SCORERS = ("entropy", "least-confidence", "margin", "router", "router (plain, as in the paper)", "random")
+FITTED = 5000
+
+
+def quality(old_name: str, new_name: str, data: Path, work: Path, seeds: int) -> dict[str, dict[str, list]]:
+    old, new = outputs(old_name, data, work), outputs(new_name, data, work)
+    # A cache stores float16: judge what a refresh would read.
+    cached = old.probs.astype(np.float16).astype(np.float32)
+    results: dict[str, dict[str, list]] = {scorer: {rate: [] for rate in RATES} for scorer in SCORERS}
+    for seed in range(seeds):
+        shuffled = np.random.default_rng(seed).permutation(len(cached))
+        fit, judge = shuffled[:FITTED], shuffled[FITTED:]
+        ties = tie_keys(old.ids, seed)[judge]
+        for scorer in SCORERS:
+            if scorer.startswith("router"):
+                form = "plain" if "plain" in scorer else "sorted"
+                router = train_router(cached[fit], [new.probs[fit]], [new_name], ["-"], form=form, seed=seed)
+                benefits = router.benefits(cached[judge])
+            else:
+                benefits = named_scorer(scorer, [new_name], new_name).benefits(cached[judge], ties)
+            for rate in RATES:
+                refreshed = plan(benefits, [1.0], ties, Budget(Decimal(rate), "share")) != KEEP
+                full = new.probs[judge].argmax(axis=1)
+                stored = np.where(refreshed, full, cached[judge].argmax(axis=1))
+                results[scorer][rate].append((accuracy(stored, old.labels[judge]), consistency(stored, full)))
+    return results
+
+
+def mirrored(data: Path, work: Path, names: tuple[str, ...]) -> dict[str, Path]:
+    """Run the models over the first 5,000 pictures, mirrored: outputs of rows that the cache does not hold."""
+    paths = {name: work / f"{name}-mirrored.parquet" for name in names}
+    if all(path.exists() for path in paths.values()):
+        return paths
+    table = pq.read_table(data / "test.parquet").slice(0, FITTED)
+    values = []
+    for encoded in table["image"].to_pylist():
+        buffer = io.BytesIO()
+        ImageOps.mirror(Image.open(io.BytesIO(encoded))).save(buffer, "png")
+        values.append(buffer.getvalue())
+    ids = [f"mirrored-{name}" for name in table["id"].to_pylist()]
+    for name, path in paths.items():
+        model = load_model(f"{name}={export(data / f'{name}.pth', work)}")
+        write_outputs(path, pa.array(ids), run(model, ids, values)[0])
+    return paths
+
+
+def sparing(*arguments: object) -> tuple[float, dict]:
+    started = time.perf_counter()
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("sparing")), *map(str, arguments), "--json"],
+        check=True,
+        stdout=subprocess.PIPE,
+    )
+    return time.perf_counter() - started, json.loads(done.stdout)
+
+
+def end_to_end(old_name: str, new_name: str, data: Path, work: Path, pairs: int) -> dict[str, list]:
+    outputs(old_name, data, work)
+    other = mirrored(data, work, (old_name, new_name))
+    start, router = work / "start.lance", work / f"router-{old_name}"
+    shutil.rmtree(start, ignore_errors=True)
+    sparing("cache", "import", start, "--from", work / f"{old_name}.parquet", "--model", old_name)
+    model = export(data / f"{new_name}.pth", work)
+    sparing(
+        "fit", start, "--outputs", f"{new_name}={other[new_name]}", "--old", other[old_name], "--out", router
+    )
+    _share_digest(router, model, new_name)
+    measured: dict[str, list] = {"half": [], "full": [], "report": []}
+    for pair in range(pairs):
+        for kind in ("half", "full") if pair % 2 == 0 else ("full", "half"):
+            cache = work / "timed.lance"
+            shutil.rmtree(cache, ignore_errors=True)
+            shutil.copytree(start, cache)
+            seconds, report = sparing(
+                "refresh", cache, "--model", f"{new_name}={model}", "--samples", data / "test.parquet",
+                "--router", router, "--budget", "50%" if kind == "half" else "100%",
+            )  # fmt: skip
+            expected = 5000 if kind == "half" else 10000
+            if report["account"]["forwards"] != {new_name: expected}:
+                raise SystemExit(f"expected {expected} forwards: {report['account']}")
+            measured[kind].append(seconds)
+            measured["report"].append(report)
+            print(f"  pair {pair + 1} {kind}: {seconds:.2f} s ({load()})", flush=True)
+    return measured
+
+
+def _share_digest(router: Path, model: Path, name: str) -> None:
+    """The router was fitted on stored outputs of this very model: tell it the model's digest."""
+    from dataclasses import replace
+
+    from sparing.refresh import Router
+
+    fitted = Router.load(router)
+    digest = load_model(f"{name}={model}").digest
+    replace(fitted, candidates=tuple(replace(c, digest=digest) for c in fitted.candidates)).save(router)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder with *.pth and test.parquet")
+    parser.add_argument("--work", type=Path, required=True, help="folder for models and outputs")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "cifar100_refresh.md")
+    arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    lines = [
+        "# One refresh of a CIFAR-100 cache",
+        "",
+        "Command: `python benchmarks/cifar100_refresh.py --data DATA/cifar100 --work WORK"
+        f" --seeds {arguments.seeds} --pairs {arguments.pairs}`  ",
+        f"Machine: {describe()}",
+        "",
+        f"## Accuracy / consistency with a full re-run, in %, mean ± standard deviation of {arguments.seeds} seeds",
+        "",
+        f"Fitted on {FITTED:,} rows, judged on the other {10000 - FITTED:,}; the cache is float16.",
+    ]
+    for old_name, new_name in PAIRS:
+        results = quality(old_name, new_name, arguments.data, arguments.work, arguments.seeds)
+        lines += [
+            "",
+            f"### {old_name} → {new_name}",
+            "",
+            "| scorer | " + " | ".join(f"{float(rate):.0%}" for rate in RATES) + " |",
+            "|---|" + "---|" * len(RATES),
+        ]
+        for scorer in SCORERS:
+            cells = []
+            for rate in RATES:
+                values = 100 * np.array(results[scorer][rate])
+                mean, spread = values.mean(axis=0), values.std(axis=0, ddof=1)
+                cells.append(f"{mean[0]:.2f} ± {spread[0]:.2f} / {mean[1]:.2f} ± {spread[1]:.2f}")
+            lines.append(f"| {scorer} | " + " | ".join(cells) + " |")
+    print("\n".join(lines), flush=True)
+    if arguments.pairs:
+        old_name, new_name = PAIRS[0]
+        print(f"timing {arguments.pairs} pairs of {old_name} → {new_name}:", flush=True)
+        measured = end_to_end(old_name, new_name, arguments.data, arguments.work, arguments.pairs)
+        ratios = [h / f for h, f in zip(measured["half"], measured["full"], strict=True)]
+        timing = [
+            "",
+            f"## A 50 % refresh against a full re-run, {old_name} → {new_name}, real forwards",
+            "",
+            "Wall seconds of the whole command `sparing refresh`, from its start to its exit: 5,000 forwards",
+            f"against 10,000, {arguments.pairs} interleaved pairs; the router was fitted beforehand on mirrored"
+            " pictures.",
+            "",
+            "| pair | 50 % | 100 % | ratio |",
+            "|---|---|---|---|",
+            *(
+                f"| {i + 1} | {h:.2f} | {f:.2f} | {h / f:.3f} |"
+                for i, (h, f) in enumerate(zip(measured["half"], measured["full"], strict=True))
+            ),
+            f"| median | {statistics.median(measured['half']):.2f} | {statistics.median(measured['full']):.2f} "
+            f"| **{statistics.median(ratios):.3f}** |",
+        ]
+        print("\n".join(timing))
+        lines += timing
+    arguments.out.parent.mkdir(exist_ok=True)
+    arguments.out.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

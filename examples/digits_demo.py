@@ -1,0 +1,176 @@
+"""Refresh a cache of predictions under a budget, on scikit-learn's handwritten digits.
+
+    python examples/digits_demo.py --out demo-output
+
+An old model (logistic regression, fitted on 60 digits) has filled a cache. A new one (a Gaussian process with
+an RBF kernel, fitted on 500) is better and much slower. How much of the re-run has to be paid for?
+"""
+
+import argparse
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import plotly.graph_objects as go
+import pyarrow as pa
+from rich.console import Console
+from rich.table import Table
+from sklearn.datasets import load_digits
+from sklearn.gaussian_process import GaussianProcessClassifier
+from sklearn.gaussian_process.kernels import RBF
+from sklearn.linear_model import LogisticRegression
+
+import sparing
+from sparing.metrics import accuracy, consistency
+from sparing.report import write_page
+
+RATES = ("20%", "50%", "80%")
+SCORERS = ("router", "entropy", "random")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One refresh: what it cost and what it left in the cache."""
+
+    scorer: str
+    budget: str
+    accuracy: float
+    consistency: float
+    forwards: int
+    seconds: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, default=Path("demo-output"), help="folder for caches and report")
+    out = parser.parse_args().out
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    console = Console()
+
+    # Three disjoint parts: the models are trained on one, the router on another, the cache holds the third.
+    images, digits = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(images))
+    images, digits = images[order] / 16, digits[order]
+    train, learn, album = slice(0, 500), slice(500, 800), slice(800, None)
+    console.print("[bold]training an old and a new model on handwritten digits …[/bold]")
+    old = LogisticRegression(C=0.05, max_iter=500).fit(images[:60], digits[:60])
+    new = GaussianProcessClassifier(RBF(1.0), optimizer=None).fit(images[train], digits[train])
+
+    ids = [f"digit-{number:04d}" for number in range(len(images))]
+    samples = dict(zip(ids[album], images[album], strict=True))
+    labels = digits[album]
+    model = sparing.from_callable(lambda values: new.predict_proba(np.stack(values)), name="new")
+
+    # The cache of the old model's predictions, and a router fitted on outputs known from elsewhere.
+    cache = sparing.import_outputs(
+        out / "digits.lance", (pa.array(ids[album]), old.predict_proba(images[album]), labels), "old"
+    )
+    router = sparing.refresh.fit_outputs(
+        (pa.array(ids[learn]), old.predict_proba(images[learn]), digits[learn]),
+        [(pa.array(ids[learn]), new.predict_proba(images[learn]))],
+        [(model.name, model.digest)],
+        epochs=60,
+    )
+    console.print(f"a cache of {len(cache):,} predictions of the old model; refreshing it under budgets …\n")
+
+    def run(scorer: str, budget: str) -> tuple[Result, np.ndarray]:
+        path = out / "run.lance"
+        shutil.rmtree(path, ignore_errors=True)
+        shutil.copytree(cache.path, path)
+        started = time.perf_counter()
+        report = sparing.refresh.refresh(
+            path, [model], samples=samples, budget=budget, scorer=scorer, router=router
+        )
+        seconds = time.perf_counter() - started
+        stored = sparing.Cache.open(path).get(list(samples)).probs.argmax(axis=1)
+        reached = accuracy(stored, labels)
+        agreed = consistency(stored, full) if full is not None else 1.0
+        return Result(
+            scorer, budget, reached, agreed, report.account["forwards"].get("new", 0), seconds
+        ), stored
+
+    full = None
+    rerun, full = run("entropy", "100%")
+    before = old.predict_proba(images[album]).argmax(axis=1)
+    kept = Result("", "0%", accuracy(before, labels), consistency(before, full), 0, 0.0)
+    results = [run(scorer, budget)[0] for budget in RATES for scorer in SCORERS]
+    shutil.rmtree(out / "run.lance")
+
+    console.print(as_table(kept, results, rerun))
+    half = next(r for r in results if (r.scorer, r.budget) == ("router", "50%"))
+    verdict = (
+        f"Half of the forwards ({half.forwards} of {rerun.forwards}) took {half.seconds / rerun.seconds:.0%} "
+        f"of the time and left {half.consistency:.1%} of the cache as a full re-run would have: accuracy "
+        f"{half.accuracy:.1%}, against {kept.accuracy:.1%} before and {rerun.accuracy:.1%} after it."
+    )
+    console.print(f"\n{verdict}")
+    page = out / "report.html"
+    write_page(
+        page, "Refreshing a cache under a budget", [f"<p>{verdict}</p>", *figures(kept, results, rerun)]
+    )
+    console.print(f"\nreport: {page}\nlook around: sparing cache info {cache.path}")
+
+
+def as_table(kept: Result, results: list[Result], rerun: Result) -> Table:
+    table = Table(title="scikit-learn's digits: logistic regression → Gaussian process", title_justify="left")
+    for column in ("budget", "ranked by"):
+        table.add_column(column)
+    for column in ("accuracy", "consistency", "forwards", "seconds", "of a full re-run"):
+        table.add_column(column, justify="right")
+
+    def add(result: Result, name: str, style: str = "") -> None:
+        table.add_row(
+            result.budget,
+            name,
+            f"{result.accuracy:.1%}",
+            f"{result.consistency:.1%}",
+            f"{result.forwards:,}",
+            f"{result.seconds:.2f}",
+            f"{result.seconds / rerun.seconds:.0%}",
+            style=style,
+        )
+
+    add(kept, "nothing refreshed", "dim")
+    for budget in RATES:
+        table.add_section()
+        for result in (r for r in results if r.budget == budget):
+            add(result, result.scorer, "bold green" if result.scorer == "router" else "")
+    table.add_section()
+    add(rerun, "full re-run", "dim")
+    return table
+
+
+def figures(kept: Result, results: list[Result], rerun: Result) -> list[go.Figure]:
+    curve = go.Figure()
+    for scorer in SCORERS:
+        points = [kept, *(r for r in results if r.scorer == scorer), rerun]
+        curve.add_scatter(
+            x=[r.forwards / rerun.forwards for r in points],
+            y=[r.consistency for r in points],
+            name=scorer,
+            mode="lines+markers",
+        )
+    curve.update_layout(
+        title="How much of the full re-run's result each share of its forwards buys",
+        xaxis={"title": "share of forwards", "tickformat": ".0%"},
+        yaxis={"title": "consistency with a full re-run", "tickformat": ".0%"},
+    )
+    routed = [r for r in results if r.scorer == "router"]
+    saving = go.Figure(
+        go.Bar(
+            x=[*(r.budget for r in routed), "full re-run"],
+            y=[*(r.seconds for r in routed), rerun.seconds],
+            text=[*(f"{r.seconds:.2f} s" for r in routed), f"{rerun.seconds:.2f} s"],
+        )
+    )
+    saving.update_layout(
+        title="Seconds, everything included", xaxis={"title": "budget"}, yaxis={"title": "seconds"}
+    )
+    return [curve, saving]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""Making a cache from outputs that were computed elsewhere."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sparing.cache.metadata import ModelInfo
+from sparing.cache.store import Cache
+from sparing.errors import CacheError
+from sparing.tables import iter_outputs
+
+
+def import_outputs(
+    path: str | Path,
+    source: Any,
+    model: str,
+    *,
+    digest: str | None = None,
+    cost: float | None = None,
+    unit: str = "seconds",
+    classes: Sequence[str] | None = None,
+) -> Cache:
+    """Make a cache from a model's outputs: round 0.
+
+    Args:
+        path: a folder that does not exist yet.
+        source: an output table: a Parquet path, an Arrow table or stream, or (ids, probs[, labels]) arrays.
+        model: name of the model that made the outputs.
+        digest: what that model is; its name by default.
+        cost: what one of its forwards costs, in `unit`.
+        unit: of the cost.
+        classes: the class names, in label order.
+
+    Returns:
+        The cache.
+
+    Raises:
+        CacheError: something is at the path already, or the disk would not take it.
+        InputError: the table cannot be used: NaN, logits, duplicate ids, no rows; see `iter_outputs`.
+    """
+    if Path(path).exists():
+        raise CacheError(f"{path} exists already: choose another path, or delete it first")
+    info = ModelInfo(model, digest or f"name:{model}", cost, unit)
+    chunks = ((part.ids, part.probs, part.labels) for part in iter_outputs(source))
+    return Cache.create(path, chunks, info, classes=classes)

@@ -1,0 +1,381 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from tests.refresh.conftest import CLASSES, Recorder, World, outputs_of
+
+from sparing.cache import Cache
+from sparing.distributions import entropy
+from sparing.errors import BudgetError, CacheError, InputError, LockedError, ModelError
+from sparing.models import Model
+from sparing.refresh import fit, preview, refresh
+from sparing.selection import tie_keys
+
+
+def by_entropy(world, among=None):
+    """The ids in the order that the entropy scorer runs them, from a sort that shares no code with it."""
+    rows = Cache.open(world.path).get(list(world.samples))
+    ties = tie_keys(rows.ids)
+    order = sorted(range(len(rows)), key=lambda i: (-entropy(rows.probs)[i], ties[i]))
+    ids = [rows.ids[i].as_py() for i in order]
+    return [i for i in ids if among is None or i in among]
+
+
+def test_a_share_refreshes_exactly_the_most_uncertain_rows(world):
+    w = world(301)
+    new = Recorder("new")
+    expected = by_entropy(w)[:150]  # floor(0.5 * 301)
+    report = refresh(w.path, [new.model()], samples=w.samples, budget="50%")
+    assert sorted(new.seen) == sorted(expected)
+    assert w.ids_of("new") == set(expected)
+    assert (report.round, report.refreshed, report.rows, report.complete) == (1, 150, 301, True)
+    assert report.account["forwards"] == {"new": 150}
+    assert report.account["rows_scored"] == 301
+    assert report.share_of_forwards == pytest.approx(150 / 301)
+    stored = w.stored()
+    for name in expected:
+        np.testing.assert_allclose(stored[name][0], outputs_of("new", [w.samples[name]])[0], atol=6e-4)
+        assert stored[name][2] == 1
+
+
+def test_work_is_done_in_order_of_benefit(world):
+    w = world(300)
+    new = Recorder("new")
+    expected = by_entropy(w)[:200]
+    refresh(w.path, [new.model()], samples=w.samples, budget="200rows")
+    assert new.seen == expected
+
+
+def test_accuracy_before_and_after(world):
+    w = world(200)
+    report = refresh(w.path, [Recorder("new").model()], samples=w.samples, budget="40%")
+    rows = Cache.open(w.path).get(list(w.samples))
+    before = outputs_of("old", range(200)).argmax(1)
+    assert report.accuracy_before == pytest.approx((before == rows.labels).mean())
+    assert report.accuracy == pytest.approx((rows.probs.argmax(1) == rows.labels).mean())
+    assert Cache.open(w.path).metadata.history[-1]["report"]["accuracy"] == report.accuracy
+
+
+def test_nothing_and_everything(world):
+    w = world(50)
+    new = Recorder("new")
+    assert refresh(w.path, [new.model()], samples=w.samples, budget="0%").refreshed == 0
+    assert new.seen == []
+    assert refresh(w.path, [new.model()], samples=w.samples, budget="100%").refreshed == 50
+    # A model is not run again on rows that it wrote.
+    assert refresh(w.path, [new.model()], samples=w.samples, budget="100%").refreshed == 0
+    assert len(new.seen) == 50
+
+
+def test_a_preview_says_what_a_refresh_then_does(world):
+    w = world(200)
+    new = Recorder("new")
+    seen = preview(w.path, [new.model(cost=2.0, unit="cost")], budget="120cost")
+    assert seen.refresh == {"new": 60}
+    assert (seen.cost, seen.rows, seen.prediction) == (120.0, 200, None)
+    assert new.seen == []
+    report = refresh(w.path, [new.model(cost=2.0, unit="cost")], samples=w.samples, budget="120cost")
+    assert report.refreshed == 60
+
+
+def test_candidates_that_write_their_own_rows(world):
+    w = world(200)
+    a, b = Recorder("a"), Recorder("b")
+    router = fit(w.path, [a.model(), b.model()], samples=w.samples, rows=40, epochs=2)
+    report = refresh(
+        w.path, [a.model(), b.model()], samples=w.samples, router=router, budget="60%", target="a"
+    )
+    assert report.refreshed == 80  # 120 forwards, of which fit spent 80 on 40 rows
+    assert report.account["forwards"] == {name: len(recorder.seen) for name, recorder in (("a", a), ("b", b))}
+    assert sum(report.account["forwards"].values()) == 120
+    assert len(set(a.seen)) == len(a.seen)
+    # Of fit's rows, each holds the candidate with the largest true entropy decrease.
+    for name, (_, model, _) in w.stored().items():
+        if name in set(a.seen) & set(b.seen):
+            left = {m: entropy(outputs_of(m, [w.samples[name]]))[0] for m in "ab"}
+            stored = Cache.open(w.path).metadata.models[model].name
+            assert left[stored] == min(left.values())
+
+
+def test_a_cost_budget_weighs_candidates(world):
+    w = world(200)
+    cheap, dear = Recorder("cheap"), Recorder("dear")
+    models = [cheap.model(cost=1.0, unit="cost"), dear.model(cost=10.0, unit="cost")]
+    router = fit(w.path, models, samples=w.samples, rows=60, epochs=5)
+    report = refresh(w.path, models, samples=w.samples, router=router, budget="900cost")
+    forwards = report.account["forwards"]
+    assert forwards["cheap"] + 10 * forwards["dear"] <= 900
+    assert forwards["cheap"] >= 60
+    with pytest.raises(BudgetError, match="state it with --cost"):
+        refresh(w.path, [cheap.model()], samples=w.samples, budget="5cost")
+
+
+def test_only_positive_leaves_the_others_alone(world):
+    w = world(300)
+    router = fit(w.path, [Recorder("new").model()], samples=w.samples, rows=100, epochs=20)
+    all_rows = preview(w.path, [Recorder("new").model()], router=router, budget="100%")
+    positive = preview(w.path, [Recorder("new").model()], router=router, budget="100%", only_positive=True)
+    assert all_rows.refresh["new"] == 300
+    others = next(iter(Cache.open(w.path).scan()))
+    gains = router.benefits(others.probs)[:, 0]
+    assert positive.known == 100
+    assert positive.forwards["new"] <= (gains > 0).sum()
+    assert 0 < positive.forwards["new"] < 200
+
+
+def test_what_fit_ran_is_not_run_again_and_counts(world):
+    w = world(300)
+    new = Recorder("new")
+    router = fit(w.path, [new.model()], samples=w.samples, rows=60, epochs=2)
+    fitted = set(new.seen)
+    assert len(fitted) == 60
+    seen = preview(w.path, [new.model()], router=router, budget="50%")
+    assert (seen.known, seen.forwards["new"], seen.refresh["new"]) == (60, 90, 150)
+    assert seen.prediction.rows == 12
+    report = refresh(w.path, [new.model()], samples=w.samples, router=router, budget="50%")
+    assert len(new.seen) == len(set(new.seen)) == 150
+    assert report.account["forwards"] == {"new": 150}
+    assert report.account["fit_forwards"] == {"new": 60}
+    assert fitted <= w.ids_of("new")
+    # A second round finds nothing left over from fit.
+    assert refresh(w.path, [new.model()], samples=w.samples, router=router, budget="10%").refreshed == 30
+
+
+def test_a_budget_that_fit_has_spent_already(world):
+    w = world(300)
+    new = Recorder("new")
+    router = fit(w.path, [new.model()], samples=w.samples, rows=100, epochs=2)
+    report = refresh(w.path, [new.model()], samples=w.samples, router=router, budget="10%")
+    assert report.refreshed == 100
+    assert len(new.seen) == 100
+
+
+def test_the_router_of_a_round_stays_in_the_cache(world):
+    w = world(100)
+    router = fit(w.path, [Recorder("new").model()], samples=w.samples, rows=30, epochs=2)
+    refresh(w.path, [Recorder("new").model()], samples=w.samples, router=router, budget="50%")
+    metadata = Cache.open(w.path).metadata
+    assert metadata.router(metadata.history[-1]["scorer"]) == router.to_bytes()
+
+
+def test_after_a_failure_the_same_call_goes_on(world):
+    w = world(2000)
+    expected = by_entropy(w)[:1000]
+    new = Recorder("new", fail_at=expected[700])
+    with pytest.raises(ModelError, match=expected[700]):
+        refresh(w.path, [new.model()], samples=w.samples, budget="50%")
+    assert Cache.open(w.path).metadata.round == 0
+    kept = set(expected[:640])  # whole chunks of 128
+    assert kept <= set(new.seen)
+    new.fail_at = None
+    before = list(new.seen)
+    report = refresh(w.path, [new.model()], samples=w.samples, budget="50%")
+    again = [i for i in new.seen[len(before) :] if i in before]
+    assert set(again) <= set(expected[640:768])  # of the chunk in flight only
+    assert report.account["wasted_forwards"] == 128
+    assert report.account["forwards"] == {"new": 1000}
+    assert w.ids_of("new") == set(expected)
+
+
+def test_interrupted_it_can_be_finished_as_a_shorter_round(world):
+    w = world(2000)
+    expected = by_entropy(w)[:1000]
+    new = Recorder("new", fail_at=expected[300], error=KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        refresh(w.path, [new.model()], samples=w.samples, budget="50%")
+    with pytest.raises(CacheError, match="unfinished round is staged"):
+        refresh(w.path, [new.model()], samples=w.samples, budget="40%")
+    report = refresh(w.path, [new.model()], budget="50%", finish=True)
+    assert (report.refreshed, report.complete) == (256, False)
+    assert w.ids_of("new") == set(expected[:256])
+    with pytest.raises(CacheError, match="nothing to finish"):
+        refresh(w.path, [new.model()], budget="50%", finish=True)
+
+
+def test_staged_work_can_be_discarded(world):
+    w = world(2000)
+    new = Recorder("new", fail_at=by_entropy(w)[300])
+    with pytest.raises(ModelError):
+        refresh(w.path, [new.model()], samples=w.samples, budget="50%")
+    new.fail_at = None
+    report = refresh(w.path, [new.model()], samples=w.samples, budget="100rows", discard=True)
+    assert report.refreshed == 100
+
+
+def test_a_kill_between_commit_and_clean_up_does_not_start_another_round(world, monkeypatch):
+    w = world(100)
+    monkeypatch.setattr("sparing.refresh.job._clean_up", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        refresh(w.path, [Recorder("new").model()], samples=w.samples, budget="30%")
+    monkeypatch.undo()
+    assert Cache.open(w.path).metadata.round == 1
+    report = refresh(w.path, [Recorder("new").model()], samples=w.samples, budget="30%")
+    assert report.round == 1
+    assert Cache.open(w.path).metadata.round == 1
+    assert refresh(w.path, [Recorder("new").model()], samples=w.samples, budget="30%").round == 2
+
+
+class Slow:
+    def __init__(self, name, seconds):
+        self.name, self.seconds, self.rows = name, seconds, 0
+
+    def model(self):
+        def function(ids, values):
+            time.sleep(self.seconds * len(ids))
+            self.rows += len(ids)
+            return outputs_of(self.name, values)
+
+        return Model(self.name, f"d:{self.name}", function, batch_size=8)
+
+
+def test_a_time_budget_stops_in_time_and_commits_what_was_reached(world, monkeypatch):
+    monkeypatch.setattr("sparing.refresh.job.COMMIT_SECONDS", 0.1)
+    w = world(3000)
+    slow = Slow("new", 0.001)
+    started = time.monotonic()
+    report = refresh(w.path, [slow.model()], samples=w.samples, budget="1s")
+    assert time.monotonic() - started < 1.6  # one chunk of 128 rows is 0.13 s
+    assert 128 <= report.refreshed < 1000
+    assert not report.complete
+    assert w.ids_of("new") == set(by_entropy_of_old(w)[: report.refreshed])
+
+
+def by_entropy_of_old(w):
+    old = World(Cache.open(w.path, 1), w.samples)
+    rows = old.cache.get(list(w.samples))
+    ties = tie_keys(rows.ids)
+    order = sorted(range(len(rows)), key=lambda i: (-entropy(rows.probs)[i], ties[i]))
+    return [rows.ids[i].as_py() for i in order]
+
+
+def test_until_a_time_that_has_come_commits_what_is_there(world):
+    w = world(100)
+    past = datetime.now(UTC) - timedelta(seconds=1)
+    report = refresh(w.path, [Recorder("new").model()], samples=w.samples, budget="50%", until=past)
+    assert (report.refreshed, report.complete) == (0, False)
+
+
+def test_bad_requests_write_nothing(world, tmp_path):
+    w = world(60)
+    new = Recorder("new").model()
+    missing = {k: v for k, v in w.samples.items() if k != "s0007"}
+    numbers = dict(enumerate(range(60)))
+    other = Model("wide", "d:wide", lambda ids, _: np.full((len(ids), 3), 1 / 3))
+    router = fit(world(60, "elsewhere.lance").path, [new], samples=w.samples, rows=20, epochs=1)
+    cases = [
+        (InputError, "at least one candidate", {"candidates": []}),
+        (InputError, "not unique", {"candidates": [new, new]}),
+        (InputError, "target 'x' is not among", {"target": "x"}),
+        (InputError, "no scorer 'clever'", {"scorer": "clever"}),
+        (InputError, "needs a router", {"scorer": "router"}),
+        (BudgetError, "more than all rows", {"budget": "101%"}),
+        (InputError, "needs the samples", {"samples": None}),
+        (InputError, "not among the samples, for example 's0007'", {"samples": missing, "budget": "100%"}),
+        (InputError, "ids of type string", {"samples": numbers}),
+        (InputError, "gives? 3 classes", {"candidates": [other]}),
+        (CacheError, "another digest", {"candidates": [Model("old", "d:other", lambda i, v: None)]}),
+        (InputError, "not for 'newer'", {"candidates": [Recorder("newer").model()], "router": router}),
+        (
+            InputError,
+            "fitted for another 'new'",
+            {"candidates": [Model("new", "d:2", lambda i, v: None)], "router": router},
+        ),
+        (InputError, "no router at", {"router": tmp_path / "nowhere"}),
+    ]
+    for error, message, changes in cases:
+        arguments = {"candidates": [new], "samples": w.samples, "budget": "50%", "discard": True, **changes}
+        with pytest.raises(error, match=message):
+            refresh(w.path, arguments.pop("candidates"), **arguments)
+        assert Cache.open(w.path).version == 1
+    with Cache.open(w.path).lock(), pytest.raises(LockedError):
+        refresh(w.path, [new], samples=w.samples, budget="50%")
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (np.full((8, CLASSES), np.nan), "NaN"),
+        (np.full((7, CLASSES), 0.2), "shape"),
+        (np.full((8, CLASSES), -3.0), "logits|negative"),
+        ("nonsense", "shape|table of numbers"),
+    ],
+)
+def test_a_model_that_returns_nonsense_is_named(world, returned, message):
+    w = world(50)
+    with pytest.raises(ModelError, match=message) as caught:
+        refresh(
+            w.path,
+            [Model("bad", "d", lambda i, v: returned, batch_size=8)],
+            samples=w.samples,
+            budget="8rows",
+        )
+    assert "'bad'" in str(caught.value)
+    assert Cache.open(w.path).version == 1
+
+
+KILLED = """
+import sys, time
+import numpy as np
+from sparing.models import Model
+from sparing.refresh import refresh
+from tests.refresh.conftest import outputs_of
+log = open(sys.argv[2], "a", buffering=1)
+def function(ids, values):
+    log.write("".join(f"{i}\\n" for i in ids))
+    time.sleep(0.002)
+    return outputs_of("new", values)
+samples = {f"s{i:04d}": i for i in range(2000)}
+report = refresh(sys.argv[1], [Model("new", "d:new", function, batch_size=8)], samples=samples, budget="50%")
+print(report.account["wasted_forwards"])
+"""
+
+
+def test_kills_lose_and_repeat_nothing(world, tmp_path):
+    w = world(2000)
+    expected = by_entropy(w)[:1000]
+    log = tmp_path / "log"
+    command = [sys.executable, "-c", KILLED, str(w.path), str(log)]
+    kills = 0
+    for delay in (0.9, 1.0, 1.1, 0.95, 1.2):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path.cwd())
+        time.sleep(delay)
+        if process.poll() is None:
+            process.kill()
+            kills += 1
+        process.wait()
+        process.stdout.close()
+        assert len(Cache.open(w.path)) == 2000
+        if Cache.open(w.path).metadata.round:
+            break
+    done = Cache.open(w.path).metadata.round == 1
+    if not done:
+        output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+        assert int(output) <= 128 * kills
+    undisturbed = world(2000, "undisturbed.lance")
+    refresh(undisturbed.path, [Recorder("new").model()], samples=w.samples, budget="50%")
+    ours, theirs = w.stored(), undisturbed.stored()
+    assert all((ours[i][0] == theirs[i][0]).all() and ours[i][1:] == theirs[i][1:] for i in ours)
+    counts = dict(zip(*np.unique(log.read_text().split(), return_counts=True), strict=True))
+    assert set(expected) <= set(counts)
+    assert sum(n - 1 for n in counts.values() if n > 1) <= 128 * kills
+    assert kills > 0
+
+
+def test_requests_are_json(world):
+    w = world(300)
+    new = Recorder("new", fail_at=by_entropy(w)[200])
+    with pytest.raises(ModelError):
+        refresh(w.path, [new.model()], samples=w.samples, budget="100%")
+    staged = json.loads((w.path / "_sparing" / "round" / "request.json").read_text())
+    assert staged["models"] == {"new": "d:new"}
+    assert isinstance(
+        pa.ipc.open_file(str(w.path / "_sparing" / "round" / "order.arrow")).read_all(), pa.Table
+    )
