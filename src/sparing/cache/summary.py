@@ -13,8 +13,8 @@ def summarise(cache: Cache) -> dict[str, Any]:
 
     Returns:
         JSON values: path, rows, classes, class_names, encoding, id_type, round, version, versions, models
-        (name, digest, cost, unit, rows), bytes, labelled, accuracy (None without labels) and unfinished
-        (what is staged, or None).
+        (name, digest, cost, unit, rows), bytes, row_bytes (see `Cache.row_bytes`), labelled, accuracy (None
+        without labels) and unfinished (what is staged, or None).
     """
     metadata = cache.metadata
     counts = np.zeros(len(metadata.models), dtype=np.int64)
@@ -41,6 +41,7 @@ def summarise(cache: Cache) -> dict[str, Any]:
             for m, n in zip(metadata.models, counts, strict=True)
         ],
         "bytes": cache.disk_bytes(),
+        "row_bytes": cache.row_bytes(),
         "labelled": labelled,
         "accuracy": right / labelled if labelled else None,
         "unfinished": json.loads(request.read_text("utf-8"))["what"] if request.exists() else None,
