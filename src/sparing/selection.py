@@ -176,23 +176,18 @@ def find_cut(
     Raises:
         InputError: a score is NaN.
     """
-    prefix = _Prefix()
     before = np.zeros(len(weights), dtype=np.int64)
+    few = _all_if_few(chunks())
+    if few is not None:
+        return _first_that_does_not_fit(few, before, capacity, weights)
+    prefix = _Prefix()
     most = _DIGIT_BITS if len(weights) == 1 else _DIGIT_BITS_OF_MANY
-    undecided: int | None = None
-    while prefix.known < 128 and (undecided is None or undecided > _SORT_OUTRIGHT):
+    undecided = _SORT_OUTRIGHT + 1
+    while prefix.known < 128 and undecided > _SORT_OUTRIGHT:
         width = prefix.digit_width(most)
-        tally = _Tally(np.zeros((len(weights), 1 << width), dtype=np.int64))
-        gathered: list[Items] | None = []
+        tally = _Tally(len(weights), width)
         for items in chunks():
-            tally.add(items, prefix, width)
-            # Of the first pass nobody knows yet how many rows there are.
-            if gathered is not None and undecided is None and tally.rows <= _SORT_OUTRIGHT:
-                gathered.append(items)
-            else:
-                gathered = None
-        if gathered is not None:
-            return _first_that_does_not_fit(gathered, before, capacity, weights)
+            tally.add(items, prefix)
         over = _weigh(before[:, None] + tally.counts.cumsum(axis=1), weights) > capacity
         if not over.any():
             return None
@@ -212,16 +207,27 @@ def find_cut(
     return _first_that_does_not_fit(left, before, capacity, weights)
 
 
+def _all_if_few(chunks: Iterable[Items]) -> list[Items] | None:
+    gathered, rows = [], 0
+    for items in chunks:
+        gathered.append(items)
+        rows += len(items.scores)
+        if rows > _SORT_OUTRIGHT:
+            return None
+    return gathered
+
+
 class _Tally:
     """Counts of one pass."""
 
-    def __init__(self, counts: npt.NDArray[np.int64]) -> None:
-        self.counts = counts
+    def __init__(self, kinds: int, width: int) -> None:
+        self.counts = np.zeros((kinds, 1 << width), dtype=np.int64)
+        self.width = width
         self.rows = 0
         self.low = (1 << 64) - 1
         self.high = 0
 
-    def add(self, items: Items, prefix: _Prefix, width: int) -> None:
+    def add(self, items: Items, prefix: _Prefix) -> None:
         """Count a chunk by the next digit of its keys, among the rows that share the prefix."""
         self.rows += len(items.scores)
         if _compiled(self.rows):
@@ -229,7 +235,7 @@ class _Tally:
 
             kinds = None if items.kinds is None else items.kinds.astype(np.int64, copy=False)
             low, high, nan = count_digits(
-                items.scores, items.ties, kinds, *prefix.arguments(), width, self.counts
+                items.scores, items.ties, kinds, *prefix.arguments(), self.width, self.counts
             )
             if nan:
                 raise InputError(_NAN)
@@ -238,7 +244,7 @@ class _Tally:
             keys = _descending(items.scores)
             low, high = keys.min(initial=~np.uint64(0)), keys.max(initial=0)
             digits = keys if prefix.score_bits < 64 else items.ties
-            digits = digits << np.uint64(prefix.known % 64) >> np.uint64(64 - width)
+            digits = digits << np.uint64(prefix.known % 64) >> np.uint64(64 - self.width)
             for kind, counts in enumerate(self.counts):
                 chosen = digits if items.kinds is None else digits[items.kinds == kind]
                 np.add.at(counts, chosen.astype(np.int64), 1)

@@ -43,7 +43,7 @@ def test_compiled_scores_are_those_of_the_decoded_rows(name, probs):
         for rows in (plain, fast):
             scores = uncertainty(rows, what)
             assert scores.dtype == np.float32
-            np.testing.assert_allclose(scores, values, atol=5e-6)
+            np.testing.assert_allclose(scores, values, rtol=5e-6, atol=5e-6)
 
 
 @pytest.mark.parametrize("descending", [False, True])
