@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from cifar import export, outputs
-from machine import describe, load
 from PIL import Image, ImageOps
 
+from cifar import export, outputs
+from machine import describe, load
 from sparing.budget import KEEP, Budget, plan
 from sparing.metrics import accuracy, consistency
 from sparing.models import load_model, run
@@ -40,11 +40,14 @@ SCORERS = ("entropy", "least-confidence", "margin", "router", "router (plain, as
 FITTED = 5000
 
 
-def quality(old_name: str, new_name: str, data: Path, work: Path, seeds: int) -> dict[str, dict[str, list]]:
+Scores = dict[str, dict[str, list[tuple[float, float]]]]
+
+
+def quality(old_name: str, new_name: str, data: Path, work: Path, seeds: int) -> Scores:
     old, new = outputs(old_name, data, work), outputs(new_name, data, work)
     # A cache stores float16: judge what a refresh would read.
     cached = old.probs.astype(np.float16).astype(np.float32)
-    results: dict[str, dict[str, list]] = {scorer: {rate: [] for rate in RATES} for scorer in SCORERS}
+    results: Scores = {scorer: {rate: [] for rate in RATES} for scorer in SCORERS}
     for seed in range(seeds):
         shuffled = np.random.default_rng(seed).permutation(len(cached))
         fit, judge = shuffled[:FITTED], shuffled[FITTED:]
@@ -65,7 +68,7 @@ def quality(old_name: str, new_name: str, data: Path, work: Path, seeds: int) ->
 
 
 def mirrored(data: Path, work: Path, names: tuple[str, ...]) -> dict[str, Path]:
-    """Run the models over the first 5,000 pictures, mirrored: outputs of rows that the cache does not hold."""
+    """Run the models over 5,000 mirrored pictures: outputs of rows that the cache does not hold."""
     paths = {name: work / f"{name}-mirrored.parquet" for name in names}
     if all(path.exists() for path in paths.values()):
         return paths
@@ -102,7 +105,6 @@ def end_to_end(old_name: str, new_name: str, data: Path, work: Path, pairs: int)
     sparing(
         "fit", start, "--outputs", f"{new_name}={other[new_name]}", "--old", other[old_name], "--out", router
     )
-    _share_digest(router, model, new_name)
     measured: dict[str, list] = {"half": [], "full": [], "report": []}
     for pair in range(pairs):
         for kind in ("half", "full") if pair % 2 == 0 else ("full", "half"):
@@ -120,17 +122,6 @@ def end_to_end(old_name: str, new_name: str, data: Path, work: Path, pairs: int)
             measured["report"].append(report)
             print(f"  pair {pair + 1} {kind}: {seconds:.2f} s ({load()})", flush=True)
     return measured
-
-
-def _share_digest(router: Path, model: Path, name: str) -> None:
-    """The router was fitted on stored outputs of this very model: tell it the model's digest."""
-    from dataclasses import replace
-
-    from sparing.refresh import Router
-
-    fitted = Router.load(router)
-    digest = load_model(f"{name}={model}").digest
-    replace(fitted, candidates=tuple(replace(c, digest=digest) for c in fitted.candidates)).save(router)
 
 
 def main() -> None:

@@ -17,11 +17,8 @@ import plotly.graph_objects as go
 import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
-from sklearn.datasets import load_digits
-from sklearn.gaussian_process import GaussianProcessClassifier
-from sklearn.gaussian_process.kernels import RBF
-from sklearn.linear_model import LogisticRegression
 
+import digits
 import sparing
 from sparing.metrics import accuracy, consistency
 from sparing.report import write_page
@@ -47,34 +44,24 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("demo-output"), help="folder for caches and report")
     out = parser.parse_args().out
     shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
     console = Console()
-
-    # Three disjoint parts: the models are trained on one, the router on another, the cache holds the third.
-    images, digits = load_digits(return_X_y=True)
-    order = np.random.default_rng(0).permutation(len(images))
-    images, digits = images[order] / 16, digits[order]
-    train, learn, album = slice(0, 500), slice(500, 800), slice(800, None)
     console.print("[bold]training an old and a new model on handwritten digits …[/bold]")
-    old = LogisticRegression(C=0.05, max_iter=500).fit(images[:60], digits[:60])
-    new = GaussianProcessClassifier(RBF(1.0), optimizer=None).fit(images[train], digits[train])
+    digits.write(out)
+    ids, pictures, labels = digits.data()
+    model = sparing.from_callable(digits.new, name="new")
 
-    ids = [f"digit-{number:04d}" for number in range(len(images))]
-    samples = dict(zip(ids[album], images[album], strict=True))
-    labels = digits[album]
-    model = sparing.from_callable(lambda values: new.predict_proba(np.stack(values)), name="new")
-
-    # The cache of the old model's predictions, and a router fitted on outputs known from elsewhere.
-    cache = sparing.import_outputs(
-        out / "digits.lance", (pa.array(ids[album]), old.predict_proba(images[album]), labels), "old"
-    )
+    # A cache of the old model's predictions, and a router fitted on outputs for pictures outside of it.
+    cache = sparing.import_outputs(out / "digits.lance", out / "old.parquet", "old")
+    learn = digits.LEARN
     router = sparing.refresh.fit_outputs(
-        (pa.array(ids[learn]), old.predict_proba(images[learn]), digits[learn]),
-        [(pa.array(ids[learn]), new.predict_proba(images[learn]))],
-        [(model.name, model.digest)],
+        (pa.array(ids[learn]), digits.old(list(pictures[learn])), labels[learn]),
+        [(pa.array(ids[learn]), digits.new(list(pictures[learn])))],
+        [model.name],
         epochs=60,
     )
     console.print(f"a cache of {len(cache):,} predictions of the old model; refreshing it under budgets …\n")
+
+    album = np.sort(ids[digits.ALBUM])
 
     def run(scorer: str, budget: str) -> tuple[Result, np.ndarray]:
         path = out / "run.lance"
@@ -82,11 +69,11 @@ def main() -> None:
         shutil.copytree(cache.path, path)
         started = time.perf_counter()
         report = sparing.refresh.refresh(
-            path, [model], samples=samples, budget=budget, scorer=scorer, router=router
+            path, [model], samples=out / "digits.parquet", budget=budget, scorer=scorer, router=router
         )
         seconds = time.perf_counter() - started
-        stored = sparing.Cache.open(path).get(list(samples)).probs.argmax(axis=1)
-        reached = accuracy(stored, labels)
+        stored = sparing.Cache.open(path).get(pa.array(album)).probs.argmax(axis=1)
+        reached = accuracy(stored, labels[digits.ALBUM])
         agreed = consistency(stored, full) if full is not None else 1.0
         return Result(
             scorer, budget, reached, agreed, report.account["forwards"].get("new", 0), seconds
@@ -94,8 +81,8 @@ def main() -> None:
 
     full = None
     rerun, full = run("entropy", "100%")
-    before = old.predict_proba(images[album]).argmax(axis=1)
-    kept = Result("", "0%", accuracy(before, labels), consistency(before, full), 0, 0.0)
+    before = cache.get(pa.array(album)).probs.argmax(axis=1)
+    kept = Result("", "0%", accuracy(before, labels[digits.ALBUM]), consistency(before, full), 0, 0.0)
     results = [run(scorer, budget)[0] for budget in RATES for scorer in SCORERS]
     shutil.rmtree(out / "run.lance")
 

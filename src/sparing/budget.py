@@ -1,5 +1,6 @@
 """What a round may spend, and from benefits and costs to a plan that spends it."""
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -103,6 +104,16 @@ class Budget:
         if self.unit == "share":
             return f"{self.amount * 100:f}".rstrip("0").rstrip(".") + "%" if self.amount else "0%"
         return f"{self.amount:f} {self.unit}"
+
+
+def affordable(amount: float, cost: float) -> int:
+    """Count how often a cost fits into an amount, forgiving the rounding of decimals: 1 s holds 200 of 5 ms.
+
+    Args:
+        amount: not negative.
+        cost: positive.
+    """
+    return math.floor(amount / cost * (1 + 1e-12))
 
 
 @dataclass(frozen=True)

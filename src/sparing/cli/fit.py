@@ -102,17 +102,16 @@ def fit(
 def _from_outputs(cache: Path, outputs: list[str], old: Path | None, common: dict[str, Any]) -> Any:
     from sparing.cache import Cache
     from sparing.errors import InputError
-    from sparing.models import load_model
     from sparing.refresh import fit_outputs
 
-    for spec in outputs:
-        if not spec.endswith(".parquet"):
-            raise InputError(f"--outputs {spec!r}: write NAME=FILE.parquet")
-    candidates = [load_model(spec) for spec in outputs]
+    pairs = [spec.partition("=") for spec in outputs]
+    for name, equals, path in pairs:
+        if not (name and equals and path):
+            raise InputError(f"--outputs {name + equals + path!r}: write NAME=FILE.parquet")
     return fit_outputs(
         Cache.open(cache) if old is None else old,
-        [spec.split("=", 1)[1] for spec in outputs],
-        [(model.name, model.digest) for model in candidates],
+        [path for _, _, path in pairs],
+        [name for name, _, _ in pairs],
         **common,
     )
 

@@ -98,7 +98,8 @@ def fit(
             old.probs,
             [_aligned(item, old.ids) for item in known],
             old.labels,
-            candidates,
+            [model.name for model in candidates],
+            [model.digest for model in candidates],
             form,
             hidden,
             epochs,
@@ -118,7 +119,7 @@ def fit(
 def fit_outputs(
     old: Any,
     new: Sequence[Any],
-    candidates: Sequence[tuple[str, str]],
+    names: Sequence[str],
     *,
     form: InputForm = "sorted",
     hidden: Sequence[int] = (64,),
@@ -131,7 +132,7 @@ def fit_outputs(
     Args:
         old: the cached model's outputs: an output table (see `read_outputs`) or an open `Cache`.
         new: n output tables, one per candidate; rows are matched by id, others are ignored.
-        candidates: n pairs of name and digest.
+        names: n names, as `refresh` will be given them.
         form: what the router reads; see `train_router`.
         hidden: sizes of the hidden layers.
         epochs: passes over the rows.
@@ -161,12 +162,8 @@ def fit_outputs(
     if len(ids) < 2:
         raise InputError("the old and the new outputs share no ids: rows are matched by id")
     after = [table.probs[_match(table.ids, ids)] for table in tables]
-    names = [Model(name, digest, _never_run) for name, digest in candidates]
-    return _fit_pairs(before, after, labels, names, form, hidden, epochs, holdout, seed)
-
-
-def _never_run(_ids: list[object], _values: list[Any]) -> Any:
-    raise AssertionError("outputs are known: nothing is run")
+    digests = [None] * len(names)
+    return _fit_pairs(before, after, labels, names, digests, form, hidden, epochs, holdout, seed)
 
 
 def _draw(cache: Cache, candidates: Sequence[Model], rows: int, seed: int) -> pa.Table:
@@ -235,7 +232,8 @@ def _fit_pairs(
     old: Floats,
     new: Sequence[Floats],
     labels: npt.NDArray[np.int64],
-    candidates: Sequence[Model],
+    names: Sequence[str],
+    digests: Sequence[str | None],
     form: InputForm,
     hidden: Sequence[int],
     epochs: int,
@@ -244,7 +242,6 @@ def _fit_pairs(
 ) -> Router:
     if not 0 <= holdout < 1:
         raise InputError(f"the share of held-out rows must lie in [0, 1), got {holdout}")
-    names, digests = [m.name for m in candidates], [m.digest for m in candidates]
 
     def train(rows: npt.NDArray[np.int64]) -> Router:
         return train_router(

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparing.account import Account
-from sparing.budget import Budget
+from sparing.budget import Budget, affordable
 from sparing.cache import Cache
 from sparing.errors import CacheError
 from sparing.models import Model
@@ -83,7 +83,7 @@ def preview(
         capacity, costs = job.capacity(scored.totals.rows)
         each = job.seconds_per_forward()
         if costs is None and job.budget.unit == "seconds" and each[0]:
-            capacity = max(float(job.budget.amount) - job.spent_by_fit(), 0.0) // each[0]
+            capacity = affordable(max(float(job.budget.amount) - job.spent_by_fit(), 0.0), each[0])
         made = plan_rows(scored, capacity, costs, only_positive, account)
         counts = count_assigned(scored, made, len(job.candidates))
         if samples is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sparing.budget import Budget
+from sparing.budget import Budget, affordable
 from sparing.cache import Cache, ModelInfo
 from sparing.distributions import entropy
 from sparing.errors import BudgetError, InputError
@@ -104,7 +104,7 @@ class Round:
             # One candidate: rows in order of benefit until the time is up.
             return rows, None
         cost = self.costs()[0]
-        return (rows if cost == 0 else left // cost), None
+        return (rows if cost == 0 else affordable(left, cost)), None
 
     def predict(self, refreshed: int, competing: int, rows: int) -> Prediction | None:
         """Predict consistency (and accuracy) from the rows that were held out of the fit.

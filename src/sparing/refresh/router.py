@@ -34,13 +34,13 @@ class Candidate:
 
     Attributes:
         name: its name.
-        digest: the digest of the model that the router was fitted to.
+        digest: the digest of the model that the router was fitted to; None when only its outputs were known.
         layers: weights (inputs, outputs) and biases of each layer.
         seconds: measured seconds of one forward; None when its outputs came from elsewhere.
     """
 
     name: str
-    digest: str
+    digest: str | None
     layers: Layers
     seconds: float | None = None
 
@@ -205,7 +205,7 @@ def train_router(
     old: Floats,
     new: Sequence[Floats],
     names: Sequence[str],
-    digests: Sequence[str],
+    digests: Sequence[str | None],
     *,
     form: InputForm = "sorted",
     hidden: Sequence[int] = (64,),
@@ -218,7 +218,7 @@ def train_router(
         old: shape (m, C), cached distributions.
         new: n arrays of shape (m, C), each candidate's distributions for the same samples.
         names: n names.
-        digests: n digests.
+        digests: n digests; None where only outputs are known.
         form: "sorted" (default) reads the largest 32 entries in descending order: it needs fewer rows, since
             it does not have to learn every class by itself. "plain" reads the whole vector, as in the paper.
         hidden: sizes of the hidden layers; 64 as in appendix B.3.

@@ -1,0 +1,170 @@
+"""The README's path through the command line, and what goes wrong on it."""
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+MODEL = "new=models.py:new"
+SAMPLES = ("--samples", "samples.parquet")
+
+
+@pytest.fixture
+def imported(sparing, files):
+    assert sparing("cache", "import", "photos.lance", "--from", "old.parquet", "--model", "old").code == 0
+    return sparing
+
+
+def test_from_import_to_export(imported):
+    run = imported
+    fitted = run(
+        "fit", "photos.lance", "--model", MODEL, *SAMPLES, "--rows", "60", "--out", "router", "--json"
+    ).json
+    assert fitted["held_out_rows"] == 12
+    assert set(fitted["consistency"]) == {"router", "entropy", "random"}
+    common = ("photos.lance", "--model", MODEL, *SAMPLES, "--router", "router", "--budget", "50%", "--json")
+    dry = run("refresh", *common, "--dry-run").json
+    assert (dry["refresh"], dry["forwards"], dry["known"]) == ({"new": 150}, {"new": 90}, 60)
+    assert dry["prediction"]["rows"] == 12
+    assert run("cache", "info", "photos.lance", "--json").json["round"] == 0
+    report = run("refresh", *common).json
+    assert (report["round"], report["refreshed"], report["account"]["forwards"]) == (1, 150, {"new": 150})
+    info = run("cache", "info", "photos.lance", "--json").json
+    assert {m["name"]: m["rows"] for m in info["models"]} == {"old": 150, "new": 150}
+    assert info["accuracy"] == pytest.approx(report["accuracy"])
+    history = run("cache", "history", "photos.lance", "--json").json["history"]
+    assert [entry["op"] for entry in history] == ["import", "refresh"]
+    row = run("cache", "get", "photos.lance", "s0003", "--json").json["rows"][0]
+    assert row["id"] == "s0003"
+    assert sum(row["probs"]) == pytest.approx(1, abs=1e-3)
+    assert run("cache", "export", "photos.lance", "--out", "out.parquet").code == 0
+    table = pq.read_table("out.parquet")
+    assert table["id"].to_pylist() == sorted(f"s{i:04d}" for i in range(300))
+    assert table["model"].to_pylist().count("new") == 150
+
+
+def test_people_get_sentences(imported):
+    run = imported
+    out = run("refresh", "photos.lance", "--model", MODEL, *SAMPLES, "--budget", "20%", "--dry-run").out
+    assert "a budget of 20% refreshes 60 of 300 rows, ranked by entropy" in out
+    assert "no held-out rows to predict consistency from" in out
+    done = run("refresh", "photos.lance", "--model", MODEL, *SAMPLES, "--budget", "20%")
+    assert "round 1: refreshed 60 of 300 rows" in done.out
+    assert "sparing cache rollback photos.lance --round 0" in done.err
+    assert "300 rows, 5 classes, float16" in run("cache", "info", "photos.lance").out
+    assert "60 rows: new under 20%, ranked by entropy" in run("cache", "history", "photos.lance").out
+    assert "round 1" in run("cache", "get", "photos.lance", *[f"s{i:04d}" for i in range(300)]).out
+
+
+def test_append_delete_rollback_compact(imported):
+    run = imported
+    assert run("cache", "delete", "photos.lance", "s0001", "s0002").code == 0
+    added = run("cache", "append", "photos.lance", "--model", MODEL, *SAMPLES, "--json")
+    assert added.json == {"added": 2}
+    run("refresh", "photos.lance", "--model", MODEL, *SAMPLES, "--budget", "10%")
+    assert run("cache", "rollback", "photos.lance", "--round", "0", "--json").json["round"] == 0
+    assert run("cache", "info", "photos.lance", "--json").json["rows"] == 300
+    sizes = run("cache", "compact", "photos.lance", "--keep-rounds", "0", "--json").json
+    assert sizes["bytes_after"] < sizes["bytes_before"]
+    assert "dropped by compaction" in run("cache", "history", "photos.lance").err
+
+
+def test_fill(sparing, files):
+    (files / "classes.txt").write_text("a\nb\nc\nd\ne\n")
+    run = sparing
+    result = run("cache", "fill", "p.lance", "--model", MODEL, *SAMPLES, "--classes", "classes.txt", "--json")
+    assert result.json["class_names"] == list("abcde")
+    assert result.json["labelled"] == 300
+    assert "(" in run("cache", "get", "p.lance", "s0000").out
+
+
+def test_outputs_known_from_elsewhere(imported):
+    run = imported
+    run("cache", "fill", "new.lance", "--model", MODEL, *SAMPLES)
+    run("cache", "export", "new.lance", "--out", "new.parquet")
+    assert run("fit", "photos.lance", "--outputs", "new=new.parquet", "--out", "r").code == 0
+    replay = ("--model", "new=new.parquet", "--router", "r", "--cost", "new=5ms", "--budget", "1s", "--json")
+    dry = run("refresh", "photos.lance", *replay, "--dry-run").json
+    assert dry["refresh"] == {"new": 200}  # 1 s at 5 ms
+    assert dry["seconds"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["refresh", "photos.lance", "--model", MODEL, "--budget", "150%"], 1, "more than all rows"),
+        (["refresh", "photos.lance", "--model", MODEL, "--budget", "-1s"], 1, "cannot be -1"),
+        (["refresh", "photos.lance", "--model", MODEL, "--budget", "50%"], 1, "give them with --samples"),
+        (["refresh", "photos.lance", "--model", "models.py:new", "--budget", "50%"], 1, "NAME=|name="),
+        (["refresh", "photos.lance", "--model", "new=nowhere.onnx", "--budget", "50%"], 1, "nowhere.onnx"),
+        (["refresh", "photos.lance", "--model", "new=models.py:absent", "--budget", "50%"], 1, "absent"),
+        (
+            ["refresh", "photos.lance", "--model", MODEL, "--budget", "50%", "--until", "6pm"],
+            1,
+            "such as 06:00",
+        ),
+        (
+            ["refresh", "photos.lance", "--model", MODEL, "--budget", "50%", "--cost", "x=1"],
+            1,
+            "--cost names 'x'",
+        ),
+        (["refresh", "nowhere.lance", "--model", MODEL, "--budget", "50%", "--dry-run"], 1, "no cache at"),
+        (["refresh", "old.parquet", "--model", MODEL, "--budget", "50%", "--dry-run"], 1, "is not a cache"),
+        (
+            ["refresh", "photos.lance", "--model", MODEL, "--budget", "50%", "--finish"],
+            1,
+            "nothing to finish",
+        ),
+        (["fit", "photos.lance", "--out", "r"], 1, "either --model"),
+        (["fit", "photos.lance", "--model", MODEL, *SAMPLES, "--input", "raw"], 1, "sorted or plain"),
+        (["cache", "import", "photos.lance", "--from", "old.parquet", "--model", "m"], 1, "exists already"),
+        (["cache", "import", "b.lance", "--from", "models.py", "--model", "m"], 1, "models.py"),
+        (["cache", "import", "b.lance", "--from", "bad.parquet", "--model", "m"], 1, "look like logits"),
+        (["cache", "get", "photos.lance", "nobody"], 1, "1 of the ids are not in the cache"),
+        (["cache", "delete", "photos.lance", "nobody"], 1, "not in the cache"),
+        (["cache", "rollback", "photos.lance", "--round", "3"], 1, "cannot be restored"),
+        (["cache", "export", "photos.lance", "--out", "/dev/full/x"], 1, "could not be written"),
+    ],
+)
+def test_bad_input_is_one_clear_line(imported, files, arguments, code, message):
+    import re
+
+    from sparing.tables import list_column
+
+    logits = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32) * 5
+    table = {"id": ["a", "b", "c"], "probs": list_column(logits)}
+    import pyarrow as pa
+
+    pq.write_table(pa.table(table), files / "bad.parquet")
+    before = imported("cache", "info", "photos.lance", "--json").json
+    result = imported(*arguments)
+    assert result.code == code
+    assert result.out == ""
+    error = [line for line in result.err.splitlines() if line.startswith("error: ")]
+    assert len(error) == 1
+    assert re.search(message, error[0])
+    after = imported("cache", "info", "photos.lance", "--json").json
+    assert {**before, "bytes": 0} == {**after, "bytes": 0}
+
+
+def test_a_model_that_raises_says_how_to_go_on(imported):
+    result = imported(
+        "refresh", "photos.lance", "--model", "new=models.py:raising", *SAMPLES, "--budget", "50%"
+    )
+    assert result.code == 1
+    assert "no such layer" in result.err
+    assert "the same command goes on from there" in result.err
+    other = imported("refresh", "photos.lance", "--model", MODEL, *SAMPLES, "--budget", "50%")
+    assert "unfinished round is staged" in other.err
+    assert (
+        imported("refresh", "photos.lance", "--model", MODEL, *SAMPLES, "--budget", "50%", "--discard").code
+        == 0
+    )
+
+
+def test_an_interrupt_says_how_to_go_on(imported):
+    result = imported(
+        "refresh", "photos.lance", "--model", "new=models.py:interrupted", *SAMPLES, "--budget", "50%"
+    )
+    assert result.code == 130
+    assert "--finish" in result.err
+    assert imported("cache", "info", "photos.lance", "--json").json["round"] == 0

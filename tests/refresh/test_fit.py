@@ -1,0 +1,113 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+from tests.refresh.conftest import Recorder, outputs_of
+
+from sparing.cache import Cache
+from sparing.errors import CacheError, InputError, ModelError
+from sparing.models import Model
+from sparing.refresh import fit, fit_outputs, preview, refresh
+
+
+def test_it_runs_the_rows_asked_for_and_times_them(world):
+    w = world(300)
+    new = Recorder("new")
+    router = fit(w.path, [new.model()], samples=w.samples, rows=80, epochs=2)
+    assert len(set(new.seen)) == len(new.seen) == 80
+    assert router.candidates[0].seconds > 0
+    assert router.candidates[0].digest == "d:new"
+    assert len(router.evidence.cached) == 16
+    assert Cache.open(w.path).version == 1  # nothing of the cache's rows has changed
+
+
+def test_rows_are_drawn_by_seed(world):
+    w = world(300)
+    a, b, c = Recorder("new"), Recorder("new"), Recorder("new")
+    fit(w.path, [a.model()], samples=w.samples, rows=50, epochs=1)
+    fit(w.path, [b.model()], samples=w.samples, rows=50, epochs=1)
+    fit(w.path, [c.model()], samples=w.samples, rows=50, epochs=1, seed=1)
+    assert a.seen == b.seen
+    assert set(a.seen) != set(c.seen)
+
+
+def test_a_model_is_not_fitted_on_its_own_rows(world):
+    w = world(200)
+    refresh(w.path, [Recorder("new").model()], samples=w.samples, budget="50%")
+    again = Recorder("new")
+    fit(w.path, [again.model()], samples=w.samples, rows=200, epochs=1)
+    assert len(again.seen) == 100
+    assert not set(again.seen) & w.ids_of("new")
+    with pytest.raises(InputError, match="too few to fit"):
+        fit(world(200, "fresh.lance").path, [Recorder("old").model()], samples=w.samples, rows=50)
+
+
+def test_after_a_failure_it_goes_on(world):
+    w = world(1000)
+    probe = Recorder("new")
+    fit(w.path, [probe.model()], samples=w.samples, rows=500, epochs=1)
+    new = Recorder("new", fail_at=probe.seen[300])
+    w2 = world(1000, "second.lance")
+    with pytest.raises(ModelError):
+        fit(w2.path, [new.model()], samples=w2.samples, rows=500, epochs=1)
+    done = len(new.seen)
+    new.fail_at = None
+    fit(w2.path, [new.model()], samples=w2.samples, rows=500, epochs=1)
+    assert len(new.seen) < 500 + 128
+    assert done >= 256
+    assert set(new.seen) == set(probe.seen)
+
+
+def test_known_outputs_do_not_outlive_a_round(world):
+    w = world(200)
+    new = Recorder("new")
+    fit(w.path, [new.model()], samples=w.samples, rows=50, epochs=1)
+    assert preview(w.path, [new.model()], budget="50%").known == 50
+    # For another model they mean nothing.
+    assert preview(w.path, [Recorder("other").model()], budget="50%").known == 0
+    Cache.open(w.path).delete([new.seen[0]])
+    report = refresh(w.path, [new.model()], samples=w.samples, budget="0%")
+    assert report.refreshed == 49
+    assert preview(w.path, [new.model()], budget="50%").known == 0
+
+
+def test_pairs_known_from_elsewhere_cost_nothing(world):
+    w = world(200)
+    ids = pa.array([f"e{i}" for i in range(100)])
+    old, new = outputs_of("old", range(1000, 1100)), outputs_of("new", range(1000, 1100))
+    router = fit_outputs((ids, old, np.zeros(100, int)), [(ids, new)], ["new"], epochs=2)
+    assert router.candidates[0].seconds is None
+    report = refresh(w.path, [Recorder("new").model()], samples=w.samples, router=router, budget="50%")
+    assert report.account["fit_forwards"] == {}
+    assert report.prediction.rows == 20
+    cached = fit_outputs(
+        Cache.open(w.path), [(pa.array(list(w.samples)), outputs_of("new", range(200)))], ["new"]
+    )
+    assert len(cached.evidence.cached) == 40
+
+
+def test_rows_are_matched_by_id(world):
+    w = world(50)
+    order = np.random.default_rng(0).permutation(50)
+    ids = np.array(list(w.samples))
+    straight = fit_outputs(Cache.open(w.path), [(ids, outputs_of("new", range(50)))], ["new"], epochs=1)
+    shuffled = fit_outputs(
+        Cache.open(w.path), [(ids[order], outputs_of("new", range(50))[order])], ["new"], epochs=1
+    )
+    assert straight.to_bytes() == shuffled.to_bytes()
+
+
+def test_bad_requests(world):
+    w = world(50)
+    new = Recorder("new").model()
+    with pytest.raises(InputError, match="no candidate"):
+        fit(w.path, [], samples=w.samples)
+    with pytest.raises(InputError, match="cannot be fitted on 1 rows"):
+        fit(w.path, [new], samples=w.samples, rows=1)
+    with pytest.raises(InputError, match="needs the samples"):
+        fit(w.path, [new])
+    with pytest.raises(InputError, match=r"held-out rows must lie in \[0, 1\)"):
+        fit(w.path, [new], samples=w.samples, holdout=1.0)
+    with pytest.raises(CacheError, match="another model named 'old'"):
+        fit(w.path, [Model("old", "d:2", lambda i, v: None)], samples=w.samples)
+    with pytest.raises(InputError, match="share no ids"):
+        fit_outputs(Cache.open(w.path), [(pa.array(["x", "y"]), outputs_of("new", range(2)))], ["new"])
