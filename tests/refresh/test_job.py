@@ -16,7 +16,7 @@ from sparing.cache import Cache
 from sparing.distributions import entropy
 from sparing.errors import BudgetError, CacheError, InputError, LockedError, ModelError
 from sparing.models import Model
-from sparing.refresh import fit, preview, refresh
+from sparing.refresh import fill, fit, preview, refresh
 from sparing.selection import tie_keys
 
 
@@ -158,6 +158,18 @@ def test_a_budget_that_fit_has_spent_already(world):
     assert len(new.seen) == 100
 
 
+def test_other_class_names_are_refused(tmp_path):
+    samples = {f"s{i:04d}": i for i in range(40)}
+    cache = fill(tmp_path / "c.lance", Recorder("old").model(classes=tuple("abcde")), samples)
+    assert cache.metadata.classes == tuple("abcde")
+    with pytest.raises(CacheError, match="class 1 is 'c' for model 'new' but 'b' in the cache"):
+        refresh(cache.path, [Recorder("new").model(classes=tuple("acbde"))], samples=samples, budget="50%")
+    with pytest.raises(CacheError, match="has 4 classes, the cache 5"):
+        fit(cache.path, [Recorder("new").model(classes=tuple("abcd"))], samples=samples)
+    with pytest.raises(ModelError, match="names 4 classes but returned 5"):
+        fill(tmp_path / "d.lance", Recorder("old").model(classes=tuple("abcd")), samples)
+
+
 def test_the_router_of_a_round_stays_in_the_cache(world):
     w = world(100)
     router = fit(w.path, [Recorder("new").model()], samples=w.samples, rows=30, epochs=2)
@@ -198,6 +210,20 @@ def test_interrupted_it_can_be_finished_as_a_shorter_round(world):
     assert w.ids_of("new") == set(expected[:256])
     with pytest.raises(CacheError, match="nothing to finish"):
         refresh(w.path, [new.model()], budget="50%", finish=True)
+
+
+def test_rows_do_not_change_under_a_staged_round(world):
+    w = world(2000)
+    new = Recorder("new", fail_at=by_entropy(w)[300])
+    with pytest.raises(ModelError):
+        refresh(w.path, [new.model()], samples=w.samples, budget="50%")
+    cache = Cache.open(w.path)
+    for change in (lambda: cache.delete(["s0001"]), lambda: cache.rollback(0), cache.compact):
+        with pytest.raises(CacheError, match="unfinished round is staged"):
+            change()
+    with pytest.raises(CacheError, match="unfinished round is staged"):
+        fit(w.path, [new.model()], samples=w.samples)
+    assert Cache.open(w.path).version == 1
 
 
 def test_staged_work_can_be_discarded(world):

@@ -81,6 +81,22 @@ class Metadata:
             return self
         return replace(self, models=(*self.models[:index], info, *self.models[index + 1 :]))
 
+    def check_classes(self, model: str, classes: tuple[str, ...] | None) -> None:
+        """Refuse a model whose class names are known to differ from the cache's.
+
+        Raises:
+            CacheError: they differ; the message names the first difference.
+        """
+        if classes is None or self.classes is None or classes == self.classes:
+            return
+        if len(classes) != len(self.classes):
+            raise CacheError(f"model {model!r} has {len(classes)} classes, the cache {len(self.classes)}")
+        at = next(i for i, pair in enumerate(zip(classes, self.classes, strict=True)) if pair[0] != pair[1])
+        raise CacheError(
+            f"class {at} is {classes[at]!r} for model {model!r} but {self.classes[at]!r} in the cache: "
+            "old and new models must share their classes, in the same order"
+        )
+
     def with_record(self, record: dict[str, Any]) -> "Metadata":
         """Append one record to the history."""
         return replace(self, history=(*self.history, record))

@@ -176,6 +176,11 @@ class Cache:
         """Where unfinished work is kept: inside the cache, outside its versions."""
         return self.path / "_sparing"
 
+    @property
+    def staged_round(self) -> Path:
+        """Where an unfinished round is kept; while `request.json` lies there, the rows must not change."""
+        return self.work_dir / "round"
+
     def lock(self) -> AbstractContextManager[None]:
         """Hold the right to write; the cache must be opened after taking it."""
         return write_lock(self.work_dir / "lock")
@@ -264,6 +269,7 @@ class Cache:
             InputError: ids that are in the cache already or of another type, or other class counts.
             CacheError: the disk would not take it, or the model's name is taken.
         """
+        self._refuse_staged_round()
         metadata = self.metadata.with_model(model)
         index = metadata.model_index(model.name)
         schema = self._dataset.schema
@@ -319,6 +325,7 @@ class Cache:
         Raises:
             InputError: ids that are not in the cache, or of another type; nothing is removed then.
         """
+        self._refuse_staged_round()
         wanted = self.as_ids(ids).unique()
         found = self._dataset.take(np.sort(self._positions(wanted)), columns=["id"])["id"]
         if len(found) < len(wanted):
@@ -360,6 +367,7 @@ class Cache:
         Raises:
             CacheError: no version of that round is left (compaction keeps only some).
         """
+        self._refuse_staged_round()
         kept = set(self.versions())
         candidates = [
             entry["version"]
@@ -386,8 +394,9 @@ class Cache:
 
         Raises:
             InputError: an unknown encoding, or the one that the cache has already.
-            CacheError: the disk would not take it; nothing has changed then.
+            CacheError: a round is staged, or the disk would not take it; nothing has changed then.
         """
+        self._refuse_staged_round()
         form = Encoding.parse(encoding, self.metadata.n_classes)
         if encoding == self.metadata.encoding:
             raise InputError(f"{self.path} is encoded as {encoding} already")
@@ -419,6 +428,7 @@ class Cache:
         """
         if keep_rounds < 0:
             raise InputError(f"cannot keep {keep_rounds} rounds: give 0 or more")
+        self._refuse_staged_round()
         before = self.disk_bytes()
         with transactions.writing(self.path):
             known = durable.files_below(self.path)
@@ -496,6 +506,13 @@ class Cache:
             found.append(np.flatnonzero(hits) + start)
             start += batch.num_rows
         return np.concatenate(found)
+
+    def _refuse_staged_round(self) -> None:
+        if (self.staged_round / "request.json").exists():
+            raise CacheError(
+                f"an unfinished round is staged in {self.path}: go on with it, or drop it with "
+                "`sparing refresh ... --discard`, before the rows change under it"
+            )
 
     def _check_classes(self, probs: npt.NDArray[np.float32]) -> None:
         if probs.shape[1] != self.metadata.n_classes:

@@ -25,7 +25,7 @@ def summarise(cache: Cache) -> dict[str, Any]:
         known = part.labels >= 0
         labelled += int(known.sum())
         right += int((part.encoded.classes() == part.labels)[known].sum())
-    request = cache.work_dir / "round" / "request.json"
+    request = cache.staged_round / "request.json"
     return {
         "path": str(cache.path),
         "rows": rows,

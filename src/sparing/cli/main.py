@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from sparing.cli import cache, fit, refresh
+from sparing.cli import bounds, cache, fit, refresh
 from sparing.errors import SparingError
 
 STARTED = time.monotonic()
@@ -46,6 +46,7 @@ def root(
 app.add_typer(cache.app, name="cache")
 app.command(epilog=fit.EPILOG)(fit.fit)
 app.command(epilog=refresh.EPILOG)(refresh.refresh)
+app.command(epilog=bounds.EPILOG)(bounds.bounds)
 
 
 def main() -> None:

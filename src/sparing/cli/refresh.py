@@ -140,7 +140,7 @@ def _tell_staged(cache: Path) -> None:
     from sparing.cache import Cache
     from sparing.refresh.staging import Staging
 
-    staging = Staging(Cache.open(cache).work_dir / "round")
+    staging = Staging(Cache.open(cache).staged_round)
     staged = staging.request()
     if staged is None:
         hint("nothing had been staged yet; the cache is as it was")

@@ -41,6 +41,7 @@ class Description:
         input: how a sample becomes the input.
         output: name of the graph's output that holds the distribution; None when it has only one.
         logits: whether that output holds logits.
+        classes: the class names, in the order of the output; None when they are not stated.
         batch_size: samples per batch; None for the default.
         threads: threads of one forward; None for one per core.
         providers: execution providers, the preferred first; None for the CPU.
@@ -49,6 +50,7 @@ class Description:
     input: InputDescription = InputDescription()
     output: str | None = None
     logits: bool = False
+    classes: tuple[str, ...] | None = None
     batch_size: int | None = None
     threads: int | None = None
     providers: tuple[str, ...] | None = None
@@ -56,7 +58,7 @@ class Description:
 
 _KEYS = {
     "input": ("name", "decode", "resize", "scale", "mean", "std", "layout", "dtype"),
-    "output": ("name", "logits"),
+    "output": ("name", "logits", "classes"),
     "run": ("batch_size", "threads", "providers"),
 }
 
@@ -114,6 +116,7 @@ def read_description(path: Path) -> Description:
         ),
         output=reader.text("output", "name"),
         logits=reader.flag("output", "logits"),
+        classes=reader.texts("output", "classes"),
         batch_size=reader.count("run", "batch_size"),
         threads=reader.count("run", "threads"),
         providers=reader.texts("run", "providers"),

@@ -31,6 +31,8 @@ class Model:
         batch_size: how many samples `run` passes at a time.
         needs_samples: False when outputs are looked up by id; `function` then gets None for every value.
         logits: whether `function` returns logits, which then go through a softmax.
+        classes: the class names, in the order of the outputs; None when unknown. A cache that knows
+            its own refuses a model with others.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Model:
     batch_size: int = 64
     needs_samples: bool = True
     logits: bool = False
+    classes: tuple[str, ...] | None = None
     _classes: int | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -99,6 +102,10 @@ class Model:
                 f"model {self.name!r} returned {array.shape[1]} classes for {_describe(ids)}, "
                 f"but {self._classes} before"
             )
+        if self.classes is not None and array.shape[1] != len(self.classes):
+            raise ModelError(
+                f"model {self.name!r} names {len(self.classes)} classes but returned {array.shape[1]}"
+            )
         if self.logits:
             with np.errstate(invalid="ignore"):  # NaN and infinity are reported below, with their id
                 array = softmax(array.astype(np.float32))
@@ -148,6 +155,7 @@ def from_callable(
     unit: str = "seconds",
     batch_size: int = 64,
     logits: bool = False,
+    classes: Sequence[str] | None = None,
 ) -> Model:
     """Make a model of any Python callable.
 
@@ -160,6 +168,7 @@ def from_callable(
         unit: what `cost` counts.
         batch_size: how many samples are passed at a time.
         logits: whether the callable returns logits instead of probabilities.
+        classes: the class names, in the order of the outputs, if they are to be checked.
 
     Returns:
         The model.
@@ -177,6 +186,7 @@ def from_callable(
         unit=unit,
         batch_size=batch_size,
         logits=logits,
+        classes=None if classes is None else tuple(classes),
     )
 
 

@@ -116,6 +116,7 @@ def load_onnx(
         unit=unit,
         batch_size=fixed or batch_size or description.batch_size or _BATCH,
         logits=description.logits,
+        classes=description.classes,
     )
 
 

@@ -39,7 +39,7 @@ def fill(
         model: what to run.
         samples: whatever `open_samples` takes; its labels, if it has any, are kept.
         encoding: how distributions are stored; see `sparing.cache.encodings`.
-        classes: the class names.
+        classes: the class names; by default the model's own.
         on_progress: called after every chunk.
 
     Returns:
@@ -64,7 +64,7 @@ def fill(
             _outputs(staging, opened),
             _info(model, staging),
             encoding=encoding,
-            classes=classes,
+            classes=model.classes if classes is None else classes,
             record={"op": "fill", "account": _account(model, staging)},
         )
         staging.clear()
@@ -94,6 +94,7 @@ def append_samples(
     opened = open_samples(samples)
     with Cache.open(path).lock():
         cache = Cache.open(path)
+        cache.metadata.check_classes(model.name, model.classes)
         there = cache.get(cache.as_ids(opened.ids)).ids
         fresh = ~pc.is_in(opened.ids, value_set=there.cast(opened.ids.type)).to_numpy(False)
         if not fresh.any():

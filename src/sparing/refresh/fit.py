@@ -69,7 +69,7 @@ def fit(
         raise InputError("there is no candidate to fit a router for")
     with Cache.open(path).lock():
         cache = Cache.open(path)
-        if Staging(cache.work_dir / "round").request() is not None:
+        if Staging(cache.staged_round).request() is not None:
             raise CacheError(
                 "an unfinished round is staged in this cache: "
                 "finish or discard it with `sparing refresh` first"
@@ -172,6 +172,7 @@ def _draw(cache: Cache, candidates: Sequence[Model], rows: int, seed: int) -> pa
         raise InputError(f"a router cannot be fitted on {rows} rows: give it a few hundred at least")
     own = [cache.metadata.model_index(model.name) for model in candidates]
     for model in candidates:
+        cache.metadata.check_classes(model.name, model.classes)
         index = cache.metadata.model_index(model.name)
         if index is not None and cache.metadata.models[index].digest != model.digest:
             raise CacheError(

@@ -160,7 +160,7 @@ def refresh(
     with Cache.open(path).lock():
         cache = Cache.open(path)
         job = prepare_round(cache, candidates, budget, scorer, router, target, only_positive, seed)
-        staging = Staging(cache.work_dir / "round")
+        staging = Staging(cache.staged_round)
         request = job.request()
         staged = staging.request()
         if staged is not None and (entry := _committed(cache, staged)) is not None:
@@ -170,6 +170,10 @@ def refresh(
                 return report_of(entry)
             staged = None
         if staged is not None and staged["digest"] != request["digest"]:
+            if not discard and staged["command"] == request["command"]:
+                raise CacheError(
+                    "the cache has changed since this round was staged: drop what is staged with --discard"
+                )
             if not discard:
                 raise CacheError(
                     f"an unfinished round is staged in this cache ({staged['what']}): give that command "

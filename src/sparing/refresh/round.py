@@ -199,6 +199,7 @@ def prepare_round(
         raise InputError(f"the target {target!r} is not among the candidates {', '.join(names)}")
     metadata = cache.metadata
     for model in candidates:
+        metadata.check_classes(model.name, model.classes)
         metadata = metadata.with_model(ModelInfo(model.name, model.digest))
     if isinstance(router, str | Path):
         router = Router.load(router)

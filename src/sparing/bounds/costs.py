@@ -1,0 +1,141 @@
+"""What each model costs: one number per model, or one per model and sample; and outcomes with their costs."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from sparing.bounds.columns import Table, listed
+from sparing.bounds.outcomes import Missing, Outcomes, ids_of, read_outcomes
+from sparing.errors import InputError
+from sparing.ids import IdIndex, name_first
+
+
+def read_priced_outcomes(
+    paths: Sequence[str | Path],
+    costs: str | Path,
+    *,
+    missing: Missing = "error",
+    id_column: str = "id",
+    label_column: str = "label",
+    classes_column: str | None = None,
+) -> tuple[Outcomes, npt.NDArray[np.float64]]:
+    """Read outcomes and what they cost; the costs say which columns are models.
+
+    Args:
+        paths: as for `read_outcomes`.
+        costs: a TOML file (`read_costs`), or a table of costs per sample (`read_sample_costs`).
+        missing: as for `read_outcomes`, like the following.
+        id_column: name of the id column.
+        label_column: name of the label column.
+        classes_column: name of the column of options, if there is one.
+
+    Returns:
+        The outcomes of the models that have a cost, and costs of shape (N,) or (m, N). Columns without a cost
+        and costs without a model are in the notes.
+
+    Raises:
+        InputError: as for the functions named, or no model has a cost.
+    """
+    if not paths:
+        raise InputError("outcomes: no table was given")
+    source = Path(costs)
+    per_model = read_costs(source) if source.suffix == ".toml" else None
+    priced = list(per_model) if per_model else [name for name in Table(source).names if name != id_column]
+    columns = Table(paths[0]).names
+    models, notes = priced, []
+    if "probs" not in columns:
+        models = [name for name in columns if name in set(priced)]
+        if not models:
+            raise InputError(
+                f"{paths[0]}: no column has a cost in {costs}; the columns are {listed(columns)} "
+                f"and the costs are of {listed(priced)}"
+            )
+        known = {*models, id_column, label_column, classes_column}
+        unpriced = [name for name in columns if name not in known]
+        if unpriced:
+            notes.append(f"columns without a cost are no models: {listed(unpriced)}")
+    outcomes = read_outcomes(
+        paths,
+        models=models,
+        missing=missing,
+        id_column=id_column,
+        label_column=label_column,
+        classes_column=classes_column,
+    )
+    absent = [name for name in priced if name not in models or name not in outcomes.names]
+    if absent:
+        notes.append(f"there are no outcomes of {listed(absent)}, which have a cost")
+    outcomes = replace(outcomes, notes=(*outcomes.notes, *notes))
+    if per_model is None:
+        return outcomes, read_sample_costs(source, outcomes, id_column=id_column)
+    return outcomes, np.array([per_model[name] for name in outcomes.names])
+
+
+def read_costs(path: str | Path) -> dict[str, float]:
+    """Read one cost per model from a TOML file with a table `[costs]`.
+
+    Args:
+        path: the file, with lines such as `resnet20 = 40.8` under `[costs]`.
+
+    Returns:
+        Cost by model name.
+
+    Raises:
+        InputError: the file cannot be read, has no such table, or a value is not a number >= 0.
+    """
+    try:
+        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: is no TOML file: {error}") from error
+    costs = content.get("costs")
+    if not isinstance(costs, Mapping) or not costs:
+        raise InputError(f"{path}: needs a table [costs] with one line 'model = number' per model")
+    for name, value in costs.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not np.isfinite(value) or value < 0:
+            raise InputError(f"{path}: the cost of {name!r} is {value!r}; costs are numbers, not negative")
+    return {name: float(value) for name, value in costs.items()}
+
+
+def read_sample_costs(
+    path: str | Path, outcomes: Outcomes, *, id_column: str = "id"
+) -> npt.NDArray[np.float64]:
+    """Read a table of costs per sample, with the outcomes' id column and a column per model.
+
+    Args:
+        path: CSV or Parquet; ids that the outcomes lack, and further columns, are ignored.
+        outcomes: whose samples and models are wanted.
+        id_column: name of the id column.
+
+    Returns:
+        Shape (m, N), in the order of the outcomes.
+
+    Raises:
+        InputError: a column, an id or a value is missing, or a value is no number.
+    """
+    table = Table(path)
+    rows = IdIndex(ids_of(table, id_column), what=str(path)).positions(outcomes.ids)
+    table.need(*outcomes.names)
+    if (rows < 0).any():
+        raise InputError(f"{path}: {name_first(outcomes.ids, rows < 0, lambda _: 'has no costs')}")
+    costs = np.empty((len(outcomes.ids), len(outcomes.names)))
+    for j, name in enumerate(outcomes.names):
+        column = table.read([name])[name]
+        if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)) or column.null_count:
+            raise InputError(f"{path}: column {name!r} must hold a number in every row, got {column.type}")
+        costs[:, j] = column.to_numpy()[rows]
+        bad = ~(np.isfinite(costs[:, j]) & (costs[:, j] >= 0))
+        if bad.any():
+            where = outcomes.ids[int(bad.argmax())].as_py()
+            raise InputError(
+                f"{path}: the cost of {name!r} for id {where!r} is {costs[bad.argmax(), j]:g}; "
+                "costs are finite and not negative"
+            )
+    return costs
