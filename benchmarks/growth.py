@@ -27,6 +27,7 @@ from sparing.models import load_model
 from timing import median, table
 
 CLASSES, CHUNK = 100, 50_000
+SCORE_BYTES = 4  # rows get a score when they are refreshed; before, the column takes no space
 STUB = "def new(values):\n    raise AssertionError('a dry run runs no model')\n"
 SPARING = """
 import atexit, pathlib, re, sys
@@ -130,7 +131,7 @@ def refresh(work: Path, size: int, repeats: int) -> list[str]:
         for share in (0.5, 0.05):
             path = work / "refreshed.lance"
             cache = make_cache(path, size, encoding)
-            per_row = cache.row_bytes()["row"]
+            per_row = cache.row_bytes()["row"] + SCORE_BYTES
             chosen = np.random.default_rng(0).permutation(size)[: int(share * size)]
             before = scan_seconds(path, repeats)
             written: list[int] = []
@@ -159,8 +160,8 @@ def refresh(work: Path, size: int, repeats: int) -> list[str]:
     return [
         f"## Refreshing rows of {size:,}, chosen at random",
         "",
-        "A refreshed byte is one of a row with its id and state, as the freshly made cache stores it; written "
-        "are all new files of the version. Scans read and decode every row.",
+        "A refreshed byte is one of a row with its id and state, as a freshly made cache stores it, and of its "
+        "new score; written are all new files of the version. Scans read and decode every row.",
         "",
         *table(
             ("", "bytes/row", "seconds", "written per refreshed byte", "scan before", "scan after",

@@ -50,6 +50,25 @@ class Rows:
         return stored.decode() if isinstance(stored, Encoded) else stored
 
 
+def never_refreshed(
+    ids: pa.Array,
+    probs: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int64] | None,
+    model: int,
+    round_: int,
+) -> Rows:
+    """Make rows that a model wrote in a round for the first time."""
+    m = len(ids)
+    return Rows(
+        ids,
+        probs,
+        np.full(m, NO_LABEL, np.int64) if labels is None else labels,
+        np.full(m, model, np.int64),
+        np.full(m, round_, np.int64),
+        np.full(m, np.nan, np.float32),
+    )
+
+
 def schema_of(id_type: pa.DataType, encoding: Encoding) -> pa.Schema:
     """Give the columns of a cache."""
     return pa.schema(

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import lance
-import lance.fragment
 import lance.optimize
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +20,15 @@ from sparing.cache import durable, transactions
 from sparing.cache.encodings import DEFAULT, Encoding
 from sparing.cache.lock import write_lock
 from sparing.cache.metadata import PROPERTY, Metadata, ModelInfo
-from sparing.cache.rows import COLUMNS, NO_LABEL, Rows, from_batch, from_table, schema_of, to_batch
+from sparing.cache.rows import (
+    COLUMNS,
+    Rows,
+    from_batch,
+    from_table,
+    never_refreshed,
+    schema_of,
+    to_batch,
+)
 from sparing.errors import CacheError, InputError
 
 CHUNK_ROWS = 65_536
@@ -114,29 +121,11 @@ class Cache:
             def batches() -> Iterator[pa.RecordBatch]:
                 nonlocal rows
                 for ids, probs, labels in _chain(first, iterator):
-                    m = len(ids)
-                    rows += m
-                    yield to_batch(
-                        schema,
-                        Rows(
-                            ids,
-                            probs,
-                            np.full(m, NO_LABEL, np.int64) if labels is None else labels,
-                            np.zeros(m, np.int64),
-                            np.zeros(m, np.int64),
-                            np.full(m, np.nan, np.float32),
-                        ),
-                        form,
-                    )
+                    rows += len(ids)
+                    yield to_batch(schema, never_refreshed(ids, probs, labels, 0, 0), form)
 
             with transactions.writing(draft):
-                transaction = transactions.streamed(
-                    batches(),
-                    schema,
-                    lambda reader: lance.fragment.write_fragments(
-                        reader, str(draft), return_transaction=True, mode="create"
-                    ),
-                )
+                transaction = transactions.new_fragments(batches(), schema, str(draft), "create")
                 entry = {"op": "import", "round": 0, "version": 1, "time": transactions.now(), "rows": rows}
                 metadata = metadata.with_record({**entry, "model": model.name, **(record or {})})
                 transaction.transaction_properties = {PROPERTY: metadata.to_json()}
@@ -187,8 +176,9 @@ class Cache:
 
     def scan(self, chunk_rows: int = CHUNK_ROWS) -> Iterator[Rows]:
         """Read all rows, chunk by chunk, in bounded memory."""
+        form, large = self.encoding, self._large
         for batch in self._dataset.to_batches(batch_size=chunk_rows, columns=COLUMNS):
-            yield from_batch(batch, self.encoding, self._large)
+            yield from_batch(batch, form, large)
 
     def get(self, ids: Sequence[Any] | pa.Array) -> Rows:
         """Look rows up by id.
@@ -236,7 +226,7 @@ class Cache:
         Raises:
             CacheError: the disk would not take it; nothing has changed then.
         """
-        schema = self._dataset.schema
+        schema, form = self._dataset.schema, self.encoding
 
         def write(reader: pa.RecordBatchReader) -> Transaction:
             update = self._dataset.merge_insert("id").when_matched_update_all()
@@ -246,7 +236,7 @@ class Cache:
         with transactions.writing(self.path):
             known = durable.files_below(self.path)
             transaction = transactions.streamed(
-                (to_batch(schema, rows, self.encoding) for rows in batches), schema, write
+                (to_batch(schema, rows, form) for rows in batches), schema, write
             )
             written = sum(path.stat().st_size for path in durable.files_below(self.path) - known)
             self._commit(transaction, metadata, record(written), known)
@@ -271,8 +261,8 @@ class Cache:
         """
         self._refuse_staged_round()
         metadata = self.metadata.with_model(model)
-        index = metadata.model_index(model.name)
-        schema = self._dataset.schema
+        index = [known.name for known in metadata.models].index(model.name)
+        schema, form = self._dataset.schema, self.encoding
         added = 0
 
         def batches() -> Iterator[pa.RecordBatch]:
@@ -287,30 +277,13 @@ class Cache:
                         f"{len(present)} of the ids are in the cache already, for example {taken!r}: "
                         "refresh them instead, or delete them first"
                     )
-                m = len(ids)
-                added += m
-                yield to_batch(
-                    schema,
-                    Rows(
-                        ids,
-                        probs,
-                        np.full(m, NO_LABEL, np.int64) if labels is None else labels,
-                        np.full(m, index, np.int64),
-                        np.full(m, self.metadata.round, np.int64),
-                        np.full(m, np.nan, np.float32),
-                    ),
-                    self.encoding,
-                )
+                added += len(ids)
+                rows = never_refreshed(ids, probs, labels, index, self.metadata.round)
+                yield to_batch(schema, rows, form)
 
         with transactions.writing(self.path):
             known = durable.files_below(self.path)
-            transaction = transactions.streamed(
-                batches(),
-                schema,
-                lambda reader: lance.fragment.write_fragments(
-                    reader, self._dataset, return_transaction=True, mode="append"
-                ),
-            )
+            transaction = transactions.new_fragments(batches(), schema, self._dataset, "append")
             if added == 0:
                 raise InputError("there are no rows to append")
             self._commit(transaction, metadata, {"op": "append", "rows": added, "model": model.name}, known)
@@ -404,13 +377,8 @@ class Cache:
         record = {"op": "convert", "from": self.metadata.encoding, "to": encoding}
         with transactions.writing(self.path):
             known = durable.files_below(self.path)
-            transaction = transactions.streamed(
-                (to_batch(schema, rows, form) for rows in self.scan()),
-                schema,
-                lambda reader: lance.fragment.write_fragments(
-                    reader, self._dataset, return_transaction=True, mode="overwrite"
-                ),
-            )
+            batches = (to_batch(schema, rows, form) for rows in self.scan())
+            transaction = transactions.new_fragments(batches, schema, self._dataset, "overwrite")
             self._commit(transaction, replace(self.metadata, encoding=encoding), record, known)
 
     def compact(self, keep_rounds: int = 2) -> dict[str, int]:
@@ -487,13 +455,6 @@ class Cache:
             "probs": sum(on_disk[part.id()] for part in parts) / m,
             "row": sum(on_disk.values()) / m,
         }
-
-    def model_counts(self) -> dict[str, int]:
-        """Count the rows that each model wrote."""
-        counts = np.zeros(len(self.metadata.models), dtype=np.int64)
-        for batch in self._dataset.to_batches(columns=["model"], batch_size=CHUNK_ROWS):
-            counts += np.bincount(batch.column(0).to_numpy(), minlength=len(counts))
-        return {m.name: int(c) for m, c in zip(self.metadata.models, counts, strict=True) if c}
 
     def as_stored(self, probs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Give distributions as they read once the cache has stored them."""
