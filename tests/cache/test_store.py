@@ -70,7 +70,7 @@ def test_a_round_and_its_record_are_one_version(make_cache):
     np.testing.assert_array_equal(got.rounds, [1, 1, 1])
     np.testing.assert_array_equal(got.scores, rows.scores)
     np.testing.assert_array_equal(got.labels, before.get(["s001", "s010", "s049"]).labels)
-    assert {model["name"]: model["rows"] for model in summarise(after)["models"]} == {"old": 47, "new": 3}
+    assert {m["name"]: m["rows"] for m in summarise(after)["models"]} == {"old": 47, "new": 3}
     assert len(after) == 50
 
 

@@ -226,6 +226,14 @@ def test_rows_do_not_change_under_a_staged_round(world):
     assert Cache.open(w.path).version == 1
 
 
+def test_a_cache_without_rows_is_named(world):
+    w = world(3)
+    Cache.open(w.path).delete(list(w.samples))
+    for job in (refresh, preview):
+        with pytest.raises(InputError, match="has no rows"):
+            job(w.path, [Recorder("new").model()], samples=w.samples, budget="50%")
+
+
 def test_staged_work_can_be_discarded(world):
     w = world(2000)
     new = Recorder("new", fail_at=by_entropy(w)[300])

@@ -422,18 +422,6 @@ class Cache:
             )
         return {"bytes_before": before, "bytes_after": self.disk_bytes()}
 
-    def commit_metadata(self, metadata: Metadata, record: dict[str, Any]) -> None:
-        """Make a change visible that touches no rows."""
-        known = durable.files_below(self.path)
-        transaction = Transaction(
-            self.version,
-            lance.LanceOperation.UpdateConfig(
-                config_updates=lance.LanceOperation.UpdateMap({"sparing.changed": transactions.now()})
-            ),
-        )
-        with transactions.writing(self.path):
-            self._commit(transaction, metadata, record, known)
-
     def disk_bytes(self) -> int:
         """Add up what the cache takes on disk, all its versions included."""
         return sum(path.stat().st_size for path in durable.files_below(self.path))

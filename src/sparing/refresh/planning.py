@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from sparing.account import Account
 from sparing.budget import KEEP, Chunk, Plan, make_plan
 from sparing.cache import Rows
+from sparing.errors import InputError
 from sparing.refresh.round import Round
 from sparing.refresh.staging import read_arrow, write_arrow
 from sparing.selection import Items, in_order, tie_keys
@@ -109,6 +110,9 @@ def score_rows(round_: Round, folder: Path, account: Account) -> Scored:
 
     Returns:
         The spooled rows.
+
+    Raises:
+        InputError: the cache has no rows.
     """
     cache, seed = round_.cache, round_.seed
     stored_by = [cache.metadata.model_index(name) for name in round_.names]
@@ -124,6 +128,8 @@ def score_rows(round_: Round, folder: Path, account: Account) -> Scored:
                 there = pc.is_in(rows.ids, value_set=item.ids).to_numpy(zero_copy_only=False)
                 benefits[there] = -np.inf
         scored.add(rows, benefits, seed)
+    if not scored.totals.rows:
+        raise InputError(f"{cache.path} has no rows: there is nothing to refresh")
     account.seconds["scoring"] += perf_counter() - started
     account.rows_scored += scored.totals.rows
     return scored
