@@ -27,9 +27,14 @@ def in_blocks(work: Callable[[slice], None], rows: int, block_rows: int) -> None
 
 @cache
 def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="sparing-block")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return ThreadPoolExecutor(cores, thread_name_prefix="sparing-block")
 
 
 @cache
 def _libraries() -> Any:
     return ThreadpoolController()
+
+
+# Threads do not survive a fork: the child starts its own.
+os.register_at_fork(after_in_child=_threads.cache_clear)

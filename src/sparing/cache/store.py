@@ -33,7 +33,7 @@ from sparing.errors import CacheError, InputError
 
 CHUNK_ROWS = 65_536
 
-_LARGE = 50_000_000
+_LARGE = 200_000_000
 """Probabilities of a table whose scoring takes numpy about as long as loading compiled loops."""
 
 
