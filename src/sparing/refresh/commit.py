@@ -179,7 +179,7 @@ def _new_rows(round_: Round, staging: Staging, metadata: Metadata) -> Iterator[t
     picks = [chosen[name] for name in old.ids.to_pylist()]
     known = [item.probs if item is not None else None for item in round_.known]
     probs = np.stack([known[candidate][position] for candidate, position in picks])  # type: ignore[index]
-    benefits = round_.scorer.benefits(old.probs, tie_keys(old.ids, round_.seed))
+    benefits = round_.scorer.benefits(old.encoded, tie_keys(old.ids, round_.seed))
     rows = Rows(
         old.ids,
         probs,
@@ -188,7 +188,7 @@ def _new_rows(round_: Round, staging: Staging, metadata: Metadata) -> Iterator[t
         np.full(len(picks), metadata.round, dtype=np.int64),
         benefits.max(axis=1).astype(np.float32),
     )
-    yield rows, int((old.probs.argmax(axis=1) == old.labels).sum())
+    yield rows, int((old.encoded.classes() == old.labels).sum())
 
 
 def _candidates(order: pa.Table, chunk: Chunk) -> npt.NDArray[np.int64]:

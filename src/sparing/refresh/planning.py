@@ -55,15 +55,23 @@ class Scored:
         self.totals = Totals()
         self._chunks = 0
 
-    def add(self, rows: Rows, benefits: npt.NDArray[np.float32], seed: int) -> None:
+    def add(
+        self,
+        rows: Rows,
+        benefits: npt.NDArray[np.float32],
+        ties: npt.NDArray[np.uint64],
+        second: npt.NDArray[np.uint64],
+    ) -> None:
         """Spool one chunk; -inf benefits mark candidates that are not to be run on a row."""
         labelled = rows.labels >= 0
-        right = labelled & (rows.probs.argmax(axis=1) == rows.labels)
+        right = np.zeros(len(rows), dtype=bool)
+        if labelled.any():
+            right[labelled] = rows.encoded[labelled].classes() == rows.labels[labelled]
         table = pa.table(
             {
                 "id": rows.ids,
-                "tie": tie_keys(rows.ids, seed),
-                "second": tie_keys(rows.ids, seed ^ _SECOND_HASH),
+                "tie": ties,
+                "second": second,
                 "label": rows.labels,
                 "right": right.astype(np.int8),
                 **{f"benefit{j}": benefits[:, j] for j in range(benefits.shape[1])},
@@ -121,7 +129,8 @@ def score_rows(round_: Round, folder: Path, account: Account) -> Scored:
     scored = Scored(folder)
     started = perf_counter()
     for rows in cache.scan():
-        benefits = round_.scorer.benefits(rows.probs, tie_keys(rows.ids, seed)).astype(np.float32)
+        ties = tie_keys(rows.ids, seed)
+        benefits = round_.scorer.benefits(rows.encoded, ties).astype(np.float32, copy=False)
         for column, index in enumerate(stored_by):
             if index is not None:
                 benefits[rows.models == index, column] = -np.inf
@@ -129,7 +138,7 @@ def score_rows(round_: Round, folder: Path, account: Account) -> Scored:
             if item is not None:
                 there = pc.is_in(rows.ids, value_set=item.ids).to_numpy(zero_copy_only=False)
                 benefits[there] = -np.inf
-        scored.add(rows, benefits, seed)
+        scored.add(rows, benefits, ties, tie_keys(rows.ids, seed ^ _SECOND_HASH))
     if not scored.totals.rows:
         raise InputError(f"{cache.path} has no rows: there is nothing to refresh")
     account.seconds["scoring"] += perf_counter() - started

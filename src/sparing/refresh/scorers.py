@@ -2,22 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sparing.distributions import entropy, least_confidence, margin
+from sparing.cache.encodings import Encoded, encoded
+from sparing.cache.encodings.scoring import uncertainty
+from sparing.distributions import UNCERTAINTY
 from sparing.errors import InputError
 
 Benefits = npt.NDArray[np.float32]
-
-UNCERTAINTY: dict[str, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]] = {
-    "entropy": entropy,
-    "least-confidence": least_confidence,
-    "margin": lambda probs: 1 - margin(probs),
-}
-"""Scorers that look at the cached distribution alone; higher is less sure."""
 
 NAMES = (*UNCERTAINTY, "random")
 
@@ -29,13 +23,13 @@ class Scorer:
     Attributes:
         name: how reports call it.
         digest: what it is; equal digests give equal benefits.
-        benefits: from distributions (m, C) and tie keys (m,) to benefits (m, n), one column per candidate;
-            -inf where a candidate is not to be run.
+        benefits: from distributions, (m, C) or encoded, and tie keys (m,) to benefits (m, n), one column per
+            candidate; -inf where a candidate is not to be run.
     """
 
     name: str
     digest: str
-    benefits: Callable[[npt.NDArray[np.float32], npt.NDArray[np.uint64]], Benefits]
+    benefits: Callable[[Encoded | npt.NDArray[np.float32], npt.NDArray[np.uint64]], Benefits]
 
 
 def named_scorer(name: str, candidates: Sequence[str], target: str) -> Scorer:
@@ -56,13 +50,13 @@ def named_scorer(name: str, candidates: Sequence[str], target: str) -> Scorer:
         raise InputError(f"there is no scorer {name!r}: choose one of {', '.join(NAMES)}, or give a router")
     column = list(candidates).index(target)
 
-    def benefits(probs: npt.NDArray[np.float32], ties: npt.NDArray[np.uint64]) -> Benefits:
-        result = np.full((len(probs), len(candidates)), -np.inf, dtype=np.float32)
+    def benefits(rows: Encoded | npt.NDArray[np.float32], ties: npt.NDArray[np.uint64]) -> Benefits:
+        result = np.full((len(rows), len(candidates)), -np.inf, dtype=np.float32)
         if name == "random":
             # The tie keys are already a seeded hash of the ids: the same row gets the same number every time.
             result[:, column] = (ties >> np.uint64(40)).astype(np.float32) / np.float32(1 << 24)
         else:
-            result[:, column] = UNCERTAINTY[name](probs)
+            result[:, column] = uncertainty(encoded(rows), name)
         return result
 
     return Scorer(name, name, benefits)
