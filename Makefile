@@ -20,7 +20,7 @@ demo: $(VENV)/installed
 	$(BIN)/python examples/digits_demo.py --out demo-output
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -45,12 +45,23 @@ def test_cut_takes_the_rows_that_a_sort_takes(data):
     assert set(np.flatnonzero(taken)) == brute_force(items.scores, ties, ids, k)
 
 
-@pytest.mark.parametrize("crowd", ["scores", "ties", "ids"])
-def test_the_histogram_descent_agrees_with_a_sort(monkeypatch, crowd):
-    # A tiny limit makes every pass count digits instead of sorting outright.
+@pytest.fixture(params=["plain", "compiled"])
+def either_way(request, monkeypatch):
+    """Run a test with the plain and with the compiled loops."""
+    monkeypatch.setattr(selection, "_compiled", lambda _: request.param == "compiled")
+
+
+@pytest.mark.usefixtures("either_way")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("crowd", ["scores", "ties", "ids", "one score"])
+def test_the_histogram_descent_agrees_with_a_sort(monkeypatch, crowd, dtype):
+    # A tiny limit makes every pass count digits instead of ranking outright.
     rng = np.random.default_rng(5)
     m, k = 5000, 1777
-    scores = rng.normal(size=m) if crowd == "scores" else rng.integers(0, 2, m).astype(float)
+    scores = (rng.normal(size=m) if crowd == "scores" else rng.integers(0, 2, m)).astype(dtype)
+    scores[scores == 0] *= rng.choice([-1, 1], int((scores == 0).sum()))
+    if crowd == "one score":
+        scores[:] = 0.25
     ties = (
         rng.integers(0, 3, m).astype(np.uint64)
         if crowd == "ids"
@@ -63,12 +74,35 @@ def test_the_histogram_descent_agrees_with_a_sort(monkeypatch, crowd):
     assert set(np.flatnonzero(cut.takes(items))) == expected
 
 
+@pytest.mark.usefixtures("either_way")
+def test_kinds_are_counted_apart(monkeypatch):
+    rng = np.random.default_rng(6)
+    m = 3000
+    kinds = rng.integers(0, 3, m)
+    items = Items(rng.normal(size=m), rng.integers(0, 2**63, m).astype(np.uint64), np.arange(m), kinds)
+    weights = [1.0, 2.5, 0.0]
+    order = selection.in_order(items)
+    fits = np.array(weights)[kinds[order]].cumsum() <= 900
+    monkeypatch.setattr(selection, "_SORT_OUTRIGHT", 3)
+    cut = find_cut(chunked(items, [100, 1500]), 900, weights)
+    assert set(np.flatnonzero(cut.takes(items))) == set(order[fits])
+
+
+@pytest.mark.usefixtures("either_way")
+def test_the_cut_compares_float32_scores_exactly():
+    scores = np.float32([0.1, 0.1, 0.3])
+    items = Items(scores, np.array([5, 4, 3], np.uint64), np.arange(3))
+    taken = selection.Cut(0.1, 0, 0).takes(items)  # the float64 0.1 lies below the float32 one
+    assert list(taken) == [True, True, True]
+
+
 def test_weighted_items_stop_at_the_first_that_does_not_fit():
     items = Items(np.array([3.0, 2.0, 1.0]), np.zeros(3, np.uint64), np.arange(3), np.array([0, 1, 0]))
     cut = find_cut(lambda: [items], 3.0, [1.0, 5.0])
     assert list(cut.takes(items)) == [True, False, False]
 
 
+@pytest.mark.usefixtures("either_way")
 def test_nan_scores_are_refused():
     items = Items(np.array([1.0, np.nan]), np.zeros(2, np.uint64), np.arange(2))
     with pytest.raises(InputError, match="NaN"):

@@ -5,7 +5,7 @@ Entropies and Kullback-Leibler divergences are in nats, as in the PURE paper; th
 in bits, so that it lies in [0, 1].
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -121,6 +121,14 @@ def margin(probs: Floats) -> Floats:
     top = np.partition(probs, -2, axis=1)
     result: Floats = top[:, -1] - top[:, -2]
     return result
+
+
+UNCERTAINTY: dict[str, Callable[[Floats], Floats]] = {
+    "entropy": entropy,
+    "least-confidence": least_confidence,
+    "margin": lambda probs: 1 - margin(probs),
+}
+"""Scores of how unsure a distribution is, by name; higher is less sure."""
 
 
 def kl_divergence(p: Floats, q: Floats) -> Floats:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sparing.cache.encodings import DEFAULT
 from sparing.cache.metadata import ModelInfo
 from sparing.cache.store import Cache
 from sparing.errors import CacheError
@@ -18,6 +19,7 @@ def import_outputs(
     digest: str | None = None,
     cost: float | None = None,
     unit: str = "seconds",
+    encoding: str = DEFAULT,
     classes: Sequence[str] | None = None,
 ) -> Cache:
     """Make a cache from a model's outputs: round 0.
@@ -29,6 +31,7 @@ def import_outputs(
         digest: what that model is; its name by default.
         cost: what one of its forwards costs, in `unit`.
         unit: of the cost.
+        encoding: how distributions are stored; see `sparing.cache.encodings`.
         classes: the class names, in label order.
 
     Returns:
@@ -36,10 +39,11 @@ def import_outputs(
 
     Raises:
         CacheError: something is at the path already, or the disk would not take it.
-        InputError: the table cannot be used: NaN, logits, duplicate ids, no rows; see `iter_outputs`.
+        InputError: the table cannot be used: NaN, logits, duplicate ids, no rows; see `iter_outputs`. Or an
+            unknown encoding.
     """
     if Path(path).exists():
         raise CacheError(f"{path} exists already: choose another path, or delete it first")
     info = ModelInfo(model, digest or f"name:{model}", cost, unit)
     chunks = ((part.ids, part.probs, part.labels) for part in iter_outputs(source))
-    return Cache.create(path, chunks, info, classes=classes)
+    return Cache.create(path, chunks, info, encoding=encoding, classes=classes)

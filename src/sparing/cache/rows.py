@@ -1,6 +1,7 @@
 """The rows of a cache: how they look in memory and in the columns of the table."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sparing.cache import encodings
+from sparing.cache.encodings import Encoded, Encoding, encoded
 
 NO_LABEL = -1
 COLUMNS = ["id", "probs", "label", "model", "round", "score"]
@@ -20,7 +21,7 @@ class Rows:
 
     Attributes:
         ids: m strings or 64-bit integers.
-        probs: shape (m, C), float32, each row summing to 1.
+        distributions: shape (m, C), float32, each row summing to 1; or as the cache stores them.
         labels: shape (m,), int64; -1 where there is none.
         models: shape (m,), int64, positions in `Metadata.models`.
         rounds: shape (m,), int64, round of the last refresh.
@@ -28,7 +29,7 @@ class Rows:
     """
 
     ids: pa.Array
-    probs: npt.NDArray[np.float32]
+    distributions: npt.NDArray[np.float32] | Encoded
     labels: npt.NDArray[np.int64]
     models: npt.NDArray[np.int64]
     rounds: npt.NDArray[np.int64]
@@ -37,13 +38,43 @@ class Rows:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def encoded(self) -> Encoded:
+        """The distributions as they are stored."""
+        return encoded(self.distributions)
 
-def schema_of(id_type: pa.DataType, n_classes: int) -> pa.Schema:
+    @cached_property
+    def probs(self) -> npt.NDArray[np.float32]:
+        """The distributions, shape (m, C), float32; decoded when first asked for."""
+        stored = self.distributions
+        return stored.decode() if isinstance(stored, Encoded) else stored
+
+
+def never_refreshed(
+    ids: pa.Array,
+    probs: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int64] | None,
+    model: int,
+    round_: int,
+) -> Rows:
+    """Make rows that a model wrote in a round for the first time."""
+    m = len(ids)
+    return Rows(
+        ids,
+        probs,
+        np.full(m, NO_LABEL, np.int64) if labels is None else labels,
+        np.full(m, model, np.int64),
+        np.full(m, round_, np.int64),
+        np.full(m, np.nan, np.float32),
+    )
+
+
+def schema_of(id_type: pa.DataType, encoding: Encoding) -> pa.Schema:
     """Give the columns of a cache."""
     return pa.schema(
         [
             pa.field("id", id_type, nullable=False),
-            pa.field("probs", encodings.arrow_type(n_classes), nullable=False),
+            pa.field("probs", encoding.arrow_type, nullable=False),
             pa.field("label", pa.int32()),
             pa.field("model", pa.int16(), nullable=False),
             pa.field("round", pa.int32(), nullable=False),
@@ -52,12 +83,12 @@ def schema_of(id_type: pa.DataType, n_classes: int) -> pa.Schema:
     )
 
 
-def to_batch(schema: pa.Schema, rows: Rows) -> pa.RecordBatch:
+def to_batch(schema: pa.Schema, rows: Rows, encoding: Encoding) -> pa.RecordBatch:
     """Encode rows into the columns of a cache."""
     return pa.record_batch(
         [
             rows.ids,
-            encodings.encode(rows.probs),
+            encoding.to_column(encoding.encode(rows.probs)),
             pa.array(rows.labels.astype(np.int32), mask=rows.labels == NO_LABEL),
             pa.array(rows.models.astype(np.int16)),
             pa.array(rows.rounds.astype(np.int32)),
@@ -67,8 +98,8 @@ def to_batch(schema: pa.Schema, rows: Rows) -> pa.RecordBatch:
     )
 
 
-def from_batch(batch: pa.RecordBatch) -> Rows:
-    """Decode rows from the columns of a cache."""
+def from_batch(batch: pa.RecordBatch, encoding: Encoding, compiled: bool = False) -> Rows:
+    """Read rows from the columns of a cache; for `compiled` see `Encoded`."""
 
     def numbers(name: str, missing: float, kind: type[Any]) -> npt.NDArray[Any]:
         column = pc.fill_null(batch.column(name), missing)
@@ -77,7 +108,7 @@ def from_batch(batch: pa.RecordBatch) -> Rows:
 
     return Rows(
         batch.column("id"),
-        encodings.decode(batch.column("probs")),
+        encoding.from_column(batch.column("probs"), compiled),
         numbers("label", NO_LABEL, np.int64),
         numbers("model", 0, np.int64),
         numbers("round", 0, np.int64),
@@ -85,7 +116,8 @@ def from_batch(batch: pa.RecordBatch) -> Rows:
     )
 
 
-def from_table(table: pa.Table) -> Rows:
-    """Decode rows from a table of one chunk."""
+def from_table(table: pa.Table, encoding: Encoding, compiled: bool = False) -> Rows:
+    """Read rows from a table of one chunk."""
     batches = table.to_batches()
-    return from_batch(batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema))
+    empty = pa.RecordBatch.from_pylist([], schema=table.schema)
+    return from_batch(batches[0] if batches else empty, encoding, compiled)

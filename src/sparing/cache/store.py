@@ -1,14 +1,17 @@
 """The prediction cache: a Lance dataset whose every change is one atomic version."""
 
+import contextlib
+import json
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import lance
-import lance.fragment
 import lance.optimize
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +19,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from lance.dataset import Transaction
 
-from sparing.cache import durable, encodings, transactions
+from sparing.cache import durable, transactions
+from sparing.cache.encodings import DEFAULT, Encoding
+from sparing.cache.known import forget_ids
 from sparing.cache.lock import write_lock
 from sparing.cache.metadata import PROPERTY, Metadata, ModelInfo
-from sparing.cache.rows import COLUMNS, NO_LABEL, Rows, from_batch, from_table, schema_of, to_batch
+from sparing.cache.rows import (
+    COLUMNS,
+    Rows,
+    from_batch,
+    from_table,
+    never_refreshed,
+    schema_of,
+    to_batch,
+)
 from sparing.errors import CacheError, InputError
 
 CHUNK_ROWS = 65_536
+
+_LARGE = 200_000_000
+"""Probabilities of a table whose scoring takes numpy about as long as loading compiled loops."""
 
 
 class Cache:
@@ -56,7 +72,7 @@ class Cache:
         except (ValueError, OSError) as error:
             if version is not None and (path / "_versions").is_dir():
                 raise CacheError(f"{path} has no version {version}: see `sparing cache history`") from error
-            raise CacheError(f"{path} is not a cache: {transactions.first_line(error)}") from error
+            raise CacheError(f"{path} is not a cache: `sparing cache import` or `fill` makes one") from error
         return cls(path, dataset, transactions.read_metadata(dataset, path))
 
     @classmethod
@@ -66,6 +82,7 @@ class Cache:
         chunks: Iterable[tuple[pa.Array, npt.NDArray[np.float32], npt.NDArray[np.int64] | None]],
         model: ModelInfo,
         *,
+        encoding: str = DEFAULT,
         classes: Sequence[str] | None = None,
         record: dict[str, Any] | None = None,
     ) -> "Cache":
@@ -76,19 +93,19 @@ class Cache:
             chunks: (ids, distributions (m, C), labels (m,) or None), at least one row in all; -1 marks a
                 missing label. Ids must be unique over all chunks.
             model: the model that made the outputs.
+            encoding: how distributions are stored; see `sparing.cache.encodings`.
             classes: the C class names.
             record: what else the history should say of this first fill.
 
         Raises:
             CacheError: something is at the path already, or the disk would not take it.
-            InputError: no rows, or class names that do not match.
+            InputError: no rows, class names that do not match, or an unknown encoding.
         """
         path = Path(path)
         if path.exists():
             raise CacheError(f"{path} exists already: choose another path, or delete it first")
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.creating")
-        shutil.rmtree(draft, ignore_errors=True)
+        draft = path.with_name(f".{path.name}.{os.getpid()}.creating")
         try:
             iterator = iter(chunks)
             first = next(iterator, None)
@@ -97,42 +114,28 @@ class Cache:
             n_classes = first[1].shape[1]
             if classes is not None and len(classes) != n_classes:
                 raise InputError(f"{len(classes)} class names for distributions over {n_classes} classes")
-            metadata = Metadata(n_classes, classes=None if classes is None else tuple(classes))
+            form = Encoding.parse(encoding, n_classes)
+            metadata = Metadata(n_classes, encoding, None if classes is None else tuple(classes))
             metadata = metadata.with_model(model)
-            schema = schema_of(first[0].type, n_classes)
+            schema = schema_of(first[0].type, form)
 
             rows = 0
 
             def batches() -> Iterator[pa.RecordBatch]:
                 nonlocal rows
                 for ids, probs, labels in _chain(first, iterator):
-                    m = len(ids)
-                    rows += m
-                    yield to_batch(
-                        schema,
-                        Rows(
-                            ids,
-                            probs,
-                            np.full(m, NO_LABEL, np.int64) if labels is None else labels,
-                            np.zeros(m, np.int64),
-                            np.zeros(m, np.int64),
-                            np.full(m, np.nan, np.float32),
-                        ),
-                    )
+                    rows += len(ids)
+                    yield to_batch(schema, never_refreshed(ids, probs, labels, 0, 0), form)
 
             with transactions.writing(draft):
-                transaction = transactions.streamed(
-                    batches(),
-                    schema,
-                    lambda reader: lance.fragment.write_fragments(
-                        reader, str(draft), return_transaction=True, mode="create"
-                    ),
-                )
+                transaction = transactions.new_fragments(batches(), schema, str(draft), "create")
                 entry = {"op": "import", "round": 0, "version": 1, "time": transactions.now(), "rows": rows}
                 metadata = metadata.with_record({**entry, "model": model.name, **(record or {})})
                 transaction.transaction_properties = {PROPERTY: metadata.to_json()}
                 lance.LanceDataset.commit(str(draft), transaction)
                 durable.sync_tree(draft, set())
+                if path.exists():
+                    raise CacheError(f"{path} was made by another process in the meantime")
                 draft.rename(path)
                 durable.sync(path.parent)
         except BaseException:
@@ -154,6 +157,15 @@ class Cache:
         return self._dataset.schema.field("id").type
 
     @property
+    def encoding(self) -> Encoding:
+        """How distributions are stored."""
+        return Encoding.parse(self.metadata.encoding, self.metadata.n_classes)
+
+    @property
+    def _large(self) -> bool:
+        return len(self) * self.metadata.n_classes >= _LARGE
+
+    @property
     def work_dir(self) -> Path:
         """Where unfinished work is kept: inside the cache, outside its versions."""
         return self.path / "_sparing"
@@ -163,14 +175,26 @@ class Cache:
         """Where an unfinished round is kept; while `request.json` lies there, the rows must not change."""
         return self.work_dir / "round"
 
+    def unfinished_round(self) -> dict[str, Any] | None:
+        """Give what the unfinished round was asked to do; None when none is staged, or it is committed."""
+        try:
+            request: dict[str, Any] = json.loads((self.staged_round / "request.json").read_text("utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise CacheError(f"{self.staged_round} is damaged ({error}): delete it to go on") from error
+        committed = any(entry.get("request") == request["digest"] for entry in self.metadata.history)
+        return None if committed else request
+
     def lock(self) -> AbstractContextManager[None]:
         """Hold the right to write; the cache must be opened after taking it."""
         return write_lock(self.work_dir / "lock")
 
     def scan(self, chunk_rows: int = CHUNK_ROWS) -> Iterator[Rows]:
         """Read all rows, chunk by chunk, in bounded memory."""
+        form, large = self.encoding, self._large
         for batch in self._dataset.to_batches(batch_size=chunk_rows, columns=COLUMNS):
-            yield from_batch(batch)
+            yield from_batch(batch, form, large)
 
     def get(self, ids: Sequence[Any] | pa.Array) -> Rows:
         """Look rows up by id.
@@ -218,7 +242,7 @@ class Cache:
         Raises:
             CacheError: the disk would not take it; nothing has changed then.
         """
-        schema = self._dataset.schema
+        schema, form = self._dataset.schema, self.encoding
 
         def write(reader: pa.RecordBatchReader) -> Transaction:
             update = self._dataset.merge_insert("id").when_matched_update_all()
@@ -227,7 +251,9 @@ class Cache:
 
         with transactions.writing(self.path):
             known = durable.files_below(self.path)
-            transaction = transactions.streamed((to_batch(schema, rows) for rows in batches), schema, write)
+            transaction = transactions.streamed(
+                (to_batch(schema, rows, form) for rows in batches), schema, write
+            )
             written = sum(path.stat().st_size for path in durable.files_below(self.path) - known)
             self._commit(transaction, metadata(), record(written), known)
 
@@ -251,8 +277,8 @@ class Cache:
         """
         self._refuse_staged_round()
         metadata = self.metadata.with_model(model)
-        index = metadata.model_index(model.name)
-        schema = self._dataset.schema
+        index = [known.name for known in metadata.models].index(model.name)
+        schema, form = self._dataset.schema, self.encoding
         added = 0
 
         def batches() -> Iterator[pa.RecordBatch]:
@@ -267,29 +293,13 @@ class Cache:
                         f"{len(present)} of the ids are in the cache already, for example {taken!r}: "
                         "refresh them instead, or delete them first"
                     )
-                m = len(ids)
-                added += m
-                yield to_batch(
-                    schema,
-                    Rows(
-                        ids,
-                        probs,
-                        np.full(m, NO_LABEL, np.int64) if labels is None else labels,
-                        np.full(m, index, np.int64),
-                        np.full(m, self.metadata.round, np.int64),
-                        np.full(m, np.nan, np.float32),
-                    ),
-                )
+                added += len(ids)
+                rows = never_refreshed(ids, probs, labels, index, self.metadata.round)
+                yield to_batch(schema, rows, form)
 
         with transactions.writing(self.path):
             known = durable.files_below(self.path)
-            transaction = transactions.streamed(
-                batches(),
-                schema,
-                lambda reader: lance.fragment.write_fragments(
-                    reader, self._dataset, return_transaction=True, mode="append"
-                ),
-            )
+            transaction = transactions.new_fragments(batches(), schema, self._dataset, "append")
             if added == 0:
                 raise InputError("there are no rows to append")
             self._commit(transaction, metadata, {"op": "append", "rows": added, "model": model.name}, known)
@@ -313,6 +323,7 @@ class Cache:
         if not len(wanted):
             return 0
         with transactions.writing(self.path):
+            forget_ids(self.work_dir, wanted)
             known = durable.files_below(self.path)
             removal = self._dataset.merge_insert("id").when_matched_delete()
             transaction = removal.execute_uncommitted(pa.table({"id": wanted}))[0]
@@ -331,7 +342,7 @@ class Cache:
         """
         # Lance reads ascending positions fastest.
         table = self._dataset.take(np.sort(positions), columns=COLUMNS)
-        return from_table(table.sort_by("id").combine_chunks())
+        return from_table(table.sort_by("id").combine_chunks(), self.encoding, self._large)
 
     def versions(self) -> list[int]:
         """List the versions that can still be opened, oldest first."""
@@ -358,10 +369,41 @@ class Cache:
             raise CacheError(f"round {round_} cannot be restored: versions are left of rounds {left}")
         old = Cache.open(self.path, version=max(candidates))
         known = durable.files_below(self.path)
-        record = {"op": "rollback", "from_round": self.metadata.round, "from_version": self.version}
+        record = {
+            "op": "rollback",
+            "from_round": self.metadata.round,
+            "from_rows": len(self),
+            "rows": len(old),
+        }
+        # Models and routers only ever grow, and history is what happened: the round alone goes back.
+        metadata = replace(self.metadata, round=old.metadata.round, encoding=old.metadata.encoding)
         transaction = Transaction(self.version, lance.LanceOperation.Restore(old.version))
         with transactions.writing(self.path):
-            self._commit(transaction, old.metadata, record, known)
+            self._commit(transaction, metadata, record, known)
+
+    def convert(self, encoding: str) -> None:
+        """Store all distributions in another encoding, as a new version of the same round.
+
+        What an encoding has dropped does not come back; rolling back to an earlier round does.
+
+        Args:
+            encoding: see `sparing.cache.encodings`.
+
+        Raises:
+            InputError: an unknown encoding, or the one that the cache has already.
+            CacheError: a round is staged, or the disk would not take it; nothing has changed then.
+        """
+        self._refuse_staged_round()
+        form = Encoding.parse(encoding, self.metadata.n_classes)
+        if encoding == self.metadata.encoding:
+            raise InputError(f"{self.path} is encoded as {encoding} already")
+        schema = schema_of(self.id_type, form)
+        record = {"op": "convert", "from": self.metadata.encoding, "to": encoding}
+        with transactions.writing(self.path):
+            known = durable.files_below(self.path)
+            batches = (to_batch(schema, rows, form) for rows in self.scan())
+            transaction = transactions.new_fragments(batches, schema, self._dataset, "overwrite")
+            self._commit(transaction, replace(self.metadata, encoding=encoding), record, known)
 
     def compact(self, keep_rounds: int = 2) -> dict[str, int]:
         """Rewrite the rows into few files and drop the versions that rollback no longer needs.
@@ -406,11 +448,33 @@ class Cache:
 
     def disk_bytes(self) -> int:
         """Add up what the cache takes on disk, all its versions included."""
-        return sum(path.stat().st_size for path in durable.files_below(self.path))
+        total = 0
+        for path in durable.files_below(self.path):
+            with contextlib.suppress(FileNotFoundError):  # a writer's draft, gone since it was listed
+                total += path.stat().st_size
+        return total
+
+    def row_bytes(self) -> dict[str, float]:
+        """Measure what a row takes in the version in view.
+
+        Returns:
+            nominal: bytes of its distribution by definition of the encoding; probs: bytes of its distribution
+            in the data files; row: bytes of all its columns there. Rows that an update has replaced still
+            count until the next compaction.
+        """
+        m = max(len(self), 1)
+        on_disk = {field.id: field.bytes_on_disk for field in self._dataset.stats.data_stats().fields}
+        probs = next(field for field in self._dataset.lance_schema.fields() if field.name() == "probs")
+        parts = [probs, *probs.children()]
+        return {
+            "nominal": self.encoding.nominal_bytes,
+            "probs": sum(on_disk[part.id()] for part in parts) / m,
+            "row": sum(on_disk.values()) / m,
+        }
 
     def as_stored(self, probs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Give distributions as they read once the cache has stored them."""
-        return encodings.decode(encodings.encode(probs))
+        return self.encoding.encode(probs).decode()
 
     def _positions(self, wanted: pa.Array) -> npt.NDArray[np.int64]:
         found, start = [np.zeros(0, dtype=np.int64)], 0
@@ -421,10 +485,10 @@ class Cache:
         return np.concatenate(found)
 
     def _refuse_staged_round(self) -> None:
-        if (self.staged_round / "request.json").exists():
+        if self.unfinished_round() is not None:
             raise CacheError(
                 f"an unfinished round is staged in {self.path}: go on with it, or drop it with "
-                "`sparing refresh ... --discard`, before the rows change under it"
+                "`sparing cache discard`, before the rows change under it"
             )
 
     def _check_classes(self, probs: npt.NDArray[np.float32]) -> None:

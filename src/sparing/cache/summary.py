@@ -1,6 +1,5 @@
 """What a cache holds, in numbers."""
 
-import json
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,8 @@ def summarise(cache: Cache) -> dict[str, Any]:
 
     Returns:
         JSON values: path, rows, classes, class_names, encoding, id_type, round, version, versions, models
-        (name, digest, cost, unit, rows), bytes, labelled, accuracy (None without labels) and unfinished
-        (what is staged, or None).
+        (name, digest, cost, unit, rows), bytes, row_bytes (see `Cache.row_bytes`), labelled, accuracy (None
+        without labels) and unfinished (what is staged, or None).
     """
     metadata = cache.metadata
     counts = np.zeros(len(metadata.models), dtype=np.int64)
@@ -24,8 +23,8 @@ def summarise(cache: Cache) -> dict[str, Any]:
         counts += np.bincount(part.models, minlength=len(counts))
         known = part.labels >= 0
         labelled += int(known.sum())
-        right += int((part.probs.argmax(axis=1) == part.labels)[known].sum())
-    request = cache.staged_round / "request.json"
+        right += int((part.encoded.classes() == part.labels)[known].sum())
+    staged = cache.unfinished_round()
     return {
         "path": str(cache.path),
         "rows": rows,
@@ -41,7 +40,8 @@ def summarise(cache: Cache) -> dict[str, Any]:
             for m, n in zip(metadata.models, counts, strict=True)
         ],
         "bytes": cache.disk_bytes(),
+        "row_bytes": cache.row_bytes(),
         "labelled": labelled,
         "accuracy": right / labelled if labelled else None,
-        "unfinished": json.loads(request.read_text("utf-8"))["what"] if request.exists() else None,
+        "unfinished": None if staged is None else staged["what"],
     }

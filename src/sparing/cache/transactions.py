@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lance
+import lance.fragment
 import pyarrow as pa
 from lance.dataset import Transaction
 
@@ -87,6 +88,24 @@ def streamed(
         if raised:
             raise raised[0] from None
         raise
+
+
+def new_fragments(
+    batches: Iterator[pa.RecordBatch], schema: pa.Schema, target: Any, mode: str
+) -> Transaction:
+    """Write batches as new files.
+
+    Args:
+        batches: the rows.
+        schema: their columns.
+        target: a dataset, or the path of one to be.
+        mode: "create", "append", or "overwrite" to take the place of all rows.
+    """
+    return streamed(
+        batches,
+        schema,
+        lambda reader: lance.fragment.write_fragments(reader, target, return_transaction=True, mode=mode),
+    )
 
 
 @contextlib.contextmanager

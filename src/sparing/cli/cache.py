@@ -22,6 +22,14 @@ app = typer.Typer(help="Make, inspect and keep a prediction cache.", no_args_is_
 ClassesOption = Annotated[
     Path | None, typer.Option("--classes", help="A text file with one class name per line, in label order.")
 ]
+EncodingOption = Annotated[
+    str,
+    typer.Option(
+        "--encoding",
+        help="How distributions are stored: float32, float16, int8, int4, or top8-int4 for the 8 most "
+        "probable classes in 4 bits each (any number will do).",
+    ),
+]
 IdArgument = Annotated[list[str], typer.Argument(metavar="ID...", help="Sample ids.", show_default=False)]
 
 
@@ -35,13 +43,15 @@ def import_(
     digest: Annotated[
         str | None, typer.Option("--digest", help="What that model is; its name by default.")
     ] = None,
+    encoding: EncodingOption = "float16",
     classes: ClassesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a cache from outputs computed elsewhere."""
     from sparing.cache import import_outputs
 
-    _tell(import_outputs(cache, source, model, digest=digest, classes=_classes(classes)), as_json)
+    made = import_outputs(cache, source, model, digest=digest, encoding=encoding, classes=_classes(classes))
+    _tell(made, as_json)
 
 
 @app.command(
@@ -54,6 +64,7 @@ def fill(
     ],
     samples: Annotated[str, typer.Option("--samples", help="A Parquet table, a Lance dataset or a folder.")],
     column: ColumnOption = None,
+    encoding: EncodingOption = "float16",
     classes: ClassesOption = None,
     cost: CostOption = None,
     batch_size: BatchOption = None,
@@ -70,6 +81,7 @@ def fill(
             cache,
             loaded,
             open_given_samples(samples, column),
+            encoding=encoding,
             classes=_classes(classes),
             on_progress=on_progress,
         )
@@ -229,8 +241,48 @@ def rollback(
 
     with Cache.open(cache).lock():
         opened = Cache.open(cache)
+        before = len(opened)
         opened.rollback(round_)
-    _done(f"the cache is at round {round_} again", {"round": round_, "version": opened.version}, as_json)
+    rows = len(opened)
+    changed = "" if rows == before else f" (it was {before:,}: appending and deleting since is undone, too)"
+    result = {"round": round_, "version": opened.version, "rows": rows, "rows_before": before}
+    _done(f"the cache is at round {round_} again, with {rows:,} rows{changed}", result, as_json)
+
+
+@app.command(epilog="Example: sparing cache discard photos.lance")
+def discard(cache: CacheArgument, as_json: JsonOption = False) -> None:
+    """Drop what an interrupted refresh has staged; the rows stay as they are."""
+    from sparing.cache import Cache
+    from sparing.refresh.staging import Staging
+
+    with Cache.open(cache).lock():
+        opened = Cache.open(cache)
+        unfinished = opened.unfinished_round()
+        Staging(opened.staged_round).clear()
+    what = "nothing was staged" if unfinished is None else f"dropped: {unfinished['what']}"
+    _done(what, {"discarded": unfinished is not None}, as_json)
+
+
+@app.command(epilog="Example: sparing cache convert photos.lance --encoding top8-int4")
+def convert(
+    cache: CacheArgument,
+    encoding: Annotated[str, typer.Option("--encoding", help="As for `import`.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Store all distributions in another encoding; rolling back brings the old ones back."""
+    from sparing.cache import Cache
+
+    with Cache.open(cache).lock():
+        opened = Cache.open(cache)
+        before = opened.row_bytes()
+        opened.convert(encoding)
+    after = opened.row_bytes()
+    _done(
+        f"{before['row']:.1f} bytes per row before, {after['row']:.1f} now; "
+        "the old ones go at the next compaction that drops their version",
+        {"encoding": encoding, "row_bytes_before": before, "row_bytes": after},
+        as_json,
+    )
 
 
 @app.command(epilog="Example: sparing cache compact photos.lance --keep-rounds 2")
@@ -264,6 +316,11 @@ def _tell(cache: Any, as_json: bool) -> None:
         cost = "" if model["cost"] is None else f", {model['cost']:.6g} {model['unit']} per forward"
         typer.echo(f"  {model['name']}: {model['rows']:,} rows{cost}")
     typer.echo(f"  {summary['bytes']:,} bytes on disk, {summary['versions']} versions")
+    row = summary["row_bytes"]
+    typer.echo(
+        f"  per row: {row['nominal']:g} bytes of distribution by its encoding, {row['probs']:.2f} on disk, "
+        f"{row['row']:.2f} with id and state"
+    )
     if summary["accuracy"] is not None:
         typer.echo(f"  accuracy {share(summary['accuracy'])} over {summary['labelled']:,} labelled rows")
     if summary["unfinished"]:
@@ -274,6 +331,8 @@ def _detail(entry: dict[str, Any]) -> str:
     if entry["op"] == "refresh":
         report = entry["report"]
         return f"{report['refreshed']:,} rows: {entry['what']}"
+    if entry["op"] == "convert":
+        return f"from {entry['from']} to {entry['to']}"
     if entry["op"] == "rollback":
         return f"from round {entry['from_round']}"
     if "rows" in entry:
@@ -290,6 +349,7 @@ def _done(text: str, result: dict[str, Any], as_json: bool) -> None:
 
 def _typed(cache: Any, ids: list[str]) -> list[Any]:
     """Read ids from the command line as the type that the cache has."""
+    import numpy as np
     import pyarrow as pa
 
     from sparing.errors import InputError
@@ -297,9 +357,9 @@ def _typed(cache: Any, ids: list[str]) -> list[Any]:
     if not pa.types.is_integer(cache.id_type):
         return list(ids)
     try:
-        return [int(text) for text in ids]
-    except ValueError as error:
-        raise InputError(f"this cache has whole numbers as ids: {error}") from None
+        return [np.int64(int(text)) for text in ids]
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"this cache has 64-bit whole numbers as ids: {error}") from None
 
 
 def _classes(path: Path | None) -> list[str] | None:

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sparing.distributions import apply_temperature, entropy, fit_temperature
+from sparing.distributions import UNCERTAINTY, apply_temperature, entropy, fit_temperature
 from sparing.errors import InputError
 from sparing.refresh.change import train_change
 from sparing.refresh.router import train_router
-from sparing.refresh.scorers import UNCERTAINTY
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]

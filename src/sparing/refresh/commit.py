@@ -13,13 +13,13 @@ import pyarrow as pa
 from sparing.account import Account
 from sparing.cache import Cache, ModelInfo, Rows
 from sparing.cache.metadata import Metadata
-from sparing.errors import InputError
 from sparing.refresh.correcting import corrected_rows, count_corrections, labelled_alternatives
 from sparing.refresh.evidence import Prediction
 from sparing.refresh.pooling import Judgement
 from sparing.refresh.pools import Labelled, Pools, spread, stored_probs
 from sparing.refresh.round import Round
 from sparing.refresh.staging import Chunk, Staging
+from sparing.selection import tie_keys
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
@@ -30,7 +30,7 @@ class Report:
     """What a round did.
 
     Attributes:
-        round: the round that was committed.
+        round: the round that was committed; the current one when there was nothing to store.
         rows: rows of the cache.
         refreshed: rows that the budget refreshed.
         complete: whether everything planned was run; False after a deadline or `finish`.
@@ -76,11 +76,17 @@ def commit_round(round_: Round, staging: Staging, staged: dict[str, Any], comple
         The report.
 
     Raises:
-        InputError: the candidates' classes differ from the cache's.
         CacheError: the disk would not take it; everything stays staged.
     """
     cache = round_.cache
     account = _account(round_, staging, staged)
+    run = sum(len(staging.read(start).probs) for start in staging.finished())
+    totals = staged["totals"]
+    prediction = round_.predict(run, totals["competing"], totals["rows"])
+    if run == 0 and not round_.known_rows() and round_.correction is None:
+        # Nothing to store: a round that changes nothing would only make history harder to read.
+        pools = Pools(cache.metadata, {}, round_.seed)
+        return _report(round_, pools, staging, staged, complete, account, _Tally(cache), prediction)
     pools = Pools(_metadata(round_, account), _labelled(round_, staging), round_.seed)
     tally = _Tally(cache)
     started = perf_counter()
@@ -88,7 +94,7 @@ def commit_round(round_: Round, staging: Staging, staged: dict[str, Any], comple
     def record(bytes_written: int) -> dict[str, Any]:
         account.seconds["writing"] += perf_counter() - started
         account.bytes_written = bytes_written
-        report = _report(round_, pools, staging, staged, complete, account, tally)
+        report = _report(round_, pools, staging, staged, complete, account, tally, prediction)
         return {
             "op": "refresh",
             "request": staged["digest"],
@@ -156,6 +162,7 @@ def _account(round_: Round, staging: Staging, staged: dict[str, Any]) -> Account
         if known is not None:
             account.forwards[model.name] += len(known.ids)
             account.fit_forwards[model.name] += len(known.ids)
+            account.wasted_forwards += known.wasted
             account.model_seconds[model.name] += known.seconds
     return account
 
@@ -203,21 +210,18 @@ def _updated_rows(round_: Round, staging: Staging, pools: Pools) -> Iterator[tup
     for start in staging.finished():
         chunk = staging.read(start)
         part = order.slice(start, len(chunk.probs))
-        probs = _checked(chunk.probs, pools.metadata)
         old = stored_probs(round_.cache, part) if round_.objective == "accuracy" else None
-        probs, held = _joined(round_, pools, old, part["model"], probs, _candidates(order, chunk))
+        probs, held = _joined(round_, pools, old, part["model"], chunk.probs, _candidates(order, chunk))
         rows = _rows(part["id"].combine_chunks(), probs, part["label"], held, part["score"], pools)
         yield rows, int(part["right"].to_numpy().sum())
     known = _known(round_)
     if known is None:
         return
     old_rows, probs, candidate = known
-    probs, held = _joined(
-        round_, pools, old_rows.probs, old_rows.models, _checked(probs, pools.metadata), candidate
-    )
-    score = round_.benefits(old_rows).max(axis=1)
+    probs, held = _joined(round_, pools, old_rows.probs, old_rows.models, probs, candidate)
+    score = round_.benefits(old_rows, tie_keys(old_rows.ids, round_.seed)).max(axis=1)
     rows = _rows(old_rows.ids, probs, old_rows.labels, held, score, pools)
-    yield rows, int((old_rows.probs.argmax(axis=1) == old_rows.labels).sum())
+    yield rows, int((old_rows.encoded.classes() == old_rows.labels).sum())
 
 
 def _known(round_: Round) -> tuple[Rows, Floats, Integers] | None:
@@ -300,14 +304,6 @@ def _candidates(order: pa.Table, chunk: Chunk) -> npt.NDArray[np.int64]:
     return part.astype(np.int64)
 
 
-def _checked(probs: npt.NDArray[np.float32], metadata: Metadata) -> npt.NDArray[np.float32]:
-    if probs.shape[1] != metadata.n_classes:
-        raise InputError(
-            f"the candidates give {probs.shape[1]} classes, but this cache has {metadata.n_classes}"
-        )
-    return probs
-
-
 def _report(
     round_: Round,
     pools: Pools,
@@ -316,6 +312,7 @@ def _report(
     complete: bool,
     account: Account,
     tally: _Tally,
+    prediction: Prediction | None,
 ) -> Report:
     totals = staged["totals"]
     labelled, right = totals["labelled"], totals["right"]
@@ -333,7 +330,7 @@ def _report(
         _share_of_time(round_, staged, account),
         right / labelled if labelled else None,
         (right - tally.right_before + tally.right_after) / labelled if labelled else None,
-        None if staged["prediction"] is None else Prediction(**staged["prediction"]),
+        prediction,
         0 if round_.correction is None else staging.table("screened").num_rows,
         tally.corrected,
         pooling,

@@ -64,6 +64,7 @@ def run_correction(
             models,
             samples,
             chunk_rows=1 if staged is None else staged["chunk_rows"],
+            n_classes=round_.cache.metadata.n_classes,
             elapsed_before=elapsed_before,
             deadline=deadline,
             on_progress=on_progress,

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sparing.distributions import Floats
-from sparing.refresh.scorers import UNCERTAINTY
+from sparing.distributions import UNCERTAINTY, Floats
 
 Classes = npt.NDArray[np.int64]
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sparing.cache import Cache, ModelInfo
+from sparing.cache.encodings import DEFAULT, Encoding
 from sparing.cache.lock import write_lock
 from sparing.errors import CacheError, InputError
 from sparing.models import Model
@@ -25,6 +26,7 @@ def fill(
     model: Model,
     samples: Any,
     *,
+    encoding: str = DEFAULT,
     classes: Sequence[str] | None = None,
     on_progress: OnProgress | None = None,
 ) -> Cache:
@@ -36,6 +38,7 @@ def fill(
         path: a folder that does not exist yet; unfinished work is kept in `PATH.filling` beside it.
         model: what to run.
         samples: whatever `open_samples` takes; its labels, if it has any, are kept.
+        encoding: how distributions are stored; see `sparing.cache.encodings`.
         classes: the class names; by default the model's own.
         on_progress: called after every chunk.
 
@@ -44,12 +47,13 @@ def fill(
 
     Raises:
         CacheError: something is at the path already, another process is filling it, or a full disk.
-        InputError: samples are unreadable, or class names do not match.
+        InputError: samples are unreadable, class names do not match, or an unknown encoding.
         ModelError: the model failed; what was computed is kept.
     """
     path = Path(path)
     if path.exists():
         raise CacheError(f"{path} exists already: choose another path, or delete it first")
+    Encoding.parse(encoding, 1 << 16)  # how many classes there are is not known yet, but a typing error is
     opened = open_samples(samples)
     beside = path.with_name(f"{path.name}.filling")
     with write_lock(beside.with_name(f"{path.name}.lock")) as _:
@@ -59,6 +63,7 @@ def fill(
             path,
             _outputs(staging, opened),
             _info(model, staging),
+            encoding=encoding,
             classes=model.classes if classes is None else classes,
             record={"op": "fill", "account": _account(model, staging)},
         )
@@ -90,8 +95,8 @@ def append_samples(
     with Cache.open(path).lock():
         cache = Cache.open(path)
         cache.metadata.check_classes(model.name, model.classes)
-        there = cache.get(cache.as_ids(opened.ids)).ids
-        fresh = ~pc.is_in(opened.ids, value_set=there.cast(opened.ids.type)).to_numpy(False)
+        cache.as_ids(opened.ids)  # of the same type, or an error
+        fresh = pc.invert(pc.is_in(opened.ids, value_set=cache.ids())).to_numpy(False)
         if not fresh.any():
             raise InputError(f"all {len(opened)} samples are in the cache already: nothing to append")
         staging = Staging(cache.work_dir / "append")

@@ -15,9 +15,10 @@ import pyarrow.compute as pc
 from sparing.account import Account
 from sparing.budget import KEEP, Chunk, Plan, make_plan
 from sparing.cache import Rows
+from sparing.cache.durable import read_arrow, write_arrow
+from sparing.cache.transactions import writing
 from sparing.errors import InputError
 from sparing.refresh.round import Round
-from sparing.refresh.staging import read_arrow, write_arrow
 from sparing.selection import Items, in_order, tie_keys
 
 # A second hash settles equal tie keys: for strings, sorting the ids themselves would cost more than all the
@@ -58,26 +59,30 @@ class Scored:
         self,
         rows: Rows,
         benefits: npt.NDArray[np.float32],
-        seed: int,
+        ties: npt.NDArray[np.uint64],
+        second: npt.NDArray[np.uint64],
         extra: dict[str, npt.NDArray[Any]] | None = None,
     ) -> None:
         """Spool one chunk; -inf benefits mark candidates that are not to be run on a row."""
         labelled = rows.labels >= 0
-        right = labelled & (rows.probs.argmax(axis=1) == rows.labels)
+        right = np.zeros(len(rows), dtype=bool)
+        if labelled.any():
+            right[labelled] = rows.encoded[labelled].classes() == rows.labels[labelled]
         table = pa.table(
             {
                 "id": rows.ids,
                 "position": np.arange(self.totals.rows, self.totals.rows + len(rows)),
                 "model": rows.models.astype(np.int16),
-                "tie": tie_keys(rows.ids, seed),
-                "second": tie_keys(rows.ids, seed ^ _SECOND_HASH),
+                "tie": ties,
+                "second": second,
                 "label": rows.labels,
                 "right": right.astype(np.int8),
                 **{f"benefit{j}": benefits[:, j] for j in range(benefits.shape[1])},
                 **(extra or {}),
             }
         )
-        write_arrow(self._path(self._chunks), table)
+        with writing(self.folder):
+            write_arrow(self._path(self._chunks), table)
         self._chunks += 1
         self.totals = Totals(
             self.totals.rows + len(rows),
@@ -128,7 +133,8 @@ def score_rows(round_: Round, folder: Path, account: Account) -> Scored:
     scored = Scored(folder)
     started = perf_counter()
     for rows in cache.scan():
-        benefits = round_.benefits(rows)
+        ties = tie_keys(rows.ids, seed)
+        benefits = round_.benefits(rows, ties)
         for column, indices in enumerate(held_by):
             benefits[np.isin(rows.models, indices), column] = -np.inf
         extra = round_.correction.columns(rows, benefits, round_.names, cache) if round_.correction else None
@@ -138,7 +144,7 @@ def score_rows(round_: Round, folder: Path, account: Account) -> Scored:
                 benefits[there] = -np.inf
                 if extra is not None:
                     extra["risk"][there] = -np.inf
-        scored.add(rows, benefits, seed, extra)
+        scored.add(rows, benefits, ties, tie_keys(rows.ids, seed ^ _SECOND_HASH), extra)
     if not scored.totals.rows:
         raise InputError(f"{cache.path} has no rows: there is nothing to refresh")
     account.seconds["scoring"] += perf_counter() - started

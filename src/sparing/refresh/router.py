@@ -12,7 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sparing.cache.durable import replacing
+from sparing.cache.encodings import Encoded, encoded
+from sparing.cache.encodings.scoring import largest, multiply
 from sparing.cache.metadata import router_digest
+from sparing.cache.transactions import writing
 from sparing.distributions import entropy
 from sparing.errors import InputError
 from sparing.refresh.change import ChangePredictor
@@ -21,7 +24,6 @@ from sparing.refresh.scorers import Scorer
 
 FORMAT = 1
 SORTED_WIDTH = 32
-BLOCK = 8192
 
 Floats = npt.NDArray[np.float32]
 Layers = tuple[tuple[Floats, Floats], ...]
@@ -80,11 +82,11 @@ class Router:
             return probs
         return descending(probs, self.width)
 
-    def benefits(self, probs: Floats) -> Floats:
+    def benefits(self, distributions: Encoded | Floats) -> Floats:
         """Predict the entropy decrease that each candidate would bring.
 
         Args:
-            probs: shape (m, C), the cached distributions.
+            distributions: shape (m, C), or m rows as a cache stores them.
 
         Returns:
             Shape (m, n), nats, one column per candidate, in the order of `candidates`.
@@ -92,14 +94,21 @@ class Router:
         Raises:
             InputError: distributions over another number of classes.
         """
-        if probs.shape[1] != self.n_classes:
-            raise InputError(f"the router reads {self.n_classes} classes, the cache has {probs.shape[1]}")
-        result = np.empty((len(probs), len(self.candidates)), dtype=np.float32)
-        for start in range(0, len(probs), BLOCK):
-            block = slice(start, start + BLOCK)
-            inputs = self.inputs(probs[block])
-            for column, candidate in enumerate(self.candidates):
-                result[block, column] = _forward(candidate.layers, inputs)
+        rows = encoded(distributions)
+        n_classes = rows.encoding.n_classes
+        if n_classes != self.n_classes:
+            raise InputError(f"the router reads {self.n_classes} classes, the cache has {n_classes}")
+        # One product for all candidates: sorting or gathering is done once.
+        first = np.concatenate([candidate.layers[0][0] for candidate in self.candidates], axis=1)
+        ends = np.cumsum([candidate.layers[0][0].shape[1] for candidate in self.candidates])
+        result = np.empty((len(rows), len(self.candidates)), dtype=np.float32)
+
+        def finish(block: slice, products: Floats) -> None:
+            parts = np.split(products, ends[:-1], axis=1)
+            for column, (candidate, part) in enumerate(zip(self.candidates, parts, strict=True)):
+                result[block, column] = _after_products(candidate.layers, part, rows.compiled)
+
+        multiply(rows, first, self.form == "sorted", finish)
         return result
 
     def scorer(self, names: Sequence[str], kind: str = "router", target: str | None = None) -> Scorer:
@@ -126,7 +135,7 @@ class Router:
             return Scorer(
                 "router",
                 digest,
-                lambda probs, _ties, _holders=(), _held=None: self.benefits(probs)[:, columns],
+                lambda rows, _ties, _holders=(), _held=None: self.benefits(rows)[:, columns],
             )
         change = self.change
         if change is None:
@@ -138,11 +147,12 @@ class Router:
             )
 
         def benefits(
-            probs: Floats,
+            rows: Encoded | Floats,
             ties: npt.NDArray[np.uint64],  # noqa: ARG001 -- a score by the rows alone
             holders: Sequence[str] = (),
             held: npt.NDArray[np.int64] | None = None,
         ) -> Floats:
+            probs = rows.decode() if isinstance(rows, Encoded) else rows
             if held is None:
                 held = np.zeros(len(probs), dtype=np.int64)
             return change.benefits(probs, holders or ("",), held)[:, columns]
@@ -221,7 +231,7 @@ class Router:
 
     def save(self, path: str | Path) -> None:
         """Write the router to a file, whole or not at all."""
-        with replacing(Path(path)) as draft:
+        with writing(Path(path)), replacing(Path(path)) as draft:
             draft.write_bytes(self.to_bytes())
 
     @classmethod
@@ -316,17 +326,22 @@ def descending(probs: Floats, width: int) -> Floats:
     Returns:
         Shape (m, width).
     """
-    if width < probs.shape[1]:
-        probs = np.partition(probs, probs.shape[1] - width, axis=1)[:, probs.shape[1] - width :]
-    result: Floats = -np.sort(-probs, axis=1)
-    return result
+    return largest(probs, width)[:, ::-1]
 
 
-def _forward(layers: Layers, inputs: Floats) -> Floats:
-    for weights, biases in layers[:-1]:
-        inputs = inputs @ weights
-        inputs += biases
-        np.maximum(inputs, 0, out=inputs)
-    weights, biases = layers[-1]
-    result: Floats = (inputs @ weights + biases)[:, 0]
-    return result
+def _after_products(layers: Layers, products: Floats, compiled: bool) -> Floats:
+    """Finish a network's forward pass from the products of its first layer, which are overwritten."""
+    if compiled and len(layers) == 2:
+        from sparing.kernels.network import relu_dot
+
+        (_, biases), (weights, bias) = layers
+        result = np.empty(len(products), dtype=np.float32)
+        relu_dot(np.ascontiguousarray(products), biases, np.ascontiguousarray(weights[:, 0]), bias[0], result)
+        return result
+    values = products
+    values += layers[0][1]
+    for weights, biases in layers[1:]:
+        np.maximum(values, 0, out=values)
+        values = values @ weights
+        values += biases
+    return values[:, 0]

@@ -1,33 +1,28 @@
 """Scorers: from cached distributions to what running a candidate is predicted to bring."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from sparing.distributions import entropy, least_confidence, margin
+from sparing.cache.encodings import Encoded, encoded
+from sparing.cache.encodings.scoring import uncertainty
+from sparing.distributions import UNCERTAINTY
 from sparing.errors import InputError
 
 Benefits = npt.NDArray[np.float32]
-
-UNCERTAINTY: dict[str, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]] = {
-    "entropy": entropy,
-    "least-confidence": least_confidence,
-    "margin": lambda probs: 1 - margin(probs),
-}
-"""Scorers that look at the cached distribution alone; higher is less sure."""
 
 NAMES = (*UNCERTAINTY, "random")
 
 
 class Score(Protocol):
-    """From distributions (m, C), tie keys (m,) and the models that the rows hold to benefits (m, n)."""
+    """From distributions, (m, C) or encoded, tie keys (m,) and what rows hold to benefits (m, n)."""
 
     def __call__(
         self,
-        probs: npt.NDArray[np.float32],
+        rows: Encoded | npt.NDArray[np.float32],
         ties: npt.NDArray[np.uint64],
         holders: Sequence[str] = (),
         held: npt.NDArray[np.int64] | None = None,
@@ -70,17 +65,17 @@ def named_scorer(name: str, candidates: Sequence[str], target: str) -> Scorer:
     column = list(candidates).index(target)
 
     def benefits(
-        probs: npt.NDArray[np.float32],
+        rows: Encoded | npt.NDArray[np.float32],
         ties: npt.NDArray[np.uint64],
         holders: Sequence[str] = (),  # noqa: ARG001 -- only some scorers look at what rows hold
         held: npt.NDArray[np.int64] | None = None,  # noqa: ARG001
     ) -> Benefits:
-        result = np.full((len(probs), len(candidates)), -np.inf, dtype=np.float32)
+        result = np.full((len(rows), len(candidates)), -np.inf, dtype=np.float32)
         if name == "random":
             # The tie keys are already a seeded hash of the ids: the same row gets the same number every time.
             result[:, column] = (ties >> np.uint64(40)).astype(np.float32) / np.float32(1 << 24)
         else:
-            result[:, column] = UNCERTAINTY[name](probs)
+            result[:, column] = uncertainty(encoded(rows), name)
         return result
 
     return Scorer(name, name, benefits)
