@@ -44,7 +44,8 @@ def refresh(
         typer.Option(
             "--scorer",
             help="What ranks the rows: router, change, entropy, least-confidence, margin, random, or auto: "
-            "what held-out rows advise. By default the router if one is given, else entropy.",
+            "what held-out rows advise. By default the router if one is given (change under accuracy), "
+            "else entropy.",
         ),
     ] = None,
     target: Annotated[
@@ -123,7 +124,10 @@ def refresh(
         from sparing.refresh import preview
 
         _tell_preview(
-            preview(cache, candidates, samples=open_given_samples(samples, column), **common), spent, as_json
+            preview(cache, candidates, samples=open_given_samples(samples, column), **common),
+            spent,
+            objective,
+            as_json,
         )
         return
     from sparing.errors import ModelError
@@ -195,7 +199,7 @@ def _tell_staged(cache: Path) -> None:
     )
 
 
-def _tell_preview(preview: Any, budget: Any, as_json: bool) -> None:
+def _tell_preview(preview: Any, budget: Any, objective: str, as_json: bool) -> None:
     from dataclasses import asdict
 
     result = {"dry_run": True, "budget": str(budget), **asdict(preview)}
@@ -222,9 +226,10 @@ def _tell_preview(preview: Any, budget: Any, as_json: bool) -> None:
         typer.echo(f"  about {preview.cost:,.2f} units of cost")
     prediction = preview.prediction
     if prediction is None:
-        typer.echo(
-            "  no held-out rows to predict consistency from: `sparing fit` makes a router that has them"
-        )
+        if objective == "consistency":
+            typer.echo(
+                "  no held-out rows to predict consistency from: `sparing fit` makes a router that has them"
+            )
         return
     typer.echo(
         f"  predicted consistency with a full re-run: {share(prediction.consistency)} "

@@ -22,7 +22,7 @@ from sparing.refresh.correction import (
     omission_risk,
     vote,
 )
-from sparing.refresh.pooling import Judgement, choose_by_members
+from sparing.refresh.pooling import REPLACE, Judgement, choose_by_members
 from sparing.selection import Items, in_order, tie_keys
 
 Floats = npt.NDArray[np.float32]
@@ -161,7 +161,7 @@ def simulate(
     )
 
 
-_Memory = dict[tuple[Any, ...], tuple[Score, Score]]
+_Memory = dict[tuple[Any, ...], Score]
 
 
 @dataclass
@@ -237,9 +237,8 @@ class _Deployment:
             pairs = self.pairs(train, t)
             key = (self.method.scorer, t, side, hash(pairs.old.tobytes()), hash(pairs.holders.tobytes()))
             if key not in self.memory:
-                learned = SCORERS[self.method.scorer](pairs, self.seed + 97 * t)
-                self.memory[key] = (learned, learned)
-            made.append(self.memory[key][0])
+                self.memory[key] = SCORERS[self.method.scorer](pairs, self.seed + 97 * t)
+            made.append(self.memory[key])
         return made[0], made[1]
 
     def benefits(self, fitted: int, model: int) -> Floats:
@@ -323,8 +322,7 @@ class _Deployment:
         for side, test in enumerate(self.test):
             mine = rows[np.isin(rows, test, assume_unique=True)]
             if len(mine):
-                self.probs[mine] = self.pooled(mine, model, side)
-        self.members[rows] |= 1 << model
+                self.probs[mine], self.members[mine] = self.pooled(mine, model, side)
 
     def choose_poolings(self, window: Integers) -> dict[int, list[tuple[dict[int, Judgement], Judgement]]]:
         """Decide for every model that may join, per half, by the labels that it may read."""
@@ -340,15 +338,18 @@ class _Deployment:
                 )
         return decided
 
-    def pooled(self, rows: Integers, t: int, side: int) -> Floats:
-        """Give what rows of one half would hold after pooling."""
-        own, shared = self.poolings[t][side]
-        result = np.empty((len(rows), self.models.shape[2]), dtype=np.float32)
+    def pooled(self, rows: Integers, model: int, side: int) -> tuple[Floats, Integers]:
+        """Give what rows of one half hold after pooling, and of which models that is made."""
+        own, shared = self.poolings[model][side]
+        probs = np.empty((len(rows), self.models.shape[2]), dtype=np.float32)
+        members = self.members[rows] | (1 << model)
         for held in np.unique(self.members[rows]):
             mine = self.members[rows] == held
             pooling = own.get(int(held), shared).pooling
-            result[mine] = pooling.apply(self.probs[rows[mine]], self.models[t, rows[mine]])
-        return result
+            probs[mine] = pooling.apply(self.probs[rows[mine]], self.models[model, rows[mine]])
+            if pooling == REPLACE:
+                members[mine] = 1 << model
+        return probs, members
 
     def pairs(self, rows: Integers, model: int) -> Pairs:
         return Pairs(

@@ -171,7 +171,7 @@ def refresh(
             replays stored outputs.
         scorer: what ranks the rows: "router", "change" (both need one), "entropy", "least-confidence",
             "margin", "random", or "auto": what the router's held-out rows advise; by default the router when
-            there is one, else entropy.
+            there is one ("change" under the objective "accuracy"), else entropy.
         router: from `fit`, or its file.
         target: the candidate whose full re-run is the reference; the last one by default.
         only_positive: leave alone rows that no candidate is predicted to improve.

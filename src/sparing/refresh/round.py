@@ -157,6 +157,9 @@ class Round:
         """
         if self.router is None or self.router.evidence is None or rows == 0:
             return None
+        if self.objective == "accuracy":
+            # What held-out rows say is of new distributions stored as they are.
+            return None
         known = len(self.known_rows())
         others = rows - known
         agreeing = self._known_agreement()
@@ -271,7 +274,7 @@ def prepare_round(
     if router is not None:
         _check_router(router, candidates)
     if scorer is None:
-        scorer = "entropy" if router is None else router.preferred or "router"
+        scorer = "entropy" if router is None else router.preferred or _usual_scorer(router, target, objective)
     if scorer in ("router", "change", "auto"):
         if router is None:
             raise InputError(
@@ -306,6 +309,12 @@ def prepare_round(
         correct_within_budget,
         objective,
     )
+
+
+def _usual_scorer(router: Router, target: str, objective: Objective) -> str:
+    """Name what a router ranks by when nobody says: pooled rows gain by what they do not hold yet."""
+    fitted_for_it = router.change is not None and router.candidates[-1].name == target
+    return "change" if objective == "accuracy" and fitted_for_it else "router"
 
 
 def advised_scorer(router: Router, names: Sequence[str], target: str) -> str:
