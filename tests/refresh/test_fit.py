@@ -95,6 +95,16 @@ def test_too_many_classes_are_seen_at_once(world):
         assert sum(runs) <= 32
 
 
+def test_each_round_draws_other_rows(world):
+    # Rows drawn once are refreshed in every round: a router fitted on them alone would know no others.
+    w = world(300)
+    a, b = Recorder("a"), Recorder("b")
+    fit(w.path, [a.model()], samples=w.samples, rows=50, epochs=1)
+    refresh(w.path, [a.model()], samples=w.samples, budget="0%")
+    fit(w.path, [b.model()], samples=w.samples, rows=50, epochs=1)
+    assert len(set(a.seen) & set(b.seen)) < 25
+
+
 def test_a_model_is_not_fitted_on_its_own_rows(world):
     w = world(200)
     refresh(w.path, [Recorder("new").model()], samples=w.samples, budget="50%")

@@ -1,6 +1,7 @@
 """Refresh: a cache of model outputs kept current across model updates under a budget."""
 
 from sparing.refresh.commit import Report
+from sparing.refresh.correction import Schedule, Step
 from sparing.refresh.fill import append_samples, fill
 from sparing.refresh.fit import fit, fit_outputs
 from sparing.refresh.job import Preview, preview, refresh
@@ -10,6 +11,8 @@ __all__ = [
     "Preview",
     "Report",
     "Router",
+    "Schedule",
+    "Step",
     "append_samples",
     "fill",
     "fit",

@@ -197,11 +197,14 @@ def _draw(cache: Cache, candidates: Sequence[Model], rows: int, seed: int) -> pa
                 f"the cache holds rows of another model named {model.name!r}: give this one another name"
             )
 
+    # Each round draws other rows: those drawn before were refreshed in every round, unlike the rest.
+    salt = seed + 7919 * cache.metadata.round
+
     def chunks() -> Any:
         for part in cache.scan():
             free = ~np.isin(part.models, own)
-            ties = tie_keys(part.ids, seed + 1)[free]
-            yield part, free, Items(np.zeros(len(ties)), ties, tie_keys(part.ids, seed + 2)[free])
+            ties = tie_keys(part.ids, salt + 1)[free]
+            yield part, free, Items(np.zeros(len(ties)), ties, tie_keys(part.ids, salt + 2)[free])
 
     cut = find_cut(lambda: (items for _, _, items in chunks()), rows)
     drawn = []
