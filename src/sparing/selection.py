@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from sparing.errors import InputError
+from sparing.ids import as_ids, hash_ids
 
 UInt64 = npt.NDArray[np.uint64]
 Bools = npt.NDArray[np.bool_]
@@ -87,46 +88,7 @@ def tie_keys(ids: pa.Array | npt.NDArray[Any] | Sequence[Any], seed: int = 0) ->
     Raises:
         InputError: ids of another type, or missing ids.
     """
-    array = ids if isinstance(ids, pa.Array) else pa.array(ids)
-    if array.null_count:
-        raise InputError(f"{array.null_count} ids are missing")
-    start = _mix(np.full(1, seed & 0xFFFFFFFFFFFFFFFF, dtype=np.uint64))[0]
-    if pa.types.is_integer(array.type):
-        return _mix(array.cast(pa.int64()).to_numpy(zero_copy_only=False).view(np.uint64) ^ start)
-    if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
-        raise InputError(f"ids must be strings or integers, not {array.type}")
-    return _hash_strings(array.cast(pa.large_string()), start)
-
-
-def _hash_strings(array: pa.Array, start: np.uint64) -> UInt64:
-    m = len(array)
-    if m == 0:
-        return np.zeros(0, dtype=np.uint64)
-    buffers = array.buffers()
-    offsets = np.frombuffer(buffers[1], dtype=np.int64)[array.offset : array.offset + m + 1]
-    data = np.frombuffer(buffers[2] or b"", dtype=np.uint8)
-    lengths = np.diff(offsets)
-    hashes = _mix(lengths.astype(np.uint64) ^ start)
-    padded = np.concatenate([data, np.zeros(8, dtype=np.uint8)])
-    for word in range(int(np.ceil(lengths.max() / 8))):
-        rows = np.flatnonzero(lengths > 8 * word)
-        at = offsets[rows] + 8 * word
-        values = padded[at[:, None] + np.arange(8)].view("<u8")[:, 0]
-        # Bytes past the end of the string belong to its neighbour: clear them.
-        spare = 64 - 8 * np.minimum(lengths[rows] - 8 * word, 8)
-        mask = np.uint64(0xFFFFFFFFFFFFFFFF) >> spare.astype(np.uint64)
-        hashes[rows] = _mix(hashes[rows] ^ (values & mask))
-    return hashes
-
-
-def _mix(values: UInt64) -> UInt64:
-    """Apply the finaliser of splitmix64, which spreads every input bit over all 64."""
-    with np.errstate(over="ignore"):
-        z = values + np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        mixed: UInt64 = z ^ (z >> np.uint64(31))
-        return mixed
+    return hash_ids(as_ids(ids), seed)
 
 
 def _descending(scores: npt.NDArray[np.floating[Any]]) -> UInt64:

@@ -33,7 +33,7 @@ def refresh(cache, ids, name="new", seed=7):
     round_ = cache.metadata.round + 1
     metadata = replace(cache.metadata.with_model(ModelInfo(name, f"d:{name}")), round=round_)
     rows = new_rows(cache, ids, seed, round_, metadata.model_index(name))
-    cache.refresh_rows([rows], metadata, {"op": "refresh", "forwards": {name: len(ids)}})
+    cache.refresh_rows([rows], metadata, lambda _: {"op": "refresh", "forwards": {name: len(ids)}})
     return rows
 
 

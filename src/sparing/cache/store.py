@@ -1,7 +1,7 @@
 """The prediction cache: a Lance dataset whose every change is one atomic version."""
 
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
@@ -200,14 +200,15 @@ class Cache:
         self,
         batches: Iterable[Rows],
         metadata: Metadata,
-        record: dict[str, Any],
+        record: Callable[[int], dict[str, Any]],
     ) -> None:
         """Replace rows by id and make the next round visible, in one version.
 
         Args:
             batches: the new rows; every id is in the cache, once.
             metadata: the metadata to commit; its round is the new one.
-            record: what the history says of it; version and time are filled in.
+            record: called once the rows are written, with the bytes that took; gives what the history says of
+                the round. Version and time are filled in.
 
         Raises:
             CacheError: the disk would not take it; nothing has changed then.
@@ -222,7 +223,8 @@ class Cache:
         with transactions.writing(self.path):
             known = durable.files_below(self.path)
             transaction = transactions.streamed((to_batch(schema, rows) for rows in batches), schema, write)
-            self._commit(transaction, metadata, record, known)
+            written = sum(path.stat().st_size for path in durable.files_below(self.path) - known)
+            self._commit(transaction, metadata, record(written), known)
 
     def append(
         self,

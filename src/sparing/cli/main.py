@@ -5,11 +5,16 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. Nothing heavy is i
 """
 
 import sys
+import time
 from typing import Annotated
 
 import typer
 
+from sparing.cli import cache, fit, refresh
 from sparing.errors import SparingError
+
+STARTED = time.monotonic()
+"""When this command began: a budget in seconds covers the whole of it."""
 
 app = typer.Typer(
     name="sparing",
@@ -36,6 +41,11 @@ def root(
     ] = False,
 ) -> None:
     """Spend inference compute only where it pays."""
+
+
+app.add_typer(cache.app, name="cache")
+app.command(epilog=fit.EPILOG)(fit.fit)
+app.command(epilog=refresh.EPILOG)(refresh.refresh)
 
 
 def main() -> None:

@@ -3,6 +3,8 @@
 import json
 import math
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -28,3 +30,48 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return value
+
+
+def share(value: float) -> str:
+    """Write a share as a percentage."""
+    return f"{100 * value:.2f}%"
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[Any], None] | None]:
+    """Show how far a job has come, on a terminal only.
+
+    Yields:
+        What to call after every chunk; None when nobody is watching.
+    """
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn(
+            "{task.completed:,.0f}/{task.total:,.0f} rows, "
+            "{task.fields[rate]} rows/s, {task.fields[left]} left"
+        ),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None, rate="-", left="-", visible=False)
+        first: list[int] = []
+
+        def show(state: Any) -> None:
+            first.append(state.done)
+            rate = (state.done - first[0]) / state.seconds if state.seconds and len(first) > 1 else 0.0
+            bar.update(
+                task,
+                completed=state.done,
+                total=state.total,
+                rate=f"{rate:,.0f}",
+                left="-" if state.left is None else f"{state.left:,.0f} s",
+                visible=True,
+            )
+
+        yield show

@@ -1,0 +1,326 @@
+"""`sparing cache`: make, inspect and keep a prediction cache."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sparing.cli.options import (
+    BatchOption,
+    CacheArgument,
+    ColumnOption,
+    CostOption,
+    ProviderOption,
+    ThreadsOption,
+    load_models,
+    open_given_samples,
+)
+from sparing.cli.output import JsonOption, hint, print_json, progress, share
+
+app = typer.Typer(help="Make, inspect and keep a prediction cache.", no_args_is_help=True)
+
+ClassesOption = Annotated[
+    Path | None, typer.Option("--classes", help="A text file with one class name per line, in label order.")
+]
+IdArgument = Annotated[list[str], typer.Argument(metavar="ID...", help="Sample ids.", show_default=False)]
+
+
+@app.command(
+    "import", epilog="Example: sparing cache import photos.lance --from old.parquet --model resnet20"
+)
+def import_(
+    cache: CacheArgument,
+    source: Annotated[Path, typer.Option("--from", help="Parquet table: id, probs, and optionally label.")],
+    model: Annotated[str, typer.Option("--model", help="Name of the model that made these outputs.")],
+    digest: Annotated[
+        str | None, typer.Option("--digest", help="What that model is; its name by default.")
+    ] = None,
+    classes: ClassesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a cache from outputs computed elsewhere."""
+    from sparing.cache import Cache, ModelInfo
+    from sparing.tables import iter_outputs
+
+    if cache.exists():
+        _refuse_existing(cache)
+    chunks = ((part.ids, part.probs, part.labels) for part in iter_outputs(source))
+    made = Cache.create(cache, chunks, ModelInfo(model, digest or f"name:{model}"), classes=_classes(classes))
+    _tell(made, as_json)
+
+
+@app.command(
+    epilog="Example: sparing cache fill photos.lance --model resnet20=resnet20.onnx --samples images.parquet"
+)
+def fill(
+    cache: CacheArgument,
+    model: Annotated[
+        str, typer.Option("--model", metavar="NAME=SPEC", help="The model to run on every sample.")
+    ],
+    samples: Annotated[str, typer.Option("--samples", help="A Parquet table, a Lance dataset or a folder.")],
+    column: ColumnOption = None,
+    classes: ClassesOption = None,
+    cost: CostOption = None,
+    batch_size: BatchOption = None,
+    threads: ThreadsOption = None,
+    provider: ProviderOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a cache by running a model over all samples; killed, the same command goes on."""
+    from sparing.refresh import fill as run_fill
+
+    if cache.exists():
+        _refuse_existing(cache)
+    loaded = load_models([model], cost, batch_size, threads, provider)[0]
+    with progress("filling") as on_progress:
+        made = run_fill(
+            cache,
+            loaded,
+            open_given_samples(samples, column),
+            classes=_classes(classes),
+            on_progress=on_progress,
+        )
+    _tell(made, as_json)
+
+
+@app.command(epilog="Example: sparing cache info photos.lance --json")
+def info(cache: CacheArgument, as_json: JsonOption = False) -> None:
+    """Show what a cache holds."""
+    from sparing.cache import Cache
+
+    _tell(Cache.open(cache), as_json)
+
+
+@app.command(epilog="Example: sparing cache history photos.lance")
+def history(cache: CacheArgument, as_json: JsonOption = False) -> None:
+    """List every change that was committed, oldest first."""
+    from sparing.cache import Cache
+
+    opened = Cache.open(cache)
+    kept = set(opened.versions())
+    entries = [{**entry, "restorable": entry["version"] in kept} for entry in opened.metadata.history]
+    if as_json:
+        print_json({"history": entries})
+        return
+    for entry in entries:
+        typer.echo(
+            f"{entry['time']}  version {entry['version']:>3}{' ' if entry['restorable'] else '-'} "
+            f"round {entry['round']:>3}  {entry['op']:<9} {_detail(entry)}"
+        )
+    if not all(entry["restorable"] for entry in entries):
+        hint("versions marked - were dropped by compaction")
+
+
+@app.command(epilog="Example: sparing cache get photos.lance img-00017")
+def get(cache: CacheArgument, ids: IdArgument, as_json: JsonOption = False) -> None:
+    """Look rows up by id."""
+    from sparing.cache import Cache
+    from sparing.errors import InputError
+
+    opened = Cache.open(cache)
+    rows = opened.get(_typed(opened, ids))
+    models, classes = opened.metadata.models, opened.metadata.classes
+    found = []
+    for i, name in enumerate(rows.ids.to_pylist()):
+        top = int(rows.probs[i].argmax())
+        found.append(
+            {
+                "id": name,
+                "class": top,
+                "class_name": None if classes is None else classes[top],
+                "probability": float(rows.probs[i, top]),
+                "label": None if rows.labels[i] < 0 else int(rows.labels[i]),
+                "model": models[rows.models[i]].name,
+                "round": int(rows.rounds[i]),
+                "score": float(rows.scores[i]),
+                "probs": [float(p) for p in rows.probs[i]],
+            }
+        )
+    if as_json:
+        print_json({"rows": found})
+    else:
+        for row in found:
+            label = "" if row["label"] is None else f", label {row['label']}"
+            name = row["class"] if row["class_name"] is None else f"{row['class']} ({row['class_name']})"
+            typer.echo(
+                f"{row['id']}: class {name} with p = {row['probability']:.4f}{label}; "
+                f"{row['model']}, round {row['round']}"
+            )
+    missing = len(set(ids)) - len(found)
+    if missing:
+        raise InputError(f"{missing} of the ids are not in the cache")
+
+
+@app.command(epilog="Example: sparing cache append photos.lance --from new-photos.parquet --model resnet20")
+def append(
+    cache: CacheArgument,
+    model: Annotated[
+        str,
+        typer.Option("--model", help="With --from, the name of the model; with --samples, NAME=SPEC to run."),
+    ],
+    source: Annotated[
+        Path | None, typer.Option("--from", help="Parquet table: id, probs, optionally label.")
+    ] = None,
+    samples: Annotated[
+        str | None,
+        typer.Option("--samples", help="Samples to run the model on; those in the cache are skipped."),
+    ] = None,
+    column: ColumnOption = None,
+    digest: Annotated[str | None, typer.Option("--digest", help="With --from: what the model is.")] = None,
+    cost: CostOption = None,
+    batch_size: BatchOption = None,
+    threads: ThreadsOption = None,
+    provider: ProviderOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Add new samples, with outputs computed elsewhere or by running a model."""
+    from sparing.cache import Cache, ModelInfo
+    from sparing.errors import InputError
+    from sparing.refresh import append_samples
+    from sparing.tables import iter_outputs
+
+    if (source is None) == (samples is None):
+        raise InputError("give either --from, with outputs, or --samples, to run the model on")
+    if source is not None:
+        with Cache.open(cache).lock():
+            opened = Cache.open(cache)
+            index = opened.metadata.model_index(model)
+            known = None if index is None else opened.metadata.models[index].digest
+            what = ModelInfo(model, digest or known or f"name:{model}")
+            added = opened.append(((p.ids, p.probs, p.labels) for p in iter_outputs(source)), what)
+    else:
+        loaded = load_models([model], cost, batch_size, threads, provider)[0]
+        with progress("appending") as on_progress:
+            added = append_samples(
+                cache, loaded, open_given_samples(samples, column), on_progress=on_progress
+            )
+    _done(f"added {added:,} rows", {"added": added}, as_json)
+
+
+@app.command(epilog="Example: sparing cache delete photos.lance img-00017 img-00018")
+def delete(cache: CacheArgument, ids: IdArgument, as_json: JsonOption = False) -> None:
+    """Remove samples by id."""
+    from sparing.cache import Cache
+
+    with Cache.open(cache).lock():
+        opened = Cache.open(cache)
+        removed = opened.delete(_typed(opened, ids))
+    _done(f"removed {removed:,} rows", {"removed": removed}, as_json)
+
+
+@app.command(epilog="Example: sparing cache export photos.lance --out photos.parquet")
+def export(
+    cache: CacheArgument,
+    out: Annotated[Path, typer.Option("--out", help="The Parquet file to write.")],
+    version: Annotated[
+        int | None, typer.Option("--version", help="An older version, from the history.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write all rows, sorted by id, as a Parquet table."""
+    from sparing.cache import Cache
+    from sparing.cache import export as write
+
+    rows = write(Cache.open(cache, version), out)
+    _done(f"wrote {rows:,} rows to {out}", {"rows": rows, "out": str(out)}, as_json)
+
+
+@app.command(epilog="Example: sparing cache rollback photos.lance --round 0")
+def rollback(
+    cache: CacheArgument,
+    round_: Annotated[int, typer.Option("--round", min=0, help="The round to go back to.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Go back to how the cache stood after an earlier round, as a new version."""
+    from sparing.cache import Cache
+
+    with Cache.open(cache).lock():
+        opened = Cache.open(cache)
+        opened.rollback(round_)
+    _done(f"the cache is at round {round_} again", {"round": round_, "version": opened.version}, as_json)
+
+
+@app.command(epilog="Example: sparing cache compact photos.lance --keep-rounds 2")
+def compact(
+    cache: CacheArgument,
+    keep_rounds: Annotated[
+        int, typer.Option("--keep-rounds", min=0, help="How many rounds before this one stay restorable.")
+    ] = 2,
+    as_json: JsonOption = False,
+) -> None:
+    """Rewrite the rows into few files, and drop versions that rollback no longer needs."""
+    from sparing.cache import Cache
+
+    with Cache.open(cache).lock():
+        sizes = Cache.open(cache).compact(keep_rounds)
+    _done(f"{sizes['bytes_before']:,} bytes before, {sizes['bytes_after']:,} now", dict(sizes), as_json)
+
+
+def _tell(cache: Any, as_json: bool) -> None:
+    from sparing.cache.summary import summarise
+
+    summary = summarise(cache)
+    if as_json:
+        print_json(summary)
+        return
+    typer.echo(
+        f"{summary['path']}: {summary['rows']:,} rows, {summary['classes']} classes, {summary['encoding']}"
+    )
+    typer.echo(f"  round {summary['round']}, version {summary['version']}, ids are {summary['id_type']}")
+    for model in summary["models"]:
+        cost = "" if model["cost"] is None else f", {model['cost']:.6g} {model['unit']} per forward"
+        typer.echo(f"  {model['name']}: {model['rows']:,} rows{cost}")
+    typer.echo(f"  {summary['bytes']:,} bytes on disk, {summary['versions']} versions")
+    if summary["accuracy"] is not None:
+        typer.echo(f"  accuracy {share(summary['accuracy'])} over {summary['labelled']:,} labelled rows")
+    if summary["unfinished"]:
+        hint(f"an unfinished round is staged: {summary['unfinished']}")
+
+
+def _detail(entry: dict[str, Any]) -> str:
+    if entry["op"] == "refresh":
+        report = entry["report"]
+        return f"{report['refreshed']:,} rows: {entry['what']}"
+    if entry["op"] == "rollback":
+        return f"from round {entry['from_round']}"
+    if "rows" in entry:
+        return f"{entry['rows']:,} rows" + (f" of {entry['model']}" if "model" in entry else "")
+    return ""
+
+
+def _done(text: str, result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(result)
+    else:
+        typer.echo(text)
+
+
+def _typed(cache: Any, ids: list[str]) -> list[Any]:
+    """Read ids from the command line as the type that the cache has."""
+    import pyarrow as pa
+
+    from sparing.errors import InputError
+
+    if not pa.types.is_integer(cache.id_type):
+        return list(ids)
+    try:
+        return [int(text) for text in ids]
+    except ValueError as error:
+        raise InputError(f"this cache has whole numbers as ids: {error}") from None
+
+
+def _classes(path: Path | None) -> list[str] | None:
+    from sparing.errors import InputError
+
+    if path is None:
+        return None
+    try:
+        return path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the class names in {path} cannot be read: {error}") from error
+
+
+def _refuse_existing(cache: Path) -> None:
+    from sparing.errors import CacheError
+
+    raise CacheError(f"{cache} exists already: choose another path, or delete it first")

@@ -1,0 +1,152 @@
+"""`sparing fit`: learn from a few rows which others a new model will change."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sparing.cli.options import (
+    BatchOption,
+    CacheArgument,
+    ColumnOption,
+    CostOption,
+    ProviderOption,
+    SamplesOption,
+    ThreadsOption,
+    load_models,
+    open_given_samples,
+)
+from sparing.cli.output import JsonOption, hint, print_json, progress
+
+EPILOG = (
+    "Example: sparing fit photos.lance --model resnet56=resnet56.onnx --samples images.parquet "
+    "--rows 5000 --out router"
+)
+
+
+def fit(
+    cache: CacheArgument,
+    out: Annotated[Path, typer.Option("--out", help="Where to write the router.")] = Path("router"),
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model", metavar="NAME=SPEC", help="A candidate to run on some rows. Repeat for several."
+        ),
+    ] = None,
+    outputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--outputs",
+            metavar="NAME=FILE",
+            help="A candidate's outputs known from elsewhere (Parquet), matched by id: nothing is run.",
+        ),
+    ] = None,
+    old: Annotated[
+        Path | None,
+        typer.Option(
+            "--old", help="With --outputs: the cached model's outputs for the same ids; else the cache's."
+        ),
+    ] = None,
+    samples: SamplesOption = None,
+    column: ColumnOption = None,
+    rows: Annotated[int, typer.Option("--rows", min=2, help="Rows to run each candidate on.")] = 5000,
+    form: Annotated[
+        str,
+        typer.Option("--input", help="What the router reads: sorted (default), or plain as in the paper."),
+    ] = "sorted",
+    hidden: Annotated[
+        list[int] | None, typer.Option("--hidden", min=1, help="Hidden layer sizes. [64]")
+    ] = None,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the rows.")] = 30,
+    holdout: Annotated[
+        float, typer.Option("--holdout", min=0, max=0.9, help="Share of the rows that judge the router.")
+    ] = 0.2,
+    seed: Annotated[int, typer.Option("--seed", help="Fixes the rows, the split and the fit.")] = 0,
+    cost: CostOption = None,
+    batch_size: BatchOption = None,
+    threads: ThreadsOption = None,
+    provider: ProviderOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fit a router: from a cached distribution to the entropy decrease that each candidate would bring.
+
+    What this runs on the cache's own rows is not lost: the next `refresh` with these candidates stores it,
+    and counts it in its budget.
+    """
+    from sparing.errors import InputError
+
+    if bool(model) == bool(outputs):
+        raise InputError("give either --model, to run candidates, or --outputs, when their outputs are known")
+    if form not in ("sorted", "plain"):
+        raise InputError(f"--input must be sorted or plain, not {form!r}")
+    common: dict[str, Any] = {
+        "form": form,
+        "hidden": tuple(hidden or (64,)),
+        "epochs": epochs,
+        "holdout": holdout,
+        "seed": seed,
+    }
+    if outputs:
+        router = _from_outputs(cache, outputs, old, common)
+    else:
+        from sparing.refresh import fit as run_fit
+
+        candidates = load_models(model or [], cost, batch_size, threads, provider)
+        values = open_given_samples(samples, column)
+        with progress("fitting") as on_progress:
+            router = run_fit(cache, candidates, samples=values, rows=rows, on_progress=on_progress, **common)
+    router.save(out)
+    _tell(router, out, as_json)
+
+
+def _from_outputs(cache: Path, outputs: list[str], old: Path | None, common: dict[str, Any]) -> Any:
+    from sparing.cache import Cache
+    from sparing.errors import InputError
+    from sparing.models import load_model
+    from sparing.refresh import fit_outputs
+
+    for spec in outputs:
+        if not spec.endswith(".parquet"):
+            raise InputError(f"--outputs {spec!r}: write NAME=FILE.parquet")
+    candidates = [load_model(spec) for spec in outputs]
+    return fit_outputs(
+        Cache.open(cache) if old is None else old,
+        [spec.split("=", 1)[1] for spec in outputs],
+        [(model.name, model.digest) for model in candidates],
+        **common,
+    )
+
+
+def _tell(router: Any, out: Path, as_json: bool) -> None:
+    result: dict[str, Any] = {
+        "router": str(out),
+        "bytes": out.stat().st_size,
+        "input": router.form,
+        "width": router.width,
+        "candidates": [{"name": c.name, "digest": c.digest, "seconds": c.seconds} for c in router.candidates],
+        "held_out_rows": 0 if router.evidence is None else len(router.evidence.cached),
+    }
+    if router.evidence is not None:
+        names = [c.name for c in router.candidates]
+        result["consistency"] = {
+            scorer: {
+                rate: router.evidence.predict(scorer, names, names[-1], float(rate)).consistency
+                for rate in ("0.2", "0.5", "0.8")
+            }
+            for scorer in ("router", "entropy", "random")
+        }
+    if as_json:
+        print_json(result)
+        return
+    typer.echo(f"wrote {out} ({result['bytes']:,} bytes), fitted for {', '.join(router_names(router))}")
+    if "consistency" in result:
+        typer.echo(f"consistency with a full re-run, judged on {result['held_out_rows']:,} held-out rows:")
+        typer.echo("  scorer      20%      50%      80%")
+        for scorer, values in result["consistency"].items():
+            typer.echo(f"  {scorer:<9}" + "".join(f"{100 * value:7.2f}% " for value in values.values()))
+    hint(f"next: sparing refresh CACHE ... --router {out} --budget 50% --dry-run")
+
+
+def router_names(router: Any) -> list[str]:
+    """Give the names of a router's candidates."""
+    return [candidate.name for candidate in router.candidates]

@@ -1,0 +1,216 @@
+"""`sparing refresh`: spend a budget on the rows where it is predicted to bring most."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sparing.cli.options import (
+    BatchOption,
+    CacheArgument,
+    ColumnOption,
+    CostOption,
+    ModelsOption,
+    ProviderOption,
+    SamplesOption,
+    ThreadsOption,
+    load_models,
+    open_given_samples,
+)
+from sparing.cli.output import JsonOption, hint, print_json, progress, share
+
+EPILOG = (
+    "Example: sparing refresh photos.lance --model resnet56=resnet56.onnx --samples images.parquet "
+    "--router router --budget 50% --dry-run"
+)
+
+
+def refresh(
+    cache: CacheArgument,
+    model: ModelsOption,
+    budget: Annotated[
+        str,
+        typer.Option(
+            "--budget", help="A share (50%, 0.5), rows (5000rows), time (90s, 10m, 2h) or cost (12.5cost)."
+        ),
+    ],
+    samples: SamplesOption = None,
+    column: ColumnOption = None,
+    router: Annotated[
+        Path | None, typer.Option("--router", help="The router that `sparing fit` wrote.")
+    ] = None,
+    scorer: Annotated[
+        str | None,
+        typer.Option(
+            "--scorer",
+            help="What ranks the rows: router, entropy, least-confidence, margin or random. "
+            "By default the router if one is given, else entropy.",
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option("--target", help="The model whose full re-run is the reference; the last by default."),
+    ] = None,
+    only_positive: Annotated[
+        bool,
+        typer.Option("--only-positive", help="Leave alone rows that no candidate is predicted to improve."),
+    ] = False,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="HH:MM", help="Stop then, and commit what was reached.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Decides the order among equal scores.")] = 0,
+    cost: CostOption = None,
+    batch_size: BatchOption = None,
+    threads: ThreadsOption = None,
+    provider: ProviderOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what the budget would buy; run nothing.")
+    ] = False,
+    finish: Annotated[
+        bool, typer.Option("--finish", help="Commit what an interrupted run has staged, as a shorter round.")
+    ] = False,
+    discard: Annotated[
+        bool, typer.Option("--discard", help="Drop what an earlier, different command has staged.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Refresh a cache under a budget, as one atomic round.
+
+    Interrupted or killed, the same command goes on where it stopped; nothing is visible before the end.
+    """
+    from sparing.budget import Budget
+    from sparing.cli.main import STARTED
+
+    spent = Budget.parse(budget)
+    candidates = load_models(model, cost, batch_size, threads, provider)
+    common: dict[str, Any] = {
+        "budget": spent,
+        "scorer": scorer,
+        "router": router,
+        "target": target,
+        "only_positive": only_positive,
+        "seed": seed,
+    }
+    if dry_run:
+        from sparing.refresh import preview
+
+        _tell_preview(
+            preview(cache, candidates, samples=open_given_samples(samples, column), **common), spent, as_json
+        )
+        return
+    from sparing.errors import ModelError
+    from sparing.refresh import refresh as run_refresh
+
+    values = None if finish else open_given_samples(samples, column)
+    try:
+        with progress("refreshing") as on_progress:
+            report = run_refresh(
+                cache,
+                candidates,
+                samples=values,
+                until=None if until is None else _next(until),
+                started=STARTED,
+                finish=finish,
+                discard=discard,
+                on_progress=on_progress,
+                **common,
+            )
+    except (KeyboardInterrupt, ModelError):
+        _tell_staged(cache)
+        raise
+    _tell_report(report, cache, as_json)
+
+
+def _next(clock: str) -> Any:
+    """Find the next time that the clock on the wall shows this."""
+    from datetime import datetime, timedelta
+
+    from sparing.errors import BudgetError
+
+    try:
+        wanted = datetime.strptime(clock, "%H:%M")
+    except ValueError:
+        raise BudgetError(f"--until {clock!r}: write a time of day such as 06:00") from None
+    now = datetime.now().astimezone()
+    then = now.replace(hour=wanted.hour, minute=wanted.minute, second=0, microsecond=0)
+    return then if then > now else then + timedelta(days=1)
+
+
+def _tell_staged(cache: Path) -> None:
+    from sparing.cache import Cache
+    from sparing.refresh.staging import Staging
+
+    staging = Staging(Cache.open(cache).work_dir / "round")
+    staged = staging.request()
+    if staged is None:
+        hint("nothing had been staged yet; the cache is as it was")
+        return
+    rows = staging.order().num_rows
+    done = sum(min(staged["chunk_rows"], rows - start) for start in staging.finished())
+    hint(
+        f"{done:,} of {rows:,} rows are staged and nothing was committed: the same command goes on from "
+        "there; with --finish it commits what is staged as a shorter round"
+    )
+
+
+def _tell_preview(preview: Any, budget: Any, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    result = {"dry_run": True, "budget": str(budget), **asdict(preview)}
+    if as_json:
+        print_json(result)
+        return
+    total = sum(preview.refresh.values())
+    typer.echo(
+        f"a budget of {budget} refreshes {total:,} of {preview.rows:,} rows, ranked by {preview.scorer}"
+    )
+    for name, rows in preview.refresh.items():
+        typer.echo(f"  {name}: {rows:,} rows, {preview.forwards[name]:,} forwards to run")
+    if preview.known:
+        typer.echo(f"  {preview.known:,} of the rows were run by fit already; they count in the budget")
+    if preview.seconds is not None:
+        typer.echo(f"  about {preview.seconds:,.1f} s of model time")
+    if preview.cost is not None:
+        typer.echo(f"  about {preview.cost:,.2f} units of cost")
+    prediction = preview.prediction
+    if prediction is None:
+        typer.echo(
+            "  no held-out rows to predict consistency from: `sparing fit` makes a router that has them"
+        )
+        return
+    typer.echo(
+        f"  predicted consistency with a full re-run: {share(prediction.consistency)} "
+        f"± {100 * prediction.error:.2f} points (standard error, from {prediction.rows:,} held-out rows)"
+    )
+    if prediction.accuracy is not None:
+        typer.echo(f"  predicted accuracy: {share(prediction.accuracy)}")
+
+
+def _tell_report(report: Any, cache: Path, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    if as_json:
+        print_json(asdict(report))
+        return
+    account = report.account
+    forwards = ", ".join(f"{count:,} {name}" for name, count in account["forwards"].items()) or "none"
+    seconds = ", ".join(f"{phase} {value:.2f}" for phase, value in account["seconds"].items())
+    state = "" if report.complete else " (stopped early; the best rows came first)"
+    typer.echo(f"round {report.round}: refreshed {report.refreshed:,} of {report.rows:,} rows{state}")
+    typer.echo(f"  forwards: {forwards}, {share(report.share_of_forwards)} of a full re-run's")
+    if account["fit_forwards"]:
+        typer.echo(f"  of which fit had run {sum(account['fit_forwards'].values()):,}")
+    if account["wasted_forwards"]:
+        typer.echo(f"  at most {account['wasted_forwards']:,} more were lost to interruptions")
+    typer.echo(f"  seconds: {seconds}")
+    if report.share_of_time is not None:
+        typer.echo(f"  about {share(report.share_of_time)} of the time of a full re-run")
+    typer.echo(f"  written: {account['bytes_written']:,} bytes")
+    if report.accuracy is not None:
+        typer.echo(f"  accuracy: {share(report.accuracy_before)} before, {share(report.accuracy)} now")
+    if report.prediction is not None:
+        typer.echo(
+            f"  predicted consistency with a full re-run: {share(report.prediction.consistency)} "
+            f"± {100 * report.prediction.error:.2f} points"
+        )
+    hint(f"to undo: sparing cache rollback {cache} --round {report.round - 1}")

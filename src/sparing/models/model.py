@@ -1,0 +1,198 @@
+"""A model: a named map from a batch of samples to distributions, checked in one place and timed."""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sparing.distributions import as_distributions, softmax
+from sparing.errors import InputError, MissingExtraError, ModelError
+
+Function = Callable[[list[object], list[Any]], npt.ArrayLike]
+"""From m ids and m sample values to an array of shape (m, C)."""
+
+
+@dataclass
+class Model:
+    """A named map from a batch of samples to distributions.
+
+    Calling it with m ids and m values runs the batch and returns float32 of shape (m, C), rows summing to 1.
+
+    Attributes:
+        name: what the model is called in caches and reports.
+        digest: what it is: "sha256:..." of its file, "callable:package.module:name", or as the user states.
+        function: from m ids and m sample values to outputs of shape (m, C); called with one batch at a time.
+        cost: stated cost per sample, in `unit`; None when measured seconds are to be used.
+        unit: what `cost` counts, for example "seconds", "joules" or "dollars".
+        batch_size: how many samples `run` passes at a time.
+        needs_samples: False when outputs are looked up by id; `function` then gets None for every value.
+        logits: whether `function` returns logits, which then go through a softmax.
+    """
+
+    name: str
+    digest: str
+    function: Function
+    cost: float | None = None
+    unit: str = "seconds"
+    batch_size: int = 64
+    needs_samples: bool = True
+    logits: bool = False
+    _classes: int | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise InputError("a model needs a name")
+        if self.batch_size < 1:
+            raise InputError(f"model {self.name!r}: the batch size must be at least 1, got {self.batch_size}")
+        if self.cost is not None and not 0 <= self.cost < float("inf"):
+            raise InputError(f"model {self.name!r}: the cost must be a number from 0 up, got {self.cost}")
+
+    def __call__(self, ids: Sequence[object], values: Sequence[Any] | None = None) -> npt.NDArray[np.float32]:
+        """Run one batch.
+
+        Args:
+            ids: m sample ids.
+            values: m sample values; may be left out when `needs_samples` is False.
+
+        Returns:
+            Shape (m, C), float32, rows summing to 1.
+
+        Raises:
+            InputError: values are missing, or not one per id.
+            ModelError: the model raised, or what it returned is not one distribution per sample over the same
+                classes as before; the message names the model and the ids.
+        """
+        ids = list(ids)
+        if self.needs_samples and values is None:
+            raise InputError(f"model {self.name!r} needs the samples, but only ids were given")
+        values = list(values) if self.needs_samples and values is not None else [None] * len(ids)
+        if len(values) != len(ids):
+            raise InputError(f"model {self.name!r}: {len(ids)} ids but {len(values)} values")
+        if not ids:
+            return np.zeros((0, self._classes or 0), dtype=np.float32)
+        try:
+            output = self.function(ids, values)
+        except MissingExtraError:
+            raise
+        except Exception as error:
+            raise ModelError(f"model {self.name!r} failed on {_describe(ids)}: {_reason(error)}") from error
+        return self._check(output, ids)
+
+    def _check(self, output: npt.ArrayLike, ids: list[object]) -> npt.NDArray[np.float32]:
+        try:
+            array = np.asarray(output)
+        except (ValueError, TypeError) as error:
+            raise ModelError(
+                f"model {self.name!r} returned no table of numbers for {_describe(ids)}: {error}"
+            ) from error
+        if array.ndim != 2 or len(array) != len(ids) or array.dtype.kind not in "fiu":
+            raise ModelError(
+                f"model {self.name!r} returned shape {array.shape} of {array.dtype} for {_describe(ids)}; "
+                f"expected numbers of shape ({len(ids)}, C)"
+            )
+        if self._classes is not None and array.shape[1] != self._classes:
+            raise ModelError(
+                f"model {self.name!r} returned {array.shape[1]} classes for {_describe(ids)}, "
+                f"but {self._classes} before"
+            )
+        if self.logits:
+            with np.errstate(invalid="ignore"):  # NaN and infinity are reported below, with their id
+                array = softmax(array.astype(np.float32))
+        try:
+            probs = as_distributions(array, what=f"output of model {self.name!r}", ids=ids)
+        except InputError as error:
+            raise ModelError(str(error)) from error
+        self._classes = probs.shape[1]
+        return probs
+
+
+def run(
+    model: Model, ids: Sequence[object], values: Sequence[Any] | None = None
+) -> tuple[npt.NDArray[np.float32], float]:
+    """Run a model over samples in batches of its batch size, and time it.
+
+    Args:
+        model: what to run.
+        ids: m sample ids.
+        values: m sample values; may be left out when the model does not need them.
+
+    Returns:
+        Distributions of shape (m, C), and the wall seconds spent in the model, its preparation of the samples
+        included.
+
+    Raises:
+        InputError: values are missing, or not one per id.
+        ModelError: the model failed on a batch; see `Model.__call__`.
+    """
+    if values is not None and len(values) != len(ids):
+        raise InputError(f"model {model.name!r}: {len(ids)} ids but {len(values)} values")
+    started = perf_counter()
+    parts = []
+    for start in range(0, max(len(ids), 1), model.batch_size):
+        batch = slice(start, start + model.batch_size)
+        parts.append(model(ids[batch], None if values is None else values[batch]))
+    probs = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return probs, perf_counter() - started
+
+
+def from_callable(
+    function: Callable[[list[Any]], npt.ArrayLike],
+    *,
+    name: str,
+    digest: str | None = None,
+    cost: float | None = None,
+    unit: str = "seconds",
+    batch_size: int = 64,
+    logits: bool = False,
+) -> Model:
+    """Make a model of any Python callable.
+
+    Args:
+        function: from a list of m sample values to an array of shape (m, C).
+        name: what the model is called.
+        digest: what it is; change it when the model changes, since caches tell models apart by it. By default
+            the callable's qualified name.
+        cost: stated cost per sample, in `unit`; None to measure seconds.
+        unit: what `cost` counts.
+        batch_size: how many samples are passed at a time.
+        logits: whether the callable returns logits instead of probabilities.
+
+    Returns:
+        The model.
+
+    Raises:
+        InputError: not a callable, an empty name, a batch size below 1 or a cost below 0.
+    """
+    if not callable(function):
+        raise InputError(f"model {name!r}: expected a callable, got {type(function).__name__}")
+    return Model(
+        name=name,
+        digest=digest or f"callable:{_qualified_name(function)}",
+        function=lambda _, values: function(values),
+        cost=cost,
+        unit=unit,
+        batch_size=batch_size,
+        logits=logits,
+    )
+
+
+def _qualified_name(function: Any) -> str:
+    while isinstance(function, functools.partial):
+        function = function.func
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}:{named.__qualname__}"
+
+
+def _describe(ids: list[object]) -> str:
+    shown = [repr(i) for i in (ids if len(ids) <= 5 else [*ids[:4], "...", ids[-1]])]
+    listed = ", ".join(shown).replace("'...'", "...")
+    return f"a batch of {len(ids)} (ids {listed})" if len(ids) > 1 else f"the sample {listed}"
+
+
+def _reason(error: Exception) -> str:
+    # Our own errors speak for themselves; others are named, since "KeyError: 3" says more than "3".
+    return str(error) if isinstance(error, InputError | ModelError) else f"{type(error).__name__}: {error}"

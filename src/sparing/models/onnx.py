@@ -1,0 +1,192 @@
+"""ONNX files as models, run by ONNX Runtime and described by a TOML file beside them."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sparing.errors import InputError
+from sparing.models import preprocess
+from sparing.models.description import Description, InputDescription, read_description
+from sparing.models.model import Model
+
+_TYPES: dict[str, npt.DTypeLike] = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(float16)": np.float16,
+    "tensor(uint8)": np.uint8,
+    "tensor(int8)": np.int8,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+    "tensor(bool)": np.bool_,
+    "tensor(string)": np.object_,
+}
+_BATCH = 64
+_CPU = "CPUExecutionProvider"
+
+
+def load_onnx(
+    path: str | Path,
+    *,
+    name: str,
+    cost: float | None = None,
+    unit: str = "seconds",
+    batch_size: int | None = None,
+    threads: int | None = None,
+    providers: list[str] | None = None,
+) -> Model:
+    """Make a model of an ONNX file; `model.toml` beside `model.onnx` says how to feed it.
+
+    Without that file the input is the sample column as it is (numbers or text), and the output holds
+    probabilities. The arguments here win over the file.
+
+    Args:
+        path: the ONNX file.
+        name: what the model is called.
+        cost: stated cost per sample, in `unit`; None to measure seconds.
+        unit: what `cost` counts.
+        batch_size: samples per batch; a graph with a fixed batch keeps its own, and the last batch is padded.
+        threads: threads of one forward; None for one per core.
+        providers: execution providers of ONNX Runtime, the preferred first; None for the CPU.
+
+    Returns:
+        The model. Its digest is the SHA-256 of the ONNX file's bytes followed by those of the TOML file and
+        of external weights (`model.onnx.data`), where there are any.
+
+    Raises:
+        InputError: no such file, not an ONNX file, a wrong description, or a provider that is not there.
+    """
+    import onnxruntime as ort
+
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    toml = path.with_suffix(".toml")
+    description = read_description(toml)
+    chosen = list(providers or description.providers or [_CPU])
+    unknown = [p for p in chosen if p not in ort.get_available_providers()]
+    if unknown:
+        raise InputError(
+            f"{path}: no execution provider {unknown[0]!r} in this build of ONNX Runtime; "
+            f"there are {', '.join(ort.get_available_providers())}"
+        )
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or description.threads or 0
+    options.log_severity_level = 3
+    try:
+        session = ort.InferenceSession(str(path), options, providers=chosen)
+    except Exception as error:  # ONNX Runtime's errors share no base class
+        raise InputError(f"{path}: ONNX Runtime cannot load it: {error}") from error
+    if session.get_providers()[0] != chosen[0]:
+        raise InputError(
+            f"{path}: the execution provider {chosen[0]!r} did not start; ONNX Runtime would fall back to "
+            f"{session.get_providers()[0]}"
+        )
+    graph_input = _pick(session.get_inputs(), description.input.name, path, "input")
+    if len(session.get_inputs()) > 1:
+        names = ", ".join(repr(node.name) for node in session.get_inputs())
+        raise InputError(f"{path}: the graph takes several inputs ({names}); use a Python callable for it")
+    output = _pick(session.get_outputs(), description.output, path, "output").name
+    prepare = _Prepare(graph_input, description, toml)
+    fixed = graph_input.shape[0] if graph_input.shape and isinstance(graph_input.shape[0], int) else None
+
+    def forward(ids: list[object], values: list[Any]) -> Any:
+        batch = prepare(ids, values)
+        m = len(ids)
+        if fixed is not None and m < fixed:
+            batch = np.concatenate([batch, np.repeat(batch[-1:], fixed - m, axis=0)])
+        result = session.run([output], {graph_input.name: batch})[0]
+        if not isinstance(result, np.ndarray):
+            raise InputError(
+                f"the output {output!r} is a {type(result).__name__}, not a tensor "
+                "(classifiers converted from scikit-learn: export with zipmap=False)"
+            )
+        return result if fixed is None else result[:m]
+
+    return Model(
+        name=name,
+        digest=f"sha256:{_digest(path, toml)}",
+        function=forward,
+        cost=cost,
+        unit=unit,
+        batch_size=fixed or batch_size or description.batch_size or _BATCH,
+        logits=description.logits,
+    )
+
+
+class _Prepare:
+    """From sample values to the graph's input; what does not fit together is refused at once."""
+
+    def __init__(self, graph_input: Any, description: Description, toml: Path) -> None:
+        self.input: InputDescription = description.input
+        if graph_input.type not in _TYPES:
+            raise InputError(
+                f"{toml.with_suffix('.onnx')}: inputs of type {graph_input.type} are not supported"
+            )
+        self.dtype = np.dtype(_TYPES[graph_input.type])
+        self.rank = len(graph_input.shape)
+        stated = self.input.dtype
+        if stated is not None and stated != ("string" if self.dtype == object else self.dtype.name):
+            raise InputError(f"{toml}: [input] dtype is {stated!r}, but the graph takes {graph_input.type}")
+        arithmetic = [key for key in ("scale", "mean", "std") if getattr(self.input, key) is not None]
+        if arithmetic and self.dtype.kind != "f":
+            raise InputError(
+                f"{toml}: [input] {arithmetic[0]} needs a floating input, not {graph_input.type}"
+            )
+        self.channels = 3
+        if self.input.decode == "image":
+            if self.rank != 4 or self.dtype == object:
+                raise InputError(
+                    f'{toml}: decode = "image" needs an input of numbers with 4 axes, not {graph_input.type} '
+                    f"with shape {graph_input.shape}"
+                )
+            channels = graph_input.shape[1 if self.input.layout == "NCHW" else 3]
+            if isinstance(channels, int):
+                self.channels = channels
+            if self.channels not in (1, 3):
+                raise InputError(
+                    f"{toml}: the input has {channels} channels with layout {self.input.layout}; "
+                    "pictures have 1 (grey) or 3 (RGB)"
+                )
+            for key in ("mean", "std"):
+                per_channel = getattr(self.input, key)
+                if per_channel is not None and len(per_channel) not in (1, self.channels):
+                    raise InputError(f"{toml}: [input] {key} needs 1 or {self.channels} numbers")
+
+    def __call__(self, ids: list[object], values: list[Any]) -> npt.NDArray[Any]:
+        if self.input.decode == "image":
+            pixels = preprocess.images(ids, values, channels=self.channels, resize=self.input.resize)
+            return preprocess.normalise_images(pixels, self.input, self.dtype)
+        if self.dtype == object:
+            batch: npt.NDArray[Any] = preprocess.texts(ids, values)
+        else:
+            batch = preprocess.numbers(ids, values, self.input, self.dtype)
+        # A column of single values feeds a graph that wants (m, 1).
+        return batch[:, None] if batch.ndim == 1 and self.rank == 2 else batch
+
+
+def _pick(nodes: list[Any], name: str | None, path: Path, role: str) -> Any:
+    names = ", ".join(repr(node.name) for node in nodes)
+    for node in nodes:
+        if node.name == name:
+            return node
+    if name is not None:
+        raise InputError(f"{path}: the graph has no {role} {name!r}; there are {names}")
+    if len(nodes) != 1 and role == "output":
+        raise InputError(
+            f"{path}: the graph has several outputs ({names}); say which one holds the distribution in "
+            f"{path.with_suffix('.toml').name}: [output] name"
+        )
+    return nodes[0]
+
+
+def _digest(path: Path, toml: Path) -> str:
+    digest = hashlib.sha256()
+    for part in (path, toml, Path(f"{path}.data"), Path(f"{path}_data")):
+        if part.is_file():
+            with part.open("rb") as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+    return digest.hexdigest()

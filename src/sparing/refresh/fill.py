@@ -1,0 +1,146 @@
+"""Running a model over samples that the cache does not hold yet: the first fill, and new samples later."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sparing.cache import Cache, ModelInfo
+from sparing.cache.lock import write_lock
+from sparing.errors import CacheError, InputError
+from sparing.models import Model
+from sparing.refresh.running import OnProgress, chunk_rows_for, run_order
+from sparing.refresh.staging import Staging
+from sparing.samples import Samples, open_samples
+
+Filled = tuple[pa.Array, npt.NDArray[np.float32], npt.NDArray[np.int64] | None]
+
+
+def fill(
+    path: str | Path,
+    model: Model,
+    samples: Any,
+    *,
+    classes: Sequence[str] | None = None,
+    on_progress: OnProgress | None = None,
+) -> Cache:
+    """Make a cache by running a model over all samples: round 0.
+
+    After a kill, the same call continues where it stopped.
+
+    Args:
+        path: a folder that does not exist yet; unfinished work is kept in `PATH.filling` beside it.
+        model: what to run.
+        samples: whatever `open_samples` takes; its labels, if it has any, are kept.
+        classes: the class names.
+        on_progress: called after every chunk.
+
+    Returns:
+        The cache.
+
+    Raises:
+        CacheError: something is at the path already, another process is filling it, or a full disk.
+        InputError: samples are unreadable, or class names do not match.
+        ModelError: the model failed; what was computed is kept.
+    """
+    path = Path(path)
+    if path.exists():
+        raise CacheError(f"{path} exists already: choose another path, or delete it first")
+    opened = open_samples(samples)
+    beside = path.with_name(f"{path.name}.filling")
+    with write_lock(beside.with_name(f"{path.name}.lock")) as _:
+        staging = Staging(beside)
+        _run_all(staging, model, opened, np.arange(len(opened)), "", on_progress)
+        cache = Cache.create(
+            path,
+            _outputs(staging, opened),
+            _info(model, staging),
+            classes=classes,
+            record={"op": "fill", "account": _account(model, staging)},
+        )
+        staging.clear()
+    beside.with_name(f"{path.name}.lock").unlink(missing_ok=True)
+    return cache
+
+
+def append_samples(
+    path: str | Path, model: Model, samples: Any, *, on_progress: OnProgress | None = None
+) -> int:
+    """Run a model over those samples that a cache does not hold yet, and add them.
+
+    Args:
+        path: the cache.
+        model: what to run.
+        samples: whatever `open_samples` takes; samples that the cache holds are skipped.
+        on_progress: called after every chunk.
+
+    Returns:
+        The number of rows added.
+
+    Raises:
+        InputError: nothing is new, or samples are unreadable or of another id type.
+        ModelError: the model failed; what was computed is kept, and the same call continues.
+        CacheError: not a cache, another process writes to it, or a full disk.
+    """
+    opened = open_samples(samples)
+    with Cache.open(path).lock():
+        cache = Cache.open(path)
+        there = cache.get(cache.as_ids(opened.ids)).ids
+        fresh = ~pc.is_in(opened.ids, value_set=there.cast(opened.ids.type)).to_numpy(False)
+        if not fresh.any():
+            raise InputError(f"all {len(opened)} samples are in the cache already: nothing to append")
+        staging = Staging(cache.work_dir / "append")
+        _run_all(staging, model, opened, np.flatnonzero(fresh), f"version {cache.version}", on_progress)
+        added = cache.append(_outputs(staging, opened), _info(model, staging))
+        staging.clear()
+    return added
+
+
+def _run_all(
+    staging: Staging,
+    model: Model,
+    samples: Samples,
+    positions: npt.NDArray[np.int64],
+    base: str,
+    on_progress: OnProgress | None,
+) -> None:
+    request = {"model": model.digest, "rows": len(positions), "first": str(samples.ids[0]), "base": base}
+    staged = staging.request()
+    if staged is None or {key: staged[key] for key in request} != request:
+        order = pa.table(
+            {
+                "id": samples.ids.take(pa.array(positions)),
+                "candidate": np.zeros(len(positions), dtype=np.int16),
+            }
+        )
+        staged = {**request, "chunk_rows": chunk_rows_for(len(positions), model.batch_size)}
+        staging.begin(staged, order)
+    run_order(staging, [model], samples, chunk_rows=staged["chunk_rows"], on_progress=on_progress)
+
+
+def _outputs(staging: Staging, samples: Samples) -> Iterator[Filled]:
+    order = staging.order()
+    labels = samples.labels()
+    for start in staging.finished():
+        chunk = staging.read(start)
+        ids = order["id"].slice(start, len(chunk.probs)).combine_chunks()
+        yield ids, chunk.probs, None if labels is None else labels[samples.index_of(ids)]
+
+
+def _info(model: Model, staging: Staging) -> ModelInfo:
+    if model.cost is not None:
+        return ModelInfo(model.name, model.digest, model.cost, model.unit)
+    rows = staging.order().num_rows
+    return ModelInfo(model.name, model.digest, _account(model, staging)["seconds"]["model"] / rows)
+
+
+def _account(model: Model, staging: Staging) -> dict[str, Any]:
+    seconds = {"model": 0.0, "reading": 0.0}
+    for start in staging.finished():
+        for phase, spent in staging.read(start).seconds.items():
+            seconds[phase.partition(":")[0]] += spent
+    return {"forwards": {model.name: staging.order().num_rows}, "seconds": seconds}

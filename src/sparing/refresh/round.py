@@ -1,0 +1,226 @@
+"""One round before it runs: its candidates, what ranks the rows, and what its budget still allows."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sparing.budget import Budget
+from sparing.cache import Cache, ModelInfo
+from sparing.distributions import entropy
+from sparing.errors import BudgetError, InputError
+from sparing.models import Model
+from sparing.refresh.evidence import Prediction
+from sparing.refresh.known import Known, load_known
+from sparing.refresh.router import Router
+from sparing.refresh.scorers import Scorer, named_scorer
+
+
+@dataclass
+class Round:
+    """Everything that a round is decided by.
+
+    Attributes:
+        cache: the cache, at the version that the round starts from.
+        candidates: models that the round may run.
+        scorer: what ranks the rows.
+        router: what fit made; None when there is none.
+        budget: what the round may spend.
+        target: name of the candidate whose full re-run is the reference.
+        only_positive: leave alone rows that no candidate is predicted to improve.
+        seed: decides the order among equal benefits.
+        known: what fit has run for each candidate; None where it has not.
+    """
+
+    cache: Cache
+    candidates: list[Model]
+    scorer: Scorer
+    router: Router | None
+    budget: Budget
+    target: str
+    only_positive: bool
+    seed: int
+    known: list[Known | None]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the candidates."""
+        return [model.name for model in self.candidates]
+
+    def seconds_per_forward(self) -> list[float | None]:
+        """Give each candidate's seconds: as fit measured, as stated, or as earlier rounds measured."""
+        fitted = {} if self.router is None else {c.digest: c.seconds for c in self.router.candidates}
+        stored = {info.digest: info for info in self.cache.metadata.models}
+        result: list[float | None] = []
+        for model in self.candidates:
+            info = stored.get(model.digest)
+            stated = model.cost if model.unit == "seconds" else None
+            before = info.cost if info is not None and info.unit == "seconds" else None
+            result.append(stated or fitted.get(model.digest) or before)
+        return result
+
+    def costs(self) -> list[float]:
+        """Give what the budget counts for one forward of each candidate.
+
+        Raises:
+            BudgetError: a candidate's cost is not known.
+        """
+        if self.budget.unit == "seconds":
+            seconds = self.seconds_per_forward()
+            for name, value in zip(self.names, seconds, strict=True):
+                if value is None:
+                    raise BudgetError(
+                        f"how long a forward of {name!r} takes is not known, so several candidates cannot be "
+                        "weighed against a time: fit a router with it first, or state its --cost"
+                    )
+            return [value for value in seconds if value is not None]
+        for model in self.candidates:
+            if model.cost is None:
+                raise BudgetError(f"a budget in cost needs the cost of {model.name!r}: state it with --cost")
+        return [model.cost for model in self.candidates if model.cost is not None]
+
+    def spent_by_fit(self) -> float:
+        """Add up what fit has spent on the known rows, in the budget's unit."""
+        forwards = [0 if item is None else len(item.ids) for item in self.known]
+        if self.budget.unit in ("share", "rows"):
+            return sum(forwards)
+        if self.budget.unit == "seconds":
+            return sum(item.seconds for item in self.known if item is not None)
+        if not any(forwards):
+            return 0.0
+        return sum(count * cost for count, cost in zip(forwards, self.costs(), strict=True))
+
+    def capacity(self, rows: int) -> tuple[float, list[float] | None]:
+        """Give what may still be spent, and the costs to weigh it by; no costs mean that rows are counted."""
+        spent = self.spent_by_fit()
+        if self.budget.unit in ("share", "rows"):
+            return max(self.budget.rows(rows) - spent, 0), None
+        left = max(float(self.budget.amount) - spent, 0.0)
+        if len(self.candidates) > 1:
+            return left, self.costs()
+        if self.budget.unit == "seconds":
+            # One candidate: rows in order of benefit until the time is up.
+            return rows, None
+        cost = self.costs()[0]
+        return (rows if cost == 0 else left // cost), None
+
+    def predict(self, refreshed: int, rows: int) -> Prediction | None:
+        """Predict consistency (and accuracy) from the rows that were held out of the fit."""
+        if self.router is None or self.router.evidence is None or rows == 0:
+            return None
+        known = len(self.known_rows())
+        others = rows - known
+        share = min(refreshed / others, 1.0) if others else 1.0
+        held_out = self.router.evidence.predict(self.scorer.name, self.names, self.target, share)
+        weight = others / rows
+        full = self.router.evidence.predict(self.scorer.name, self.names, self.target, 1.0)
+        accuracy = held_out.accuracy
+        if accuracy is not None and full.accuracy is not None:
+            accuracy = weight * accuracy + (1 - weight) * full.accuracy
+        # Rows that fit ran hold what a full re-run would store, when the target is the only candidate.
+        return replace(
+            held_out,
+            consistency=weight * held_out.consistency + (1 - weight),
+            error=weight * held_out.error,
+            accuracy=accuracy,
+        )
+
+    def known_rows(self) -> dict[Any, tuple[int, int]]:
+        """Choose, for every row that fit ran, the candidate with the largest true entropy decrease.
+
+        Returns:
+            By id: the candidate's index and the position in its known rows.
+        """
+        best: dict[Any, tuple[int, int]] = {}
+        lowest: dict[Any, float] = {}
+        for index, item in enumerate(self.known):
+            if item is None:
+                continue
+            for position, (name, left) in enumerate(
+                zip(item.ids.to_pylist(), entropy(item.probs), strict=True)
+            ):
+                if name not in best or left < lowest[name]:
+                    best[name], lowest[name] = (index, position), float(left)
+        return best
+
+    def request(self) -> dict[str, Any]:
+        """Describe the round, so that a restart can tell whether it is the same.
+
+        Returns:
+            What was asked for, a digest of it ("command"), and one that includes the version of the cache
+            that it starts from ("digest").
+        """
+        asked = {
+            "models": {model.name: model.digest for model in self.candidates},
+            "scorer": self.scorer.digest,
+            "budget": [str(self.budget.amount), self.budget.unit],
+            "target": self.target,
+            "only_positive": self.only_positive,
+            "seed": self.seed,
+        }
+        command = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+        digest = hashlib.sha256(f"{command} {self.cache.version}".encode()).hexdigest()
+        what = f"{', '.join(self.names)} under {self.budget}, ranked by {self.scorer.name}"
+        return {**asked, "command": command, "digest": digest, "what": what}
+
+
+def prepare_round(
+    cache: Cache,
+    candidates: Sequence[Model],
+    budget: str | Budget,
+    scorer: str | None,
+    router: Router | str | Path | None,
+    target: str | None,
+    only_positive: bool,
+    seed: int,
+) -> Round:
+    """Check what a round is asked to do; see `sparing.refresh.job.refresh` for the arguments and errors."""
+    if not candidates:
+        raise InputError("a refresh needs at least one candidate model")
+    names = [model.name for model in candidates]
+    if len(set(names)) < len(names):
+        raise InputError(f"the candidates' names are not unique: {', '.join(names)}")
+    target = names[-1] if target is None else target
+    if target not in names:
+        raise InputError(f"the target {target!r} is not among the candidates {', '.join(names)}")
+    metadata = cache.metadata
+    for model in candidates:
+        metadata = metadata.with_model(ModelInfo(model.name, model.digest))
+    if isinstance(router, str | Path):
+        router = Router.load(router)
+    if router is not None:
+        _check_router(router, candidates)
+    if scorer is None:
+        scorer = "entropy" if router is None else "router"
+    if scorer == "router":
+        if router is None:
+            raise InputError(
+                "the scorer 'router' needs a router: make one with `sparing fit`, give it with --router"
+            )
+        ranking = router.scorer(names)
+    else:
+        ranking = named_scorer(scorer, names, target)
+    return Round(
+        cache,
+        list(candidates),
+        ranking,
+        router,
+        budget if isinstance(budget, Budget) else Budget.parse(budget),
+        target,
+        only_positive,
+        seed,
+        [load_known(cache, model) for model in candidates],
+    )
+
+
+def _check_router(router: Router, candidates: Sequence[Model]) -> None:
+    digests = {candidate.name: candidate.digest for candidate in router.candidates}
+    for model in candidates:
+        fitted = digests.get(model.name)
+        if fitted is not None and fitted != model.digest:
+            raise InputError(
+                f"the router was fitted for another {model.name!r} ({fitted} there, {model.digest} here): "
+                "run `sparing fit` again for this one"
+            )

@@ -1,0 +1,288 @@
+"""PURE's router: one small regressor per candidate, from the cached distribution to the entropy decrease."""
+
+import io
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from sparing.cache.durable import replacing
+from sparing.cache.metadata import router_digest
+from sparing.distributions import entropy
+from sparing.errors import InputError
+from sparing.refresh.evidence import Evidence
+from sparing.refresh.scorers import Scorer
+
+FORMAT = 1
+SORTED_WIDTH = 32
+BLOCK = 8192
+
+Floats = npt.NDArray[np.float32]
+Layers = tuple[tuple[Floats, Floats], ...]
+InputForm = Literal["sorted", "plain"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What a router knows of one candidate.
+
+    Attributes:
+        name: its name.
+        digest: the digest of the model that the router was fitted to.
+        layers: weights (inputs, outputs) and biases of each layer.
+        seconds: measured seconds of one forward; None when its outputs came from elsewhere.
+    """
+
+    name: str
+    digest: str
+    layers: Layers
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Router:
+    """Predicts each candidate's entropy decrease from the cached distribution (PURE, Equations 4 and 5).
+
+    Attributes:
+        n_classes: length C of the distributions it reads.
+        form: "sorted" reads the largest entries in descending order, "plain" the vector as it stands.
+        width: how many entries it reads.
+        candidates: one regressor per candidate.
+        evidence: what the rows held out of the fit say of it; None when none were.
+    """
+
+    n_classes: int
+    form: InputForm
+    width: int
+    candidates: tuple[Candidate, ...]
+    evidence: Evidence | None = field(default=None, compare=False)
+
+    def inputs(self, probs: Floats) -> Floats:
+        """Bring distributions into the form that the regressors read.
+
+        Args:
+            probs: shape (m, C).
+
+        Returns:
+            Shape (m, width).
+        """
+        if self.form == "plain":
+            return probs
+        return descending(probs, self.width)
+
+    def benefits(self, probs: Floats) -> Floats:
+        """Predict the entropy decrease that each candidate would bring.
+
+        Args:
+            probs: shape (m, C), the cached distributions.
+
+        Returns:
+            Shape (m, n), nats, one column per candidate, in the order of `candidates`.
+
+        Raises:
+            InputError: distributions over another number of classes.
+        """
+        if probs.shape[1] != self.n_classes:
+            raise InputError(f"the router reads {self.n_classes} classes, the cache has {probs.shape[1]}")
+        result = np.empty((len(probs), len(self.candidates)), dtype=np.float32)
+        for start in range(0, len(probs), BLOCK):
+            block = slice(start, start + BLOCK)
+            inputs = self.inputs(probs[block])
+            for column, candidate in enumerate(self.candidates):
+                result[block, column] = _forward(candidate.layers, inputs)
+        return result
+
+    def scorer(self, names: Sequence[str]) -> Scorer:
+        """Make a scorer for candidates by name.
+
+        Args:
+            names: the candidates of the round, each known to the router.
+
+        Raises:
+            InputError: a candidate that the router was not fitted for.
+        """
+        known = [candidate.name for candidate in self.candidates]
+        for name in names:
+            if name not in known:
+                raise InputError(
+                    f"the router was fitted for {', '.join(known)}, not for {name!r}: "
+                    "run `sparing fit` for it"
+                )
+        columns = [known.index(name) for name in names]
+        return Scorer(
+            "router", router_digest(self.to_bytes()), lambda probs, _: self.benefits(probs)[:, columns]
+        )
+
+    def to_bytes(self) -> bytes:
+        """Write the router as a NumPy archive, without any pickle."""
+        header = {
+            "format": FORMAT,
+            "n_classes": self.n_classes,
+            "form": self.form,
+            "width": self.width,
+            "candidates": [
+                {"name": c.name, "digest": c.digest, "seconds": c.seconds, "layers": len(c.layers)}
+                for c in self.candidates
+            ],
+            "evidence": self.evidence is not None,
+        }
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "header": np.frombuffer(json.dumps(header).encode("utf-8"), dtype=np.uint8)
+        }
+        for index, candidate in enumerate(self.candidates):
+            for layer, (weights, biases) in enumerate(candidate.layers):
+                arrays[f"weights_{index}_{layer}"] = weights
+                arrays[f"biases_{index}_{layer}"] = biases
+        if self.evidence is not None:
+            arrays.update(self.evidence.to_arrays())
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **arrays)
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, where: str = "the router") -> "Router":
+        """Read what `to_bytes` wrote; nothing in it is unpickled.
+
+        Raises:
+            InputError: not a router, or one of a newer release.
+        """
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+                header = json.loads(archive["header"].tobytes())
+                if header["format"] > FORMAT:
+                    raise InputError(f"{where} was written by a newer release of Sparing: upgrade to read it")
+                candidates = tuple(
+                    Candidate(
+                        entry["name"],
+                        entry["digest"],
+                        tuple(
+                            (archive[f"weights_{index}_{layer}"], archive[f"biases_{index}_{layer}"])
+                            for layer in range(entry["layers"])
+                        ),
+                        entry["seconds"],
+                    )
+                    for index, entry in enumerate(header["candidates"])
+                )
+                evidence = Evidence.from_arrays(archive) if header["evidence"] else None
+                return cls(header["n_classes"], header["form"], header["width"], candidates, evidence)
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(f"{where} is not a router file: {type(error).__name__}: {error}") from error
+
+    def save(self, path: str | Path) -> None:
+        """Write the router to a file, whole or not at all."""
+        with replacing(Path(path)) as draft:
+            draft.write_bytes(self.to_bytes())
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Router":
+        """Read a router from a file.
+
+        Raises:
+            InputError: no such file, or not a router.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(f"there is no router at {path}: make one with `sparing fit --out {path}`")
+        return cls.from_bytes(path.read_bytes(), str(path))
+
+
+def train_router(
+    old: Floats,
+    new: Sequence[Floats],
+    names: Sequence[str],
+    digests: Sequence[str],
+    *,
+    form: InputForm = "sorted",
+    hidden: Sequence[int] = (64,),
+    epochs: int = 30,
+    seed: int = 0,
+) -> Router:
+    """Fit one regressor per candidate by mean squared error: Adam, 1e-3, batches of 32 (PURE, 3.2 and B.3).
+
+    Args:
+        old: shape (m, C), cached distributions.
+        new: n arrays of shape (m, C), each candidate's distributions for the same samples.
+        names: n names.
+        digests: n digests.
+        form: "sorted" (default) reads the largest 32 entries in descending order: it needs fewer rows, since
+            it does not have to learn every class by itself. "plain" reads the whole vector, as in the paper.
+        hidden: sizes of the hidden layers; 64 as in appendix B.3.
+        epochs: passes over the rows.
+        seed: fixes the start and the shuffling.
+
+    Returns:
+        The router, without evidence.
+
+    Raises:
+        InputError: no rows, or shapes that do not match.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.neural_network import MLPRegressor
+
+    if len(old) < 2:
+        raise InputError(f"a router cannot be fitted on {len(old)} rows: give it a few hundred at least")
+    for name, outputs in zip(names, new, strict=True):
+        if outputs.shape != old.shape:
+            raise InputError(
+                f"candidate {name!r} has outputs of shape {outputs.shape}, the cache {old.shape}: "
+                "old and new models must share their classes"
+            )
+    width = min(old.shape[1], SORTED_WIDTH) if form == "sorted" else old.shape[1]
+    empty = Router(old.shape[1], form, width, ())
+    inputs = empty.inputs(old)
+    before = entropy(old)
+    candidates = []
+    for name, digest, outputs in zip(names, digests, new, strict=True):
+        network = MLPRegressor(
+            hidden_layer_sizes=tuple(hidden),
+            solver="adam",
+            learning_rate_init=1e-3,
+            batch_size=min(32, len(old)),
+            max_iter=epochs,
+            tol=0.0,
+            n_iter_no_change=epochs,
+            random_state=seed,
+        )
+        with warnings.catch_warnings():
+            # A fixed number of epochs is the recipe, not a failure to converge.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            network.fit(inputs, before - entropy(outputs))
+        layers = tuple(
+            (w.astype(np.float32), b.astype(np.float32))
+            for w, b in zip(network.coefs_, network.intercepts_, strict=True)
+        )
+        candidates.append(Candidate(name, digest, layers))
+    return Router(old.shape[1], form, width, tuple(candidates))
+
+
+def descending(probs: Floats, width: int) -> Floats:
+    """Give the largest entries of each row, largest first.
+
+    Args:
+        probs: shape (m, C).
+        width: how many, at most C.
+
+    Returns:
+        Shape (m, width).
+    """
+    if width < probs.shape[1]:
+        probs = np.partition(probs, probs.shape[1] - width, axis=1)[:, probs.shape[1] - width :]
+    result: Floats = -np.sort(-probs, axis=1)
+    return result
+
+
+def _forward(layers: Layers, inputs: Floats) -> Floats:
+    for weights, biases in layers[:-1]:
+        inputs = inputs @ weights
+        inputs += biases
+        np.maximum(inputs, 0, out=inputs)
+    weights, biases = layers[-1]
+    result: Floats = (inputs @ weights + biases)[:, 0]
+    return result

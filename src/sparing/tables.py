@@ -1,0 +1,299 @@
+"""Output tables: a model's distributions by sample id, read in chunks, checked and written.
+
+An output table has the columns `id` (string or integer), `probs` (list of C floats) and optionally `label`
+(integer). It may be a Parquet file, anything with the Arrow stream interface, or numpy arrays. Rows are
+matched by id, never by position.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from sparing.distributions import as_distributions
+from sparing.errors import InputError
+from sparing.ids import SeenIds, as_ids, name_first
+
+NO_LABEL = -1
+"""Stands for a missing label in label arrays."""
+
+ARROW_ERRORS = (pa.ArrowException, OSError)
+"""What pyarrow raises on a file that is missing, damaged or something else."""
+
+_COLUMNS = ("id", "probs", "label")
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Distributions of m samples.
+
+    Attributes:
+        ids: m ids, an Arrow array of `string` or `int64`.
+        probs: shape (m, C), float32, rows summing to 1.
+        labels: shape (m,), int64 in [0, C) or -1 where unknown; None when the table has no labels.
+    """
+
+    ids: pa.Array
+    probs: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64] | None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def read_outputs(source: Any) -> Outputs:
+    """Read a whole output table.
+
+    Args:
+        source: as for `iter_outputs`.
+
+    Returns:
+        All rows, in the order of the table.
+
+    Raises:
+        InputError: as for `iter_outputs`.
+    """
+    chunks = list(iter_outputs(source))
+    labels = [chunk.labels for chunk in chunks if chunk.labels is not None]
+    return Outputs(
+        ids=pa.concat_arrays([chunk.ids for chunk in chunks]),
+        probs=np.concatenate([chunk.probs for chunk in chunks]),
+        labels=np.concatenate(labels) if labels else None,
+    )
+
+
+def iter_outputs(source: Any, chunk_rows: int = 65536) -> Iterator[Outputs]:
+    """Read an output table chunk by chunk; memory does not grow with its rows, apart from their ids.
+
+    Args:
+        source: path of a Parquet file; an Arrow table, record batch reader or anything else with
+            `__arrow_c_stream__` (polars, pandas, DuckDB); or a tuple of arrays (ids, probs) or
+            (ids, probs, labels).
+        chunk_rows: rows of every chunk but the last.
+
+    Returns:
+        An iterator over the chunks. What the schema gives away is checked before the first one is asked for,
+        the rest as the chunks are read.
+
+    Raises:
+        InputError: no such file, not a Parquet file, damaged; a column is missing or of another type; no
+            rows; an id is missing or occurs twice; rows of differing length; a row is no distribution; a
+            label is not in [0, C).
+    """
+    if isinstance(source, tuple):
+        schema, batches, what = *_from_arrays(source), "outputs"
+    elif isinstance(source, str | Path):
+        file = open_parquet(source)
+        schema, what = file.schema_arrow, str(source)
+        columns = [name for name in _COLUMNS if name in schema.names]
+        batches = file.iter_batches(batch_size=chunk_rows, columns=columns)
+    elif hasattr(source, "__arrow_c_stream__"):
+        reader = pa.RecordBatchReader.from_stream(source)
+        schema, batches, what = reader.schema, reader, "outputs"
+    else:
+        raise InputError(
+            "outputs: expected the path of a Parquet file, an Arrow table or stream, or a tuple of arrays "
+            f"(ids, probs[, labels]), got {type(source).__name__}"
+        )
+    for name in ("id", "probs"):
+        if name not in schema.names:
+            raise InputError(f"{what}: no column {name!r}; there are {', '.join(map(repr, schema.names))}")
+    kind = schema.field("probs").type
+    if not (_is_list(kind) and _is_number(kind.value_type)):
+        raise InputError(f"{what}: the column 'probs' must be a list of C floats, not {kind}")
+    return _check_chunks(_rechunk(batches, chunk_rows, what), what)
+
+
+def write_outputs(
+    path: str | Path, ids: Any, probs: npt.ArrayLike, labels: npt.ArrayLike | None = None
+) -> None:
+    """Write an output table that `read_outputs` reads back; the file appears whole or not at all.
+
+    Args:
+        path: the Parquet file to write.
+        ids: m unique ids, strings or integers.
+        probs: shape (m, C), distributions.
+        labels: shape (m,), integers in [0, C), -1 or NaN where unknown.
+
+    Raises:
+        InputError: bad rows, as for `iter_outputs`, or the file cannot be written.
+    """
+    target = Path(path)
+    partial = target.with_name(target.name + ".partial")
+    arrays = (ids, probs) if labels is None else (ids, probs, labels)
+    writer = None
+    try:
+        for chunk in iter_outputs(arrays):
+            columns = {"id": chunk.ids, "probs": list_column(chunk.probs)}
+            if chunk.labels is not None:
+                columns["label"] = pa.array(chunk.labels, mask=chunk.labels == NO_LABEL)
+            table = pa.table(columns)
+            if writer is None:
+                writer = pq.ParquetWriter(partial, table.schema, compression="zstd")
+            writer.write_table(table)
+        if writer is not None:
+            writer.close()
+        partial.replace(target)
+    except ARROW_ERRORS as error:
+        raise InputError(f"{path}: cannot be written: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def list_column(probs: npt.NDArray[np.floating[Any]]) -> pa.Array:
+    """Turn a matrix into an Arrow list column, one list per row, without copying the values.
+
+    Args:
+        probs: shape (m, C), at most 2**31 - 1 entries.
+
+    Returns:
+        m lists of C numbers.
+    """
+    m, width = probs.shape
+    offsets = np.arange(m + 1, dtype=np.int32) * np.int32(width)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.ascontiguousarray(probs).ravel()))
+
+
+def open_parquet(path: str | Path) -> pq.ParquetFile:
+    """Open a Parquet file, or say why it is none.
+
+    Raises:
+        InputError: no such file, a folder, another format, or cut short.
+    """
+    path = Path(path)
+    if not path.is_file():
+        what = "is a folder, not a Parquet file" if path.is_dir() else "no such file"
+        raise InputError(f"{path}: {what}")
+    try:
+        return pq.ParquetFile(path)
+    except ARROW_ERRORS as error:
+        raise InputError(f"{path}: not a Parquet file, or cut short ({error})") from error
+
+
+def as_labels(column: Any, ids: pa.Array, *, what: str, classes: int | None = None) -> npt.NDArray[np.int64]:
+    """Bring labels to integers, -1 where they are missing.
+
+    Args:
+        column: m labels, an Arrow or numpy array of integers, or of floats that are whole or NaN.
+        ids: m ids, to name the offending row.
+        what: where they come from, for the error message.
+        classes: C, when labels must lie below it.
+
+    Returns:
+        Shape (m,), int64.
+
+    Raises:
+        InputError: labels of another type, another length, or out of range.
+    """
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    try:
+        array = pa.array(array, from_pandas=True) if not isinstance(array, pa.Array) else array
+        if pa.types.is_floating(array.type):
+            array = pc.if_else(pc.is_nan(array), None, array)
+        if not _is_number(array.type) and not pa.types.is_null(array.type):
+            raise InputError(f"{what}: labels must be integers (class indices), not {array.type}")
+        labels: npt.NDArray[np.int64] = (
+            array.cast(pa.int64()).fill_null(NO_LABEL).to_numpy(zero_copy_only=False)
+        )
+    except pa.ArrowException as error:
+        raise InputError(f"{what}: labels must be integers (class indices): {error}") from error
+    if len(labels) != len(ids):
+        raise InputError(f"{what}: {len(labels)} labels for {len(ids)} ids")
+    wrong = labels < NO_LABEL if classes is None else (labels < NO_LABEL) | (labels >= classes)
+    if wrong.any():
+        upper = "" if classes is None else f" and below {classes}, the number of classes"
+        message = name_first(ids, wrong, lambda row: f"has the label {labels[row]}")
+        raise InputError(f"{what}: {message}; labels must be at least 0{upper}, or missing")
+    return labels
+
+
+def _from_arrays(source: tuple[Any, ...]) -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
+    if len(source) not in (2, 3):
+        raise InputError(f"outputs: expected (ids, probs) or (ids, probs, labels), got {len(source)} parts")
+    ids, probs = as_ids(source[0], what="outputs"), np.asarray(source[1])
+    if probs.ndim != 2 or probs.dtype.kind not in "fiu":
+        raise InputError(
+            f"outputs: probs must be numbers of shape (m, C), got shape {probs.shape} of {probs.dtype}"
+        )
+    if len(probs) != len(ids):
+        raise InputError(f"outputs: {len(ids)} ids but {len(probs)} rows of probs")
+    columns = {"id": ids, "probs": pa.FixedSizeListArray.from_arrays(pa.array(probs.ravel()), probs.shape[1])}
+    if len(source) == 3 and source[2] is not None:
+        columns["label"] = pa.array(as_labels(source[2], ids, what="outputs"))
+    batch = pa.record_batch(columns)
+    return batch.schema, [batch]
+
+
+def _rechunk(batches: Iterable[pa.RecordBatch], rows: int, what: str) -> Iterator[pa.Table]:
+    """Cut and join batches so that every one but the last has the same number of rows."""
+    waiting: list[pa.RecordBatch] = []
+    held = 0
+    try:
+        for batch in batches:
+            start = 0
+            while held + batch.num_rows - start >= rows:
+                cut = rows - held
+                yield pa.Table.from_batches([*waiting, batch.slice(start, cut)])
+                start, waiting, held = start + cut, [], 0
+            if start < batch.num_rows:
+                waiting.append(batch.slice(start))
+                held += batch.num_rows - start
+    except ARROW_ERRORS as error:
+        raise InputError(f"{what}: cannot be read to the end, the data is damaged ({error})") from error
+    if held:
+        yield pa.Table.from_batches(waiting)
+
+
+def _check_chunks(tables: Iterable[pa.Table], what: str) -> Iterator[Outputs]:
+    seen = SeenIds(what=what)
+    classes = None
+    for table in tables:
+        ids = as_ids(table.column("id"), what=what)
+        seen.add(ids)
+        probs = _matrix(table.column("probs").combine_chunks(), ids, classes, what)
+        classes = probs.shape[1]
+        labels = None
+        if "label" in table.column_names:
+            labels = as_labels(table.column("label"), ids, what=what, classes=classes)
+        yield Outputs(ids, probs, labels)
+    if classes is None:
+        raise InputError(f"{what}: the table is empty")
+
+
+def _matrix(column: pa.Array, ids: pa.Array, classes: int | None, what: str) -> npt.NDArray[np.float32]:
+    if column.null_count:
+        missing = column.is_null().to_numpy(zero_copy_only=False)
+        raise InputError(f"{what}: {name_first(ids, missing, lambda _: 'has no probs')}")
+    if pa.types.is_fixed_size_list(column.type):
+        lengths = np.full(len(column), column.type.list_size)
+    else:
+        lengths = column.value_lengths().to_numpy(zero_copy_only=False)
+    width = int(lengths[0]) if classes is None else classes
+    differs = lengths != width
+    if differs.any():
+        message = name_first(ids, differs, lambda row: f"has {lengths[row]} entries in probs")
+        raise InputError(f"{what}: {message}, but the rows before it have {width}")
+    values = column.flatten()
+    if values.null_count:
+        missing = values.is_null().to_numpy(zero_copy_only=False).reshape(-1, width).any(axis=1)
+        raise InputError(f"{what}: {name_first(ids, missing, lambda _: 'has a missing entry in probs')}")
+    matrix = values.to_numpy(zero_copy_only=False).reshape(len(column), width)
+    try:
+        return as_distributions(matrix, what=what)
+    except InputError:
+        # Ids become Python objects only now that one of them is to be named.
+        return as_distributions(matrix, what=what, ids=ids.to_pylist())
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
