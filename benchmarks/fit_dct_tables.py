@@ -18,7 +18,7 @@ from sparing.offload import dct
 
 KINDS, LEVELS = 48, len(dct.ACTIVITY_EDGES) + 1
 EDGES = sorted({round(2 ** (i / 2)) for i in range(39)})
-QUALITIES = range(6, 25, 2)
+QUALITIES = range(12, 50, 4)
 CUT = 1 / 256  # the least a bin's mean may be
 
 
@@ -52,7 +52,9 @@ def fit_classes(coefficients: dict[int, list[np.ndarray]]) -> tuple[np.ndarray, 
     classes = np.rint(4 * np.log2(mean)).astype(int)
     for at in range(len(counts)):  # frequencies that no training picture has take those of the next one
         if counts[at] == 0:
-            classes[:, at] = classes[:, np.flatnonzero(counts > 0)[np.abs(np.flatnonzero(counts > 0) - at).argmin()]]
+            classes[:, at] = classes[
+                :, np.flatnonzero(counts > 0)[np.abs(np.flatnonzero(counts > 0) - at).argmin()]
+            ]
     return classes, np.rint(4 * np.log2(np.mean(means, axis=0))).astype(int)
 
 
@@ -76,11 +78,13 @@ def main() -> None:
         for c in group:
             order, kinds = dct.layout_of(*c.shape[1:4], EDGES, classes, mean_class)
             for quality in QUALITIES:
-                dct.count(dct.quantise(c, quality), order, kinds, dct.class_shift(quality, 3), counts)
+                dct.count(dct.quantise(c, quality), order, kinds, dct.class_shift(quality, 1), counts)
     weight = 20
     odds = (counts[:, 1] + weight * laplace()) / (counts.sum(axis=1) + weight)
     odds = np.clip(np.rint(odds * 65536), 8, 65528).astype(int)
-    text = '"""Fixed probabilities of the tiny picture codec, written by `benchmarks/fit_dct_tables.py`."""\n\n'
+    text = (
+        '"""Fixed probabilities of the tiny picture codec, written by `benchmarks/fit_dct_tables.py`."""\n\n'
+    )
     text += "import numpy as np\n\n"
     text += f"FREQUENCY_EDGES = {EDGES}\n"
     text += f"CLASSES = {classes.tolist()}\nMEAN_CLASS = {mean_class.tolist()}\n"

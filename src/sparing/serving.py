@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from sparing.errors import InputError, MissingExtraError, SparingError
 
@@ -218,7 +218,7 @@ def make_app(
     metrics: Metrics,
     limits: Limits | None = None,
     token: str | None = None,
-    batchers: Iterable[Batcher[object, object]] = (),
+    batchers: Iterable[Batcher[Any, Any]] = (),
 ) -> Starlette:
     """Make an application of routes, with bounded bodies, the token, `/healthz`, `/metrics` and JSON errors.
 

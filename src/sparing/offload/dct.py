@@ -1,9 +1,9 @@
 """A picture codec for a few dozen to a few hundred bytes, where containers and headers would decide.
 
-The receiver knows the size. The picture goes to YCbCr and through an orthonormal DCT of its blocks; the blocks'
-means go through a DCT of their own, over the whole picture. Every coefficient is rounded to the same step (a
-quarter-octave scale), and coded by a range coder with fixed probabilities that depend on its frequency, its
-channel and its neighbours coded before it. One byte in front holds the step and how busy the picture is.
+The receiver knows the size. The picture goes to YCbCr and through an orthonormal DCT of its blocks; the
+blocks' means go through a DCT of their own, over the whole picture. Every coefficient is rounded to the same
+step, and coded by a range coder with fixed probabilities that depend on its frequency, its channel and its
+neighbours coded before it. One byte in front holds the step and how busy the picture is.
 
 The probabilities were fitted to photographs of natural scenes by `benchmarks/fit_dct_tables.py` and belong to
 the format: changing them needs a new payload version.
@@ -24,16 +24,21 @@ from sparing.offload.dct_tables import CLASSES, FREQUENCY_EDGES, MEAN_CLASS, ODD
 Pixels = npt.NDArray[np.uint8]
 Int16 = npt.NDArray[np.int16]
 
-QUALITIES = 32
-"""Qualities are 0 (step 861 of an orthonormal DCT) to 31 (step 4), a factor of 2 every 4."""
+QUALITIES = 64
+"""Qualities are 0 (step 861 of an orthonormal DCT) to 63 (step 3.7), a factor of 2 every 8."""
 
-BUSY = 8
-"""How many scales for the size of a picture's coefficients there are, half an octave apart."""
+COARSEST = 78
+"""Eighths of octaves of the step of quality 0."""
+
+BUSY = (-3, 0, 3, 6)
+"""Scales of a picture's coefficients, in quarter octaves; a picture uses the one that suits it."""
 
 ACTIVITY_EDGES = (1, 2, 3, 5, 8, 12)
 """Where the levels of neighbourhood activity begin, above level 0."""
 
-_UNARY = 15  # magnitudes from here on are escaped, so that a hostile stream cannot make a reader count for ever
+_UNARY = (
+    15  # magnitudes from here on are escaped, so that a hostile stream cannot make a reader count for ever
+)
 _ESCAPE_BITS = 12
 _KINDS = len(ODDS[0])
 _HALF = 1 << (rangecoder.SCALE_BITS - 1)
@@ -45,7 +50,7 @@ _TO_RGB = np.linalg.inv(_TO_YCC.astype(np.float64)).astype(np.float32)
 
 def step_of(quality: int) -> float:
     """Give the quantiser's step of a quality."""
-    return float(2.0 ** ((39 - quality) / 4))
+    return float(2.0 ** ((COARSEST - quality) / 8))
 
 
 def transform(picture: Pixels, block: int) -> npt.NDArray[np.float32]:
@@ -77,15 +82,16 @@ def inverse(coefficients: npt.NDArray[np.float32], height: int, width: int) -> P
     blocks = idctn(coefficients, axes=(3, 4), norm="ortho")
     _, rows, cols, block, _ = blocks.shape
     ycc = blocks.transpose(1, 3, 2, 4, 0).reshape(rows * block, cols * block, 3)
-    rgb = np.rint(ycc[:height, :width] @ _TO_RGB.T + 128)
-    return np.clip(rgb, 0, 255).astype(np.uint8)
+    rgb: Pixels = np.clip(np.rint(ycc[:height, :width] @ _TO_RGB.T + 128), 0, 255).astype(np.uint8)
+    return rgb
 
 
 def quantise(coefficients: npt.NDArray[np.float32], quality: int) -> Int16:
     """Round coefficients to whole steps of a quality."""
     limit = _UNARY + (1 << _ESCAPE_BITS) - 2
     rounded = np.rint(coefficients / np.float32(step_of(quality)))
-    return np.clip(rounded, -limit, limit).astype(np.int16)
+    quantised: Int16 = np.clip(rounded, -limit, limit).astype(np.int16)
+    return quantised
 
 
 def encode(coefficients: npt.NDArray[np.float32], quality: int) -> bytes:
@@ -93,15 +99,19 @@ def encode(coefficients: npt.NDArray[np.float32], quality: int) -> bytes:
 
     Args:
         coefficients: what `transform` gave.
-        quality: 0 to 31.
+        quality: 0 to 63.
 
     Returns:
         One byte of header and the stream.
     """
     quantised = quantise(coefficients, quality)
     order, classes = _layout(*quantised.shape[1:4])
-    busy = int(np.argmin(_lengths(quantised, order, classes, quality, ODDS)))
-    return bytes([quality | busy << 5]) + _encode(quantised, order, classes, class_shift(quality, busy), ODDS).tobytes()
+    shifts = [class_shift(quality, busy) for busy in range(len(BUSY))]
+    busy = int(np.argmin(_lengths(quantised, order, classes, np.array(shifts), ODDS)))
+    return (
+        bytes([quality | busy << 6])
+        + _encode(quantised, order, classes, class_shift(quality, busy), ODDS).tobytes()
+    )
 
 
 def decode(data: bytes, height: int, width: int, block: int) -> Pixels:
@@ -121,7 +131,7 @@ def decode(data: bytes, height: int, width: int, block: int) -> Pixels:
     """
     if not data:
         raise InputError("the picture is empty: its first byte is missing")
-    quality, busy = data[0] & 31, data[0] >> 5
+    quality, busy = data[0] & 63, data[0] >> 6
     rows, cols = -(-height // block), -(-width // block)
     order, classes = _layout(rows, cols, block)
     stream = np.frombuffer(data, dtype=np.uint8)[1:]
@@ -133,8 +143,8 @@ def decode(data: bytes, height: int, width: int, block: int) -> Pixels:
 
 
 def class_shift(quality: int, busy: int) -> int:
-    # Classes are quarter octaves of (typical size of the coefficient) / step, class 32 being a ratio of 1.
-    return 32 - (39 - quality) + 2 * (busy - 3)
+    """Give what to add to a coefficient's class for that of its ratio to the step; 32 is a ratio of 1."""
+    return 32 - (COARSEST - quality + 1) // 2 + BUSY[busy]
 
 
 @cache
@@ -143,7 +153,12 @@ def _layout(rows: int, cols: int, block: int) -> tuple[npt.NDArray[np.int32], np
 
 
 def layout_of(
-    rows: int, cols: int, block: int, edges: npt.ArrayLike, by_frequency: npt.ArrayLike, of_mean: npt.ArrayLike
+    rows: int,
+    cols: int,
+    block: int,
+    edges: npt.ArrayLike,
+    by_frequency: npt.ArrayLike,
+    of_mean: npt.ArrayLike,
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
     """Give the order of frequencies within a block, low ones first, and the class of every coefficient.
 
@@ -209,9 +224,9 @@ def _class(base: int, shift: int) -> int:
 
 
 @njit(cache=True)
-def _lengths(q: Any, order: Any, classes: Any, quality: int, odds: Any) -> Any:
+def _lengths(q: Any, order: Any, classes: Any, shifts: Any, odds: Any) -> Any:
     """Estimate the bits that a picture takes at each scale of busyness."""
-    bits = np.zeros(BUSY)
+    bits = np.zeros(len(shifts))
     for at in range(len(order)):
         u, v = order[at]
         for row in range(q.shape[1]):
@@ -219,8 +234,8 @@ def _lengths(q: Any, order: Any, classes: Any, quality: int, odds: Any) -> Any:
                 for channel in range(3):
                     size = abs(q[channel, row, col, u, v])
                     level = _activity(q, channel, row, col, u, v)
-                    for busy in range(BUSY):
-                        kind = _class(classes[channel, row, col, u, v] + 2 * (busy - 3), quality - 7)
+                    for busy in range(len(shifts)):
+                        kind = _class(classes[channel, row, col, u, v], shifts[busy])
                         nonzero = odds[0, kind, level] / 65536.0
                         if size == 0:
                             bits[busy] -= np.log2(1 - nonzero)

@@ -52,7 +52,7 @@ def _carry(buffer: Any, state: Any) -> None:
 
 @njit(cache=True)
 def finish(buffer: Any, state: Any) -> int:
-    """End a stream and return its length: the shortest that lies in the interval, zeros at its end left out."""
+    """End a stream with the fewest bytes that lie in the interval, and return its length without zeros."""
     high = state[0] + state[1] - 1
     for kept in range(5):
         unit = 1 << (32 - 8 * kept)
@@ -67,7 +67,7 @@ def finish(buffer: Any, state: Any) -> int:
     length = state[2] + 4
     while length > 0 and buffer[length - 1] == 0:
         length -= 1
-    return length
+    return int(length)
 
 
 @njit(cache=True)
@@ -100,4 +100,4 @@ def get(data: Any, state: Any, probability: int) -> int:
 def _next(data: Any, state: Any) -> int:
     at = state[2]
     state[2] += 1
-    return data[at] if at < len(data) else 0
+    return int(data[at]) if at < len(data) else 0
