@@ -158,7 +158,7 @@ class Client:
             return Reply(None, error, tries, wire, perf_counter() - started)
 
     async def answer(self, request: Request, edge_weight: float = 0.0) -> Answer:
-        """Answer a request: by the server if it was offloaded and the server answers in time, else by the edge.
+        """Answer a request: by the server if it is to and does so in time, else by the edge.
 
         Args:
             request: what `edge.prepare` made.

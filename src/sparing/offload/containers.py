@@ -1,9 +1,9 @@
 """WebP, JPEG and AVIF without what the receiver knows: container headers, sizes, tables.
 
-A 32x32 picture in 100 bytes of AV1 comes in a file of 370. Both sides know the size of the picture, so the
-receiver can build the rest again: for WebP from the format's definition, for JPEG and AVIF by coding a template
-of the same size with the same settings. The sender checks that what the receiver will build is the file itself;
-`digests` lets both sides check beforehand that their libraries build the same templates.
+A 32x32 picture in 100 bytes of AV1 comes in a file of 390. Both sides know the size of the picture, so the
+receiver can build the rest again: for WebP from the format's definition, for JPEG and AVIF by coding a
+template of the same size with the same settings. The sender checks that what the receiver will build is the
+file itself; `digests` lets both sides check beforehand that their libraries build the same templates.
 """
 
 import hashlib
@@ -94,7 +94,7 @@ def _save(picture: Pixels, codec: str, quality: int) -> bytes:
     return buffer.getvalue()
 
 
-# WebP: RIFF size "WEBP" "VP8 " size, then the frame: tag (3 bytes), start code (3), width and height (2 each).
+# WebP: RIFF size "WEBP" "VP8 " size, then the frame: tag (3 bytes), start code (3), width, height (2 each).
 # Of the tag only the size of the first partition is unknown, 19 bits, of which small pictures use 16.
 
 
@@ -136,8 +136,9 @@ def _restore_jpeg(data: bytes, height: int, width: int) -> bytes:
 @lru_cache(maxsize=512)
 def _jpeg_header(height: int, width: int, quality: int) -> bytes:
     file = _save(np.zeros((height, width, 3), dtype=np.uint8), "jpeg", quality)
-    start = file.index(b"\xff\xda")
-    return file[: start + 2 + int.from_bytes(file[start + 2 : start + 4], "big")]
+    start = file.index(b"\xff\xda") + 2
+    header: bytes = file[: start + int.from_bytes(file[start : start + 2], "big")]
+    return header
 
 
 # AVIF: boxes, then in `mdat` the OBUs: temporal delimiter and sequence header (from the template), and one

@@ -108,10 +108,8 @@ def encode(coefficients: npt.NDArray[np.float32], quality: int) -> bytes:
     order, classes = _layout(*quantised.shape[1:4])
     shifts = [class_shift(quality, busy) for busy in range(len(BUSY))]
     busy = int(np.argmin(_lengths(quantised, order, classes, np.array(shifts), ODDS)))
-    return (
-        bytes([quality | busy << 6])
-        + _encode(quantised, order, classes, class_shift(quality, busy), ODDS).tobytes()
-    )
+    stream: Pixels = _encode(quantised, order, classes, shifts[busy], ODDS)
+    return bytes([quality | busy << 6]) + stream.tobytes()
 
 
 def decode(data: bytes, height: int, width: int, block: int) -> Pixels:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from time import perf_counter
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from sparing.errors import InputError
 from sparing.offload.edge import Choice, pool
 from sparing.offload.gate import Gate
+from sparing.offload.link import Link
 from sparing.offload.payload import unpack
 from sparing.offload.schemes import Scheme
 from sparing.offload.views import EdgeModel, EdgeOutput, Geometry, Pixels, ServerModel
@@ -149,22 +151,62 @@ def try_scheme(
     return trials
 
 
-def answers_of(trial: Trial, bench: Bench, edge_weight: float) -> Labels:
-    """Give the classes answered: the server's and edge's pooled, or the edge's where nothing was sent."""
+def link_seconds(trial: Trial, link: Link, *, seed: int = 0) -> npt.NDArray[np.float64]:
+    """Draw how long each payload takes over a link, shape (m,); 0 where nothing is sent."""
+    rng = np.random.default_rng(seed)
+    return np.array([link.seconds(8 * int(size), rng) if size else 0.0 for size in trial.sizes])
+
+
+def answers_of(
+    trial: Trial, bench: Bench, edge_weight: float, late: npt.NDArray[np.bool_] | None = None
+) -> Labels:
+    """Give the classes answered: the server's and edge's pooled, or the edge's where nothing came back.
+
+    Args:
+        trial: what the server said.
+        bench: what the edge said.
+        edge_weight: see `edge.pool`.
+        late: shape (m,), True where the answer came too late; None for nowhere.
+
+    Returns:
+        Shape (m,).
+    """
     edge = bench.seen.probs
     pooled = pool(np.where(np.isnan(trial.probs), 1, trial.probs), edge, edge_weight)
-    return np.asarray(np.where(trial.sizes > 0, pooled.argmax(axis=1), edge.argmax(axis=1)))
+    answered = trial.sizes > 0 if late is None else (trial.sizes > 0) & ~late
+    return np.asarray(np.where(answered, pooled.argmax(axis=1), edge.argmax(axis=1)))
 
 
-def score(trial: Trial, bench: Bench, edge_weight: float) -> dict[str, Any]:
+def score(
+    trial: Trial, bench: Bench, edge_weight: float, *, link: Link | None = None, timeout: float = inf
+) -> dict[str, Any]:
     """Put a trial into numbers.
+
+    Args:
+        trial: what the server said.
+        bench: what it was tried on.
+        edge_weight: see `edge.pool`.
+        link: simulates how long payloads take; None for no time.
+        timeout: seconds after which the edge's answer stands.
 
     Returns:
         Accuracy on offloaded and on all pictures, share of the server's ceiling, mean and largest bytes of
-        the payloads that were sent, how many were not, and seconds to make a payload.
+        the payloads that were sent, how many were not, and seconds to make a payload; with a link also its
+        mean and 95th percentile of seconds, and how many answers came too late.
     """
-    right = int((answers_of(trial, bench, edge_weight) == bench.labels).sum())
+    seconds = link_seconds(trial, link or Link())
+    late = seconds > timeout
+    right = int((answers_of(trial, bench, edge_weight, late) == bench.labels).sum())
     sent = trial.sizes[trial.sizes > 0]
+    over_link = (
+        {}
+        if link is None
+        else {
+            "link_seconds": float(seconds.mean()),
+            "link_seconds_p95": float(np.quantile(seconds, 0.95)),
+            "late": int(late.sum()),
+        }
+    )
     return {
         "budget": trial.budget,
         "scheme": str(trial.scheme),
@@ -176,6 +218,7 @@ def score(trial: Trial, bench: Bench, edge_weight: float) -> dict[str, Any]:
         "max_bytes": int(sent.max()) if len(sent) else 0,
         "unsent": int((trial.sizes == 0).sum()),
         "encode_seconds": trial.encode_seconds,
+        **over_link,
     }
 
 
@@ -218,7 +261,8 @@ def choose(
 ) -> tuple[dict[int, Choice | None], dict[int, dict[str, Any]]]:
     """Pick the best trial for each budget: the most accurate, among equals the one with fewer bytes.
 
-    What was filled to a smaller budget may be sent at a larger one too.
+    Without a limit on the mean every scheme fills the budget. With one, what was filled to a smaller budget
+    may be sent at a larger one too.
 
     Args:
         trials: of several schemes and budgets, on the same bench.
@@ -243,7 +287,9 @@ def choose(
             },
         )
         for trial, weight, result in scored:
-            if trial.budget > budget or (mean is not None and result["mean_bytes"] > mean):
+            if trial.budget != budget and (mean is None or trial.budget > budget):
+                continue
+            if mean is not None and result["mean_bytes"] > mean:
                 continue
             gain = result["accuracy_offloaded"] - best[1]["accuracy_offloaded"]
             if gain > 0 or (gain == 0 and result["mean_bytes"] < best[1]["mean_bytes"]):

@@ -15,7 +15,7 @@ left over repeat the last patch.
 """
 
 from math import isqrt
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,47 @@ EIGHTHS = 8
 
 Kind = Literal["raw", "mosaic", "whole", "scaled"]
 _KINDS: tuple[Kind, ...] = ("raw", "mosaic", "whole", "scaled")
+
+
+def agreement(geometry: Geometry) -> dict[str, Any]:
+    """Say what edge and server have to agree on: version, geometry, and what their codecs' templates are."""
+    return {
+        "version": VERSION,
+        "height": geometry.height,
+        "width": geometry.width,
+        "patch": geometry.patch,
+        "templates": containers.digests(geometry.height, geometry.width),
+    }
+
+
+def check_agreement(described: dict[str, Any], geometry: Geometry, codec: str) -> None:
+    """Check that a server reads what this edge will write.
+
+    Args:
+        described: what the server says (`Client.describe`).
+        geometry: the edge's.
+        codec: the codec that payloads will use; "" for raw patches.
+
+    Raises:
+        InputError: another version, another geometry, or a library that codes differently.
+    """
+    own = agreement(geometry)
+    for key in ("version", "height", "width", "patch"):
+        if described.get(key) != own[key]:
+            raise InputError(
+                f"edge and server differ in {key}: {own[key]} here, {described.get(key)!r} there"
+            )
+    templates = described.get("templates")
+    there = templates.get(codec) if isinstance(templates, dict) else None
+    if codec in own["templates"] and there != own["templates"][codec]:
+        raise InputError(
+            f"the server's {codec} library codes differently from this one; use another codec, such as dct16"
+        )
+
+
+def max_payload(geometry: Geometry) -> int:
+    """Give the bytes that no payload exceeds: all patches raw, twice the index set, and a little more."""
+    return 3 * geometry.height * geometry.width + geometry.patches // 4 + 64
 
 
 def raw_bits(geometry: Geometry, k: int, depth: int) -> int:

@@ -10,19 +10,59 @@ POLICY is one of `policies.POLICIES`, CODEC one of `payload.CODECS`. Every schem
 exceeds it.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cache, partial
 
 import numpy as np
 
-from sparing.errors import InputError
+from sparing.errors import BudgetError, InputError
 from sparing.offload import containers, dct
 from sparing.offload import payload as wire
 from sparing.offload.policies import POLICIES, select
 from sparing.offload.views import EdgeOutput, Geometry, Indices, Pixels
 
 FORMS = "raw:POLICY[:DEPTH], mosaic:POLICY:COUNT:CODEC or whole:CODEC[:EIGHTHS]"
+
+
+MAX_BUDGET = 1 << 30
+
+
+def parse_budget(text: str) -> int:
+    """Read an uplink budget as a person writes it.
+
+    Args:
+        text: "512B", "2KB" (2,000 bytes), "2KiB" (2,048 bytes), "1MB", "4096bit" or "512" (bytes).
+
+    Returns:
+        Whole bytes, from 1 up; bits are rounded down.
+
+    Raises:
+        BudgetError: not understood, below 1 byte or above 1 GiB.
+    """
+    match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)\s*([a-z]*)", text.strip().lower())
+    if not match or match[2] not in _UNITS:
+        raise BudgetError(
+            f"cannot read the budget {text!r}: write bytes such as 512B, 2KB or 2KiB, or 4096bit"
+        )
+    size = int(Decimal(match[1]) * _UNITS[match[2]])
+    if not 1 <= size <= MAX_BUDGET:
+        raise BudgetError(f"the budget {text!r} must be 1 byte to 1 GiB")
+    return size
+
+
+_UNITS = {
+    "": Decimal(1),
+    "b": Decimal(1),
+    "kb": Decimal(1000),
+    "kib": Decimal(1024),
+    "mb": Decimal(1000) ** 2,
+    "mib": Decimal(1024) ** 2,
+    "bit": Decimal(1) / 8,
+    "bits": Decimal(1) / 8,
+}
 
 
 @dataclass(frozen=True)

@@ -14,27 +14,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from sparing.offload.containers import digests
-from sparing.offload.payload import EIGHTHS, VERSION, unpack, whole_head
+from sparing.offload.payload import EIGHTHS, agreement, max_payload, unpack, whole_head
 from sparing.offload.schemes import best_fits
-from sparing.offload.views import Evidence, Geometry, ServerModel
+from sparing.offload.views import Evidence, ServerModel
 from sparing.serving import Batcher, Limits, Metrics, make_app
-
-
-def agreement(geometry: Geometry) -> dict[str, Any]:
-    """Say what edge and server have to agree on: version, geometry, and what their codecs' templates are."""
-    return {
-        "version": VERSION,
-        "height": geometry.height,
-        "width": geometry.width,
-        "patch": geometry.patch,
-        "templates": digests(geometry.height, geometry.width),
-    }
-
-
-def max_payload(geometry: Geometry) -> int:
-    """Give the bytes that no payload exceeds: all patches raw, twice the index set, and a little more."""
-    return 3 * geometry.height * geometry.width + geometry.patches // 4 + 64
 
 
 def make_server(

@@ -2,7 +2,7 @@
 
 import io
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from PIL import Image
 
 from sparing.distributions import as_distributions, softmax
 from sparing.errors import InputError, ModelError
+from sparing.samples import Samples
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.floating[Any]]
@@ -220,6 +221,22 @@ def read_picture(data: bytes, geometry: Geometry, *, what: str = "the picture") 
     if picture.size != size:
         picture = picture.resize(size, Image.Resampling.BICUBIC)
     return np.asarray(picture)
+
+
+def read_pictures(samples: Samples, positions: Iterable[int], geometry: Geometry) -> Pixels:
+    """Decode some samples to pictures of shape (k, height, width, 3).
+
+    Raises:
+        InputError: a sample is no picture; its id is named.
+    """
+    at = np.fromiter(positions, dtype=np.int64)
+    values = samples.fetch(at)
+    return np.stack(
+        [
+            read_picture(value, geometry, what=f"{samples.what}: sample {samples.ids[int(row)].as_py()!r}")
+            for row, value in zip(at, values, strict=True)
+        ]
+    )
 
 
 def _run(name: str, function: Callable[..., Any], *arguments: Any) -> Any:

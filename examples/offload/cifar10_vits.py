@@ -1,4 +1,4 @@
-"""The two ViTs of the CIFAR-10 benchmarks: an edge and a server model, both with an 8x8 grid of 4x4 patches."""
+"""The two ViTs of the CIFAR-10 benchmarks, edge and server, both with an 8x8 grid of 4x4 patches."""
 
 import io
 from pathlib import Path
@@ -15,6 +15,8 @@ GEOMETRY = Geometry(32, 32, 4)
 
 
 class Block(nn.Module):
+    """A pre-norm block that also returns its attention."""
+
     def __init__(self, width: int, heads: int, hidden: int) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
@@ -22,6 +24,7 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Identity(), nn.Linear(hidden, width))
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens, and attention averaged over heads."""
         y = self.norm1(x)
         mixed, attention = self.attn(y, y, y, need_weights=True)  # fused attention would not return them
         x = x + mixed
@@ -29,6 +32,8 @@ class Block(nn.Module):
 
 
 class EdgeViT(nn.Module):
+    """`vit_edge.pth`."""
+
     def __init__(self) -> None:
         super().__init__()
         self.cls_token = nn.Parameter(torch.zeros(1, 1, 128))
@@ -38,7 +43,7 @@ class EdgeViT(nn.Module):
         self.norm, self.head = nn.LayerNorm(128), nn.Linear(128, 10)
 
     def forward(self, pixels: torch.Tensor, layer: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Logits, the class token's attention in the last block, and the patch embeddings of a layer (-1: last)."""
+        """Logits, the class token's attention in the last block, and the embeddings of a layer (-1: last)."""
         x = self.patch_embed["proj"](pixels * 2 - 1).flatten(2).transpose(1, 2)
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1) + self.pos_embed["pos_embedding"]
         layers = [x]
@@ -49,6 +54,8 @@ class EdgeViT(nn.Module):
 
 
 class ServerViT(nn.Module):
+    """`vit_server.pth`."""
+
     def __init__(self) -> None:
         super().__init__()
         self.cls_token = nn.Parameter(torch.zeros(1, 1, 128))
@@ -59,7 +66,7 @@ class ServerViT(nn.Module):
         self.mlp_head = nn.Sequential(nn.LayerNorm(128), nn.Linear(128, 10))
 
     def forward(self, patches: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Logits from patches (m, k, 3, 4, 4) at positions (m, k); the class token stays, nothing stands in."""
+        """Logits from patches (m, k, 3, 4, 4) at positions (m, k); nothing stands in for the others."""
         m, k = positions.shape
         mean = torch.tensor([0.4914, 0.4822, 0.4465]).view(3, 1, 1)
         std = torch.tensor([0.2023, 0.1994, 0.2010]).view(3, 1, 1)
