@@ -22,7 +22,7 @@ from sparing.offload.evaluate import EDGE_WEIGHTS, answers_of, score
 sys.path.append(str(Path(__file__).resolve().parents[1] / "examples" / "offload"))
 from cifar10_vits import GEOMETRY, load_edge, load_images, load_server
 
-BUDGETS = [64, 96, 128, 192, 256, 512, 1024, 3072]
+BUDGETS = [64, 128, 192, 256, 512, 1024, 3072]
 COUNTS = [8, 16, 24, 32, 48]
 
 
@@ -151,8 +151,8 @@ def byte_tables(calibration, test, server, schemes):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--calibration", type=int, default=2000, help="images to calibrate on")
-    parser.add_argument("--test", type=int, default=3000, help="images to test on")
+    parser.add_argument("--calibration", type=int, default=1600, help="images to calibrate on")
+    parser.add_argument("--test", type=int, default=2000, help="images to test on")
     parser.add_argument("--schemes", help="comma-separated; by default those of `calibrate`")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()

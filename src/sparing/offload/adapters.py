@@ -39,11 +39,11 @@ def transformers_edge(
     geometry = _transformers_geometry(model)
     model.set_attn_implementation("eager")
     model.eval()
-    torch = _torch()
+    lib = _torch()
 
     def run(pixels: Pixels) -> EdgeOutput:
-        with torch.inference_mode():
-            x = _normalised(torch.from_numpy(np.ascontiguousarray(pixels)), mean, std)
+        with lib.inference_mode():
+            x = _normalised(lib.from_numpy(np.ascontiguousarray(pixels)), mean, std)
             out = model(pixel_values=x, output_attentions=True, output_hidden_states=True)
             n = geometry.patches
             attention = out.attentions[-1].mean(dim=1)[:, 0, -n:]
@@ -72,7 +72,7 @@ def transformers_server(
     geometry = _transformers_geometry(model)
     model.eval()
     embeddings = getattr(model, model.base_model_prefix).embeddings
-    torch = _torch()
+    lib = _torch()
 
     def run(patches: Pixels, positions: Indices) -> Any:
         def keep(_module: Any, _inputs: Any, tokens: "torch.Tensor") -> "torch.Tensor":
@@ -80,8 +80,8 @@ def transformers_server(
 
         hook = embeddings.register_forward_hook(keep)
         try:
-            with torch.inference_mode():
-                x = _normalised(torch.from_numpy(_canvas(patches, positions, geometry)), mean, std)
+            with lib.inference_mode():
+                x = _normalised(lib.from_numpy(_canvas(patches, positions, geometry)), mean, std)
                 return model(pixel_values=x).logits.float().cpu().numpy()
         finally:
             hook.remove()
@@ -107,7 +107,7 @@ def timm_edge(model: Any, *, layer: int = -1) -> EdgeModel:
     last = model.blocks[-1].attn
     last.fused_attn = False
     model.eval()
-    torch = _torch()
+    lib = _torch()
 
     def run(pixels: Pixels) -> EdgeOutput:
         seen: dict[str, Any] = {"tokens": []}
@@ -125,8 +125,8 @@ def timm_edge(model: Any, *, layer: int = -1) -> EdgeModel:
         hooks += [block.register_forward_pre_hook(keep_input) for block in model.blocks]
         hooks.append(model.blocks[-1].register_forward_hook(keep_output))
         try:
-            with torch.inference_mode():
-                x = _normalised(torch.from_numpy(np.ascontiguousarray(pixels)), mean, std)
+            with lib.inference_mode():
+                x = _normalised(lib.from_numpy(np.ascontiguousarray(pixels)), mean, std)
                 logits = model(x)
         finally:
             for hook in hooks:
@@ -153,7 +153,7 @@ def timm_server(model: Any) -> ServerModel:
     """
     geometry, mean, std = _timm_parts(model)
     model.eval()
-    torch = _torch()
+    lib = _torch()
 
     def run(patches: Pixels, positions: Indices) -> Any:
         def keep(_module: Any, inputs: tuple[Any, ...]) -> Any:
@@ -161,8 +161,8 @@ def timm_server(model: Any) -> ServerModel:
 
         hook = model.norm_pre.register_forward_pre_hook(keep)
         try:
-            with torch.inference_mode():
-                x = _normalised(torch.from_numpy(_canvas(patches, positions, geometry)), mean, std)
+            with lib.inference_mode():
+                x = _normalised(lib.from_numpy(_canvas(patches, positions, geometry)), mean, std)
                 return model(x).float().cpu().numpy()
         finally:
             hook.remove()
@@ -221,8 +221,8 @@ def _canvas(patches: Pixels, positions: Indices, geometry: Geometry) -> Pixels:
 
 def _kept(tokens: "torch.Tensor", positions: Indices, geometry: Geometry) -> "torch.Tensor":
     """Keep the class token and others like it, and the tokens of some patches."""
-    torch = _torch()
+    lib = _torch()
     special = tokens.shape[1] - geometry.patches
     first = np.tile(np.arange(special), (len(positions), 1))
-    index = torch.from_numpy(np.concatenate([first, positions + special], axis=1)).to(tokens.device)
+    index = lib.from_numpy(np.concatenate([first, positions + special], axis=1)).to(tokens.device)
     return tokens.gather(1, index[:, :, None].expand(-1, -1, tokens.shape[2]))

@@ -70,7 +70,8 @@ def decode(data: bytes, codec: str, height: int, width: int) -> Pixels:
             if opened.size != (width, height):
                 raise InputError(f"the {codec} picture is {opened.size}, expected {(width, height)}")
             return np.asarray(opened.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError) as error:
+        # Pillow's readers raise any of these, RuntimeError where libavif gives up.
         raise InputError(f"the {codec} picture is damaged ({error})") from error
 
 
@@ -110,10 +111,9 @@ def _restore_webp(data: bytes, height: int, width: int) -> bytes:
         raise InputError("the webp picture is cut short")
     tag = struct.unpack("<H", data[:2])[0] << 5 | 1 << 4  # a key frame, version 0, shown
     frame = tag.to_bytes(3, "little") + _VP8_START + struct.pack("<HH", width, height) + data[2:]
-    padded = frame + b"\0" * (len(frame) % 2)
-    return (
-        b"RIFF" + struct.pack("<I", 12 + len(padded)) + b"WEBPVP8 " + struct.pack("<I", len(frame)) + padded
-    )
+    chunk = b"VP8 " + struct.pack("<I", len(frame)) + frame + b"\0" * (len(frame) % 2)
+    file: bytes = b"RIFF" + struct.pack("<I", 4 + len(chunk)) + b"WEBP" + chunk
+    return file
 
 
 # JPEG: all before the scan follows from size and quality, which takes one byte.
@@ -161,7 +161,7 @@ def _restore_avif(data: bytes, height: int, width: int) -> bytes:
     # iloc: type (4), version and flags (4), sizes (2), count (2), item (2), reference (2), extents (2),
     # then one extent's offset (4) and length (4).
     cut = at + 22
-    return (
+    file: bytes = (
         boxes[:cut]
         + struct.pack(">I", len(payload))
         + boxes[cut + 4 : -8]
@@ -169,6 +169,7 @@ def _restore_avif(data: bytes, height: int, width: int) -> bytes:
         + b"mdat"
         + payload
     )
+    return file
 
 
 @lru_cache(maxsize=512)

@@ -225,12 +225,11 @@ def score(
 def candidate_schemes(geometry: Geometry) -> list[Scheme]:
     """Give the schemes that `calibrate` tries by default, from few patches to the whole picture."""
     n = geometry.patches
-    texts = [f"whole:{codec}" for codec in ("dct8", "dct16", "dct32", "webp", "webp:4", "jpeg", "avif")]
-    texts += [f"raw:{policy}" for policy in ("random", "grid", "importance", "sage", "spread")]
+    texts = [f"whole:{codec}" for codec in ("dct8", "dct16", "dct32", "webp", "jpeg", "avif")]
+    texts += [f"raw:{policy}" for policy in ("grid", "importance", "sage", "spread")]
     texts += [f"raw:{policy}:4" for policy in ("grid", "sage", "spread")]
     half, most = max(n // 2, 1), max(3 * n // 4, 1)
-    texts += [f"mosaic:sage:{half}:webp", f"mosaic:spread:{half}:webp"]
-    texts += [f"mosaic:spread:{half}:dct8", f"mosaic:spread:{most}:dct8"]
+    texts += [f"mosaic:sage:{half}:webp", f"mosaic:spread:{half}:dct8", f"mosaic:spread:{most}:dct8"]
     return [Scheme.parse(text) for text in texts]
 
 
