@@ -102,7 +102,7 @@ def byte_tables(calibration, test, server, schemes):
         "server's answer alone, and in brackets pooled with the edge's distribution (weight 0.5, no bits).\n"
     )
     print("| scheme | " + " | ".join(f"{budget} B" for budget in BUDGETS) + " |")
-    print("|---|" + "---|" * len(BUDGETS) + "---|")
+    print("|---|" + "---|" * len(BUDGETS))
     for scheme in schemes:
         cells = []
         for budget in BUDGETS:

@@ -175,8 +175,9 @@ def test_the_real_server_and_client_agree(edge, server, requests, geometry):
             Client("http://server", token="secret", transport=transport, timeout=30) as client,  # noqa: S106
             Client("http://server", token="wrong", transport=transport) as stranger,  # noqa: S106
         ):
-            assert (await client.describe())["patch"] == 4
-            assert await stranger.describe() is None
+            described, _ = await client.describe()
+            assert described["patch"] == 4
+            assert await stranger.describe() == (None, "the server answered 401")
             refused = await asyncio.gather(*(stranger.answer(request) for request in requests))
             return await asyncio.gather(*(client.answer(request) for request in requests)), refused
 

@@ -125,6 +125,9 @@ def send(
     size = parse_budget(budget)
     known = None if policy is None else read_policy(policy)
     choice = known.at(size) if known else Choice(Scheme.parse(scheme or "whole:dct16"), size)
+    if known is not None and size not in known.choices:
+        found = f"using that of {choice.fill} bytes" if choice else "the edge answers everything"
+        hint(f"{policy} has no choice for {size} bytes; {found}")
     gate = _gate(measure, threshold, share, known)
     token = None if token_file is None else read_token(token_file)
     model = _load(edge, EdgeModel)
@@ -139,9 +142,9 @@ def send(
         async with Client(
             server, token=token, timeout=timeout, tries=tries, concurrency=concurrency, seed=seed
         ) as client:
-            described = await client.describe()
+            described, problem = await client.describe()
             if described is None:
-                hint(f"{server} does not answer as it should; the edge answers until it does")
+                hint(f"{server}: {problem}; the edge answers until the server does")
             else:
                 check_agreement(described, model.geometry, choice.scheme.codec if choice else "")
             with AnswersWriter(out) as writer:
@@ -361,18 +364,45 @@ def _describe(bench: "Bench") -> None:
     )
 
 
+_HEADINGS = {
+    "budget": "cap, B",
+    "scheme": "scheme",
+    "fill": "fill",
+    "edge_weight": "edge weight",
+    "accuracy_offloaded": "offloaded, %",
+    "accuracy": "all, %",
+    "share_of_ceiling": "of ceiling, %",
+    "mean_bytes": "mean B",
+    "max_bytes": "max B",
+    "unsent": "unsent",
+    "link_seconds": "link s",
+    "link_seconds_p95": "p95 s",
+    "late": "late",
+}
+
+
 def _print_rows(rows: list[dict[str, Any]]) -> None:
-    hidden = {"encode_seconds"}
-    names = [name for name in rows[0] if name not in hidden] if rows else []
-    names = ["budget", *(name for name in names if name != "budget")]
-    _print_table(names, [[_shown(row.get(name)) for name in names] for row in rows])
+    names = [name for name in _HEADINGS if rows and name in rows[0]]
+    percent = {name for name in names if _HEADINGS[name].endswith("%")}
+    shown = [
+        [
+            f"{100 * row[name]:.1f}"
+            if name in percent and row.get(name) is not None
+            else _shown(row.get(name))
+            for name in names
+        ]
+        for row in rows
+    ]
+    _print_table([_HEADINGS[name] for name in names], shown)
 
 
 def _print_table(names: list[str], rows: list[list[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*(name.replace("_", " ") for name in names), show_header=any(names))
+    table = Table(show_header=any(names))
+    for name in names:
+        table.add_column(name, no_wrap=name == "scheme")
     for row in rows:
         table.add_row(*row)
     Console().print(table)

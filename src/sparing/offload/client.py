@@ -104,11 +104,11 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         await self._http.aclose()
 
-    async def describe(self) -> dict[str, Any] | None:
-        """Ask the server what has to be agreed on (`server.agreement`).
+    async def describe(self) -> tuple[dict[str, Any] | None, str]:
+        """Ask the server what has to be agreed on (`payload.agreement`).
 
         Returns:
-            Its answer; None when it is not reached, does not let us in, or answers something else.
+            Its answer, or None and what went wrong.
         """
         try:
             async with asyncio.timeout(self.timeout):
@@ -116,9 +116,15 @@ class Client:
                     httpx.Request("GET", f"{self.base}/v1/model", headers=self._headers)
                 )
             described = httpx.Response(200, content=body).json()
-        except (_RetryableError, _RefusedError, TimeoutError, ValueError):
-            return None
-        return described if isinstance(described, dict) else None
+        except (_RetryableError, _RefusedError) as error:
+            return None, str(error)
+        except TimeoutError:
+            return None, f"no answer within {self.timeout:g} s"
+        except ValueError:
+            described = None
+        if not isinstance(described, dict):
+            return None, "no `sparing offload serve` answers there"
+        return described, ""
 
     async def ask(self, payload: bytes, classes: int) -> Reply:
         """Send a payload; whatever happens comes back as a reply within the timeout.
