@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from sparing.errors import BudgetError, InputError
 from sparing.offload import EdgeOutput, Geometry, Scheme
-from sparing.offload.payload import unpack
+from sparing.offload.payload import max_payload, unpack
 from sparing.offload.schemes import best_fits, parse_budget
 
 TEXTS = [
@@ -99,6 +99,14 @@ def test_the_whole_picture_comes_back_better_the_larger_the_budget(geometry, pic
             errors.append(np.abs(evidence.patches.astype(int) - geometry.cut(pixels)[0]).mean())
         assert errors == sorted(errors, reverse=True)
         assert errors[-1] < 15
+
+
+def test_a_large_budget_does_not_make_payloads_that_no_server_reads(geometry):
+    noise, seen = some_view(geometry, 1, 0)
+    for text in ("whole:dct8", "whole:jpeg", "raw:sage", "mosaic:sage:64:dct8"):
+        payload = Scheme.parse(text).encode(noise, seen, geometry, [100_000])[0][0]
+        assert len(payload) <= max_payload(geometry)
+    assert len(Scheme.parse("whole:dct8").encode(noise, seen, geometry, [100_000])[0][0]) > 2500
 
 
 def test_a_mosaic_holds_its_patches(geometry, pictures):

@@ -96,7 +96,8 @@ class Client:
         self._headers = {} if token is None else {"authorization": f"Bearer {token}"}
         self._random = random.Random(seed)  # noqa: S311 - jitter
         self._slots = asyncio.Semaphore(concurrency)
-        self._http = httpx.AsyncClient(timeout=timeout, transport=transport)
+        limits = httpx.Limits(max_connections=concurrency)
+        self._http = httpx.AsyncClient(timeout=timeout, limits=limits, transport=transport)
 
     async def __aenter__(self) -> "Client":
         return self

@@ -140,6 +140,8 @@ class Scheme:
         Raises:
             InputError: a mosaic of more patches than there are.
         """
+        # A server reads no more than this, and a noisy picture can be coded to more than its raw size.
+        budgets = [min(budget, wire.max_payload(geometry)) for budget in budgets]
         if self.kind == "raw":
             return [self._raw(pixels, seen, geometry, budget, seed) for budget in budgets]
         if self.kind == "mosaic":
