@@ -291,7 +291,7 @@ def _load(target: str, kind: "type[Any]") -> Any:
     loaded = load_callable(target)
     if not isinstance(loaded, kind):
         raise InputError(
-            f"{target!r} is a {type(loaded).__name__}; expected a sparing.offload.{kind.__name__}, "
+            f"{target!r} is of type {type(loaded).__name__}; expected a sparing.offload.{kind.__name__}, "
             "see examples/offload"
         )
     return loaded
@@ -365,15 +365,15 @@ def _describe(bench: "Bench") -> None:
 
 
 _HEADINGS = {
-    "budget": "cap, B",
+    "budget": "cap",
     "scheme": "scheme",
     "fill": "fill",
-    "edge_weight": "edge weight",
-    "accuracy_offloaded": "offloaded, %",
-    "accuracy": "all, %",
-    "share_of_ceiling": "of ceiling, %",
-    "mean_bytes": "mean B",
-    "max_bytes": "max B",
+    "edge_weight": "weight",
+    "accuracy_offloaded": "offl. %",
+    "accuracy": "all %",
+    "share_of_ceiling": "ceil. %",
+    "mean_bytes": "mean",
+    "max_bytes": "max",
     "unsent": "unsent",
     "link_seconds": "link s",
     "link_seconds_p95": "p95 s",
@@ -397,10 +397,11 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
 
 
 def _print_table(names: list[str], rows: list[list[str]]) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(show_header=any(names))
+    table = Table(show_header=any(names), box=box.SIMPLE, padding=(0, 1, 0, 0))
     for name in names:
         table.add_column(name, no_wrap=name == "scheme")
     for row in rows:
