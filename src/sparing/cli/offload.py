@@ -1,5 +1,6 @@
 """`sparing offload`: send the evidence that is worth a thin uplink."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -369,9 +370,9 @@ _HEADINGS = {
     "scheme": "scheme",
     "fill": "fill",
     "edge_weight": "weight",
-    "accuracy_offloaded": "offl. %",
-    "accuracy": "all %",
-    "share_of_ceiling": "ceil. %",
+    "accuracy_offloaded": "offl.%",
+    "accuracy": "all%",
+    "share_of_ceiling": "ceil.%",
     "mean_bytes": "mean",
     "max_bytes": "max",
     "unsent": "unsent",
@@ -383,17 +384,17 @@ _HEADINGS = {
 
 def _print_rows(rows: list[dict[str, Any]]) -> None:
     names = [name for name in _HEADINGS if rows and name in rows[0]]
-    percent = {name for name in names if _HEADINGS[name].endswith("%")}
-    shown = [
-        [
-            f"{100 * row[name]:.1f}"
-            if name in percent and row.get(name) is not None
-            else _shown(row.get(name))
-            for name in names
-        ]
-        for row in rows
-    ]
-    _print_table([_HEADINGS[name] for name in names], shown)
+    cells = [[_cell(name, row.get(name)) for name in names] for row in rows]
+    _print_table([_HEADINGS[name] for name in names], cells)
+    hint("sizes in bytes; accuracy on offloaded and on all requests; share of the server's ceiling")
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is not None and _HEADINGS[name].endswith("%"):
+        return f"{100 * value:.1f}"
+    if name == "mean_bytes":
+        return f"{value:.0f}"
+    return f"{value:.2f}" if name.startswith("link") else _shown(value)
 
 
 def _print_table(names: list[str], rows: list[list[str]]) -> None:
@@ -403,10 +404,11 @@ def _print_table(names: list[str], rows: list[list[str]]) -> None:
 
     table = Table(show_header=any(names), box=box.SIMPLE, padding=(0, 1, 0, 0))
     for name in names:
-        table.add_column(name, no_wrap=name == "scheme")
+        table.add_column(name, no_wrap=any(names))
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    # A pipe has no width to keep to.
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def _shown(value: Any) -> str:
