@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from sparing.cli import bounds, cache, fit, refresh
+from sparing.cli import bounds, cache, fit, offload, refresh
 from sparing.errors import SparingError
 
 STARTED = time.monotonic()
@@ -44,6 +44,7 @@ def root(
 
 
 app.add_typer(cache.app, name="cache")
+app.add_typer(offload.app, name="offload")
 app.command(epilog=fit.EPILOG)(fit.fit)
 app.command(epilog=refresh.EPILOG)(refresh.refresh)
 app.command(epilog=bounds.EPILOG)(bounds.bounds)
