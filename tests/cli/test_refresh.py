@@ -167,12 +167,12 @@ def test_a_model_that_raises_says_how_to_go_on(imported):
 
 
 LOUD = """
+import numpy as np
 print("loading")
-from models import new as quiet
 
 def new(values):
     print("hi")
-    return quiet(values)
+    return np.full((len(values), 5), 0.2)
 """
 
 

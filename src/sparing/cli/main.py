@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from sparing.cli import bounds, cache, evaluate, fit, refresh, simulate
+from sparing.cli import bounds, cache, evaluate, fit, offload, refresh, simulate
 from sparing.errors import SparingError
 
 STARTED = time.monotonic()
@@ -44,6 +44,7 @@ def root(
 
 
 app.add_typer(cache.app, name="cache")
+app.add_typer(offload.app, name="offload")
 app.command(epilog=fit.EPILOG)(fit.fit)
 app.command(epilog=refresh.EPILOG)(refresh.refresh)
 app.command(epilog=evaluate.EPILOG)(evaluate.evaluate)
