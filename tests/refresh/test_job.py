@@ -1,6 +1,4 @@
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -246,7 +244,11 @@ def test_staged_work_can_be_discarded(world):
 
 def test_a_kill_between_commit_and_clean_up_does_not_start_another_round(world, monkeypatch):
     w = world(100)
-    monkeypatch.setattr("sparing.refresh.job._clean_up", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sparing.refresh.job._clean_up", killed)
     with pytest.raises(KeyboardInterrupt):
         refresh(w.path, [Recorder("new").model()], samples=w.samples, budget="30%")
     monkeypatch.undo()
