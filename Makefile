@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-# Torch is optional. `make torch` installs this build; CI does, so that no test is skipped there.
-TORCH  ?= torch==2.13.0
+# Torch is optional. `make torch` installs this build and what is tested with it; CI does, so that no test is skipped.
+TORCH  ?= torch==2.13.0 transformers
 
 .PHONY: demo test lint types check bench format torch clean
 
@@ -14,13 +14,13 @@ $(VENV)/installed: pyproject.toml
 	@touch $@
 
 torch: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --quiet $(TORCH)
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/digits_demo.py --out demo-output
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -2,8 +2,9 @@
 
     python benchmarks/kill_refresh.py --kills 50
 
-Every kill is a SIGKILL of the real command. After each, every committed version must open and hold all rows,
-as they were before the round or as they are after it. When a round is done, its export must equal, bit for
+Every kill is a SIGKILL of the real command. All the while, a reader opens the newest version over and over; after
+each kill, every committed version is opened. Each must hold all rows, as they were before the round or as they are
+after it, never anything between. When a round is done, its export must equal, bit for
 bit, that of an undisturbed run, and the model's own log must show no forward twice except in chunks that were
 in flight.
 """
@@ -17,6 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -89,10 +91,12 @@ def main() -> None:
         span = time.monotonic() - started
         after = export_bytes(folder / "cache.lance", folder)
         print(f"undisturbed: {span:.1f} s for {ROWS // 2:,} forwards")
+        reader = Reader(folder, before, after)
         kills = rounds = most_repeated = versions = 0
         phases: collections.Counter[str] = collections.Counter()
         while kills < arguments.kills:
-            fresh(folder)
+            with reader.paused:
+                fresh(folder)
             killed_here = 0
             while True:
                 process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
@@ -119,6 +123,7 @@ def main() -> None:
             print(
                 f"round {rounds}: {killed_here} kills, {repeated} forwards repeated, export equal", flush=True
             )
+        reader.stop()
     text = "\n".join(
         [
             "# Kills during a refresh",
@@ -129,6 +134,7 @@ def main() -> None:
             f"- {kills} SIGKILLs over {rounds} refreshes of {ROWS:,} rows at 50 % ({span:.1f} s undisturbed),",
             f"  at moments drawn uniformly: {', '.join(f'{n} while {phase}' for phase, n in phases.items())}",
             f"- exports of a finished round equal, bit for bit, to an undisturbed run's: {rounds} of {rounds}",
+            f"- reads of the newest version meanwhile: {reader.reads:,}, every one whole",
             f"- committed versions opened and compared after kills: {versions}, all whole",
             f"- forwards repeated: at most {most_repeated} in one refresh, never more than the chunk in",
             "  flight (128 rows) per kill",
@@ -137,6 +143,37 @@ def main() -> None:
     print(text)
     arguments.out.parent.mkdir(exist_ok=True)
     arguments.out.write_text(text + "\n")
+
+
+class Reader(threading.Thread):
+    """Reads the newest version over and over, as another process would, and compares it with what it may be."""
+
+    def __init__(self, folder: Path, before: bytes, after: bytes) -> None:
+        super().__init__(daemon=True)
+        self.folder, self.allowed = folder, (before, after)
+        self.paused = threading.Lock()
+        self.reads = 0
+        self.problem: BaseException | None = None
+        self.done = False
+        self.scratch = folder / "reader"
+        self.scratch.mkdir()
+        self.start()
+
+    def run(self) -> None:
+        try:
+            while not self.done:
+                with self.paused:
+                    content = export_bytes(self.folder / "cache.lance", self.scratch)
+                assert content in self.allowed, "a reader saw something between two rounds"
+                self.reads += 1
+        except BaseException as problem:
+            self.problem = problem
+
+    def stop(self) -> None:
+        self.done = True
+        self.join()
+        if self.problem is not None:
+            raise self.problem
 
 
 def check(folder: Path, before: bytes, after: bytes) -> int:

@@ -15,7 +15,8 @@ from sparing.errors import BudgetError, InputError
     [
         ("50%", "0.5", "share"),
         ("0.5", "0.5", "share"),
-        ("1", "1", "share"),
+        ("1.0", "1", "share"),
+        ("100%", "1", "share"),
         ("0", "0", "share"),
         ("12.5 %", "0.125", "share"),
         ("5000rows", "5000", "rows"),
@@ -32,7 +33,7 @@ def test_budgets_as_people_write_them(text, amount, unit):
 
 
 @pytest.mark.parametrize(
-    "text", ["-1%", "101%", "5000", "", "many", "10 parsecs", "nan", "inf%", "1.5rows", "-3s"]
+    "text", ["-1%", "101%", "5000", "1", "", "many", "10 parsecs", "nan", "inf%", "1.5rows", "-3s"]
 )
 def test_budgets_that_make_no_sense_are_refused(text):
     with pytest.raises(BudgetError):
@@ -43,7 +44,8 @@ def test_rates_are_decimals():
     assert Budget.parse("0.29").rows(100) == 29  # 0.29 * 100 is 28.999... in binary
     assert Budget.parse("29%").rows(100) == 29
     assert Budget.parse("5000rows").rows(70) == 70
-    assert str(Budget.parse("50%")) == "50%"
+    written = ["0%", "50%", "100%", "12.5%", "0.10", "1.0"]
+    assert [str(Budget.parse(text)) for text in written] == ["0%", "50%", "100%", "12.5%", "10%", "100%"]
     assert str(Budget.parse("10m")) == "600 seconds"
 
 

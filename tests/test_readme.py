@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.xdist_group("readme")
 README = (ROOT / "README.md").read_text("utf-8")
 
 
@@ -36,7 +37,7 @@ def demo(tmp_path_factory):
 def run(command, folder):
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path}
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=300)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=900)
     assert done.returncode == 0, done.stderr
     return done
 
@@ -50,7 +51,8 @@ def test_the_commands(demo):
 
 
 def test_the_python(demo):
-    refresh, bounds = blocks("python")
+    refresh, bounds, offload = blocks("python")
+    assert len(run([sys.executable, "-c", offload], demo).stdout.split()) >= 16
     assert "498" in run([sys.executable, "-c", refresh], demo).stdout
     assert float(run([sys.executable, "-c", bounds], demo).stdout) > 50
 

@@ -1,7 +1,7 @@
 """Sparing: spend inference compute only where it pays.
 
-Each capability is a room of its own (`sparing.refresh`, `sparing.bounds`); what they share is here. Names are
-loaded when they are first used, so that `import sparing` costs nothing.
+Each capability is a room of its own (`sparing.refresh`, `sparing.bounds`, `sparing.offload`); what they share
+is here. Names are loaded when they are first used, so that `import sparing` costs nothing.
 """
 
 from importlib import import_module
@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 
-_ROOMS = ("bounds", "refresh")
+_ROOMS = ("bounds", "offload", "refresh")
 
 
 def __getattr__(name: str) -> Any:

@@ -71,7 +71,7 @@ class Budget:
         if unit == "%":
             return cls(amount / 100, "share")
         if unit == "":
-            if amount > 1:
+            if amount > 1 or (amount == 1 and "." not in number):
                 raise BudgetError(f"the budget {text!r} could be rows or percent: {_FORMS}")
             return cls(amount, "share")
         if unit in ("row", "rows"):
@@ -102,7 +102,8 @@ class Budget:
 
     def __str__(self) -> str:
         if self.unit == "share":
-            return f"{self.amount * 100:f}".rstrip("0").rstrip(".") + "%" if self.amount else "0%"
+            percent = f"{self.amount * 100:f}"
+            return (percent.rstrip("0").rstrip(".") if "." in percent else percent) + "%"
         return f"{self.amount:f} {self.unit}"
 
 

@@ -106,11 +106,15 @@ def test_rollback_goes_back_and_says_so(make_cache):
     cache.rollback(0)
     back = Cache.open(cache.path)
     assert back.metadata.round == 0
+    assert [entry["op"] for entry in back.metadata.history] == ["import", "refresh", "refresh", "rollback"]
     assert back.metadata.history[-1]["from_round"] == 2
+    back.rollback(2)  # and forward again
+    assert Cache.open(cache.path).metadata.round == 2
+    back.rollback(0)
     assert all((back_row == original[i]).all() for i, back_row in table_of(back).items())
     refresh(back, ["s004"])
     assert Cache.open(cache.path).metadata.round == 1
-    with pytest.raises(CacheError, match=r"versions are left of rounds \[0, 1\]"):
+    with pytest.raises(CacheError, match=r"versions are left of rounds \[0, 1, 2\]"):
         back.rollback(7)
 
 

@@ -18,6 +18,7 @@ COMMANDS = [
         "export",
         "rollback",
         "compact",
+        "discard",
     )
 ] + [["fit"], ["refresh"]]
 

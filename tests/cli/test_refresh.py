@@ -115,6 +115,8 @@ def test_outputs_known_from_elsewhere(imported):
             "nothing to finish",
         ),
         (["fit", "photos.lance", "--out", "r"], 1, "either --model"),
+        (["fit", "photos.lance", "--model", MODEL, *SAMPLES, "--out", "no/router"], 1, "folder that exists"),
+        (["refresh", "photos.lance", "--model", MODEL, "--budget", "1"], 1, "rows or percent"),
         (["fit", "photos.lance", "--model", MODEL, *SAMPLES, "--input", "raw"], 1, "sorted or plain"),
         (["cache", "import", "photos.lance", "--from", "old.parquet", "--model", "m"], 1, "exists already"),
         (["cache", "import", "b.lance", "--from", "models.py", "--model", "m"], 1, "models.py"),
@@ -155,10 +157,49 @@ def test_a_model_that_raises_says_how_to_go_on(imported):
     assert "the same command goes on from there" in result.err
     other = imported("refresh", "photos.lance", "--model", MODEL, *SAMPLES, "--budget", "50%")
     assert "unfinished round is staged" in other.err
+    assert "sparing cache discard" in imported("cache", "delete", "photos.lance", "s0001").err
+    assert imported("cache", "discard", "photos.lance", "--json").json == {"discarded": True}
+    assert imported("cache", "delete", "photos.lance", "s0001").code == 0
     assert (
         imported("refresh", "photos.lance", "--model", MODEL, *SAMPLES, "--budget", "50%", "--discard").code
         == 0
     )
+
+
+LOUD = """
+import numpy as np
+print("loading")
+
+def new(values):
+    print("hi")
+    return np.full((len(values), 5), 0.2)
+"""
+
+
+def test_what_a_model_prints_stays_out_of_the_json(imported, files):
+    (files / "loud.py").write_text(LOUD)
+    result = imported(
+        "refresh", "photos.lance", "--model", "new=loud.py:new", *SAMPLES, "--budget", "50%", "--json"
+    )
+    assert result.json["refreshed"] == 150
+    assert "hi" in result.err
+
+
+def test_integer_ids_out_of_range_are_refused(sparing, files):
+    table = pq.read_table(files / "old.parquet")
+    pq.write_table(table.set_column(0, "id", [list(range(300))]), files / "ints.parquet")
+    sparing("cache", "import", "ints.lance", "--from", "ints.parquet", "--model", "old")
+    assert sparing("cache", "get", "ints.lance", "7").code == 0
+    for wrong in ("9" * 30, "seven"):
+        result = sparing("cache", "get", "ints.lance", wrong)
+        assert result.code == 1
+        assert "64-bit whole numbers" in result.err
+
+
+def test_rolling_back_says_what_it_undoes(imported):
+    imported("refresh", "photos.lance", "--model", MODEL, *SAMPLES, "--budget", "50%")
+    imported("cache", "delete", "photos.lance", "s0001")
+    assert "300 rows (it was 299" in imported("cache", "rollback", "photos.lance", "--round", "0").out
 
 
 def test_an_interrupt_says_how_to_go_on(imported):

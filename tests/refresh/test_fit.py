@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 from tests.refresh.conftest import Recorder, outputs_of
 
-from sparing.cache import Cache
+from sparing.cache import Cache, ModelInfo
 from sparing.errors import CacheError, InputError, ModelError
 from sparing.models import Model
 from sparing.refresh import fit, fit_outputs, preview, refresh
@@ -21,13 +21,78 @@ def test_it_runs_the_rows_asked_for_and_times_them(world):
 
 
 def test_rows_are_drawn_by_seed(world):
+    seen = []
+    for name, seed in (("a.lance", 0), ("b.lance", 0), ("c.lance", 1)):
+        w, new = world(300, name), Recorder("new")
+        fit(w.path, [new.model()], samples=w.samples, rows=50, epochs=1, seed=seed)
+        seen.append(new.seen)
+    assert seen[0] == seen[1]
+    assert set(seen[0]) != set(seen[2])
+
+
+def test_a_second_fit_runs_only_what_is_new_and_loses_nothing(world):
     w = world(300)
-    a, b, c = Recorder("new"), Recorder("new"), Recorder("new")
-    fit(w.path, [a.model()], samples=w.samples, rows=50, epochs=1)
-    fit(w.path, [b.model()], samples=w.samples, rows=50, epochs=1)
-    fit(w.path, [c.model()], samples=w.samples, rows=50, epochs=1, seed=1)
-    assert a.seen == b.seen
-    assert set(a.seen) != set(c.seen)
+    new, other = Recorder("new"), Recorder("other")
+    first = fit(w.path, [new.model()], samples=w.samples, rows=60, epochs=1)
+    fit(w.path, [new.model()], samples=w.samples, rows=100, epochs=1)
+    again = fit(w.path, [new.model()], samples=w.samples, rows=60, epochs=1)
+    assert len(new.seen) == len(set(new.seen)) == 100
+    assert [c.layers[0][0].tolist() for c in first.candidates] == [
+        c.layers[0][0].tolist() for c in again.candidates
+    ]
+    fit(w.path, [new.model(), other.model()], samples=w.samples, rows=60, epochs=1)
+    assert (len(new.seen), len(other.seen)) == (100, 60)
+    report = refresh(w.path, [new.model()], samples=w.samples, budget="50%")
+    assert report.account["fit_forwards"] == {"new": 100}
+    assert len(new.seen) == len(set(new.seen)) == 150
+
+
+def test_what_an_interrupted_fit_paid_for_is_kept_for_another(world):
+    w = world(1000)
+    probe = Recorder("new")
+    fit(world(1000, "probe.lance").path, [probe.model()], samples=w.samples, rows=500, epochs=1)
+    new = Recorder("new", fail_at=probe.seen[300])
+    with pytest.raises(ModelError):
+        fit(w.path, [new.model()], samples=w.samples, rows=500, epochs=1)
+    new.fail_at = None
+    new.seen.clear()
+    fit(w.path, [new.model()], samples=w.samples, rows=200, epochs=1)
+    kept = set(probe.seen[:256])  # two whole chunks
+    assert not kept & set(new.seen)
+    assert preview(w.path, [new.model()], budget="0%").known == 256 + len(new.seen)
+    report = refresh(w.path, [new.model()], samples=w.samples, budget="0%")
+    assert report.account["wasted_forwards"] == 128
+
+
+def test_an_id_that_comes_back_is_another_sample(world):
+    w = world(200)
+    new = Recorder("new")
+    fit(w.path, [new.model()], samples=w.samples, rows=50, epochs=1)
+    back = new.seen[0]
+    cache = Cache.open(w.path)
+    cache.delete([back])
+    cache.append([(pa.array([back]), outputs_of("old", [9999]), None)], ModelInfo("old", "d:old"))
+    refresh(w.path, [new.model()], samples={**w.samples, back: 9999}, budget="100%")
+    np.testing.assert_allclose(Cache.open(w.path).get([back]).probs, outputs_of("new", [9999]), atol=6e-4)
+
+
+def test_too_many_classes_are_seen_at_once(world):
+    w = world(1000)
+    runs = []
+
+    def wide(ids, _):
+        runs.append(len(ids))
+        return np.full((len(ids), 7), 1 / 7)
+
+    model = Model("wide", "d:wide", wide, batch_size=8)
+    for job in (
+        lambda: fit(w.path, [model], samples=w.samples, rows=500),
+        lambda: refresh(w.path, [model], samples=w.samples, budget="50%"),
+    ):
+        runs.clear()
+        with pytest.raises(InputError, match="gives 7 classes, where 5 are expected"):
+            job()
+        assert sum(runs) <= 32
 
 
 def test_a_model_is_not_fitted_on_its_own_rows(world):

@@ -1,5 +1,8 @@
 """The prediction cache: a Lance dataset whose every change is one atomic version."""
 
+import contextlib
+import json
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -18,6 +21,7 @@ from lance.dataset import Transaction
 
 from sparing.cache import durable, transactions
 from sparing.cache.encodings import DEFAULT, Encoding
+from sparing.cache.known import forget_ids
 from sparing.cache.lock import write_lock
 from sparing.cache.metadata import PROPERTY, Metadata, ModelInfo
 from sparing.cache.rows import (
@@ -68,7 +72,7 @@ class Cache:
         except (ValueError, OSError) as error:
             if version is not None and (path / "_versions").is_dir():
                 raise CacheError(f"{path} has no version {version}: see `sparing cache history`") from error
-            raise CacheError(f"{path} is not a cache: {transactions.first_line(error)}") from error
+            raise CacheError(f"{path} is not a cache: `sparing cache import` or `fill` makes one") from error
         return cls(path, dataset, transactions.read_metadata(dataset, path))
 
     @classmethod
@@ -101,8 +105,7 @@ class Cache:
         if path.exists():
             raise CacheError(f"{path} exists already: choose another path, or delete it first")
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.creating")
-        shutil.rmtree(draft, ignore_errors=True)
+        draft = path.with_name(f".{path.name}.{os.getpid()}.creating")
         try:
             iterator = iter(chunks)
             first = next(iterator, None)
@@ -131,6 +134,8 @@ class Cache:
                 transaction.transaction_properties = {PROPERTY: metadata.to_json()}
                 lance.LanceDataset.commit(str(draft), transaction)
                 durable.sync_tree(draft, set())
+                if path.exists():
+                    raise CacheError(f"{path} was made by another process in the meantime")
                 draft.rename(path)
                 durable.sync(path.parent)
         except BaseException:
@@ -169,6 +174,17 @@ class Cache:
     def staged_round(self) -> Path:
         """Where an unfinished round is kept; while `request.json` lies there, the rows must not change."""
         return self.work_dir / "round"
+
+    def unfinished_round(self) -> dict[str, Any] | None:
+        """Give what the unfinished round was asked to do; None when none is staged, or it is committed."""
+        try:
+            request: dict[str, Any] = json.loads((self.staged_round / "request.json").read_text("utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise CacheError(f"{self.staged_round} is damaged ({error}): delete it to go on") from error
+        committed = any(entry.get("request") == request["digest"] for entry in self.metadata.history)
+        return None if committed else request
 
     def lock(self) -> AbstractContextManager[None]:
         """Hold the right to write; the cache must be opened after taking it."""
@@ -307,6 +323,7 @@ class Cache:
         if not len(wanted):
             return 0
         with transactions.writing(self.path):
+            forget_ids(self.work_dir, wanted)
             known = durable.files_below(self.path)
             removal = self._dataset.merge_insert("id").when_matched_delete()
             transaction = removal.execute_uncommitted(pa.table({"id": wanted}))[0]
@@ -352,10 +369,17 @@ class Cache:
             raise CacheError(f"round {round_} cannot be restored: versions are left of rounds {left}")
         old = Cache.open(self.path, version=max(candidates))
         known = durable.files_below(self.path)
-        record = {"op": "rollback", "from_round": self.metadata.round, "from_version": self.version}
+        record = {
+            "op": "rollback",
+            "from_round": self.metadata.round,
+            "from_rows": len(self),
+            "rows": len(old),
+        }
+        # Models and routers only ever grow, and history is what happened: the round alone goes back.
+        metadata = replace(self.metadata, round=old.metadata.round, encoding=old.metadata.encoding)
         transaction = Transaction(self.version, lance.LanceOperation.Restore(old.version))
         with transactions.writing(self.path):
-            self._commit(transaction, old.metadata, record, known)
+            self._commit(transaction, metadata, record, known)
 
     def convert(self, encoding: str) -> None:
         """Store all distributions in another encoding, as a new version of the same round.
@@ -424,7 +448,11 @@ class Cache:
 
     def disk_bytes(self) -> int:
         """Add up what the cache takes on disk, all its versions included."""
-        return sum(path.stat().st_size for path in durable.files_below(self.path))
+        total = 0
+        for path in durable.files_below(self.path):
+            with contextlib.suppress(FileNotFoundError):  # a writer's draft, gone since it was listed
+                total += path.stat().st_size
+        return total
 
     def row_bytes(self) -> dict[str, float]:
         """Measure what a row takes in the version in view.
@@ -457,10 +485,10 @@ class Cache:
         return np.concatenate(found)
 
     def _refuse_staged_round(self) -> None:
-        if (self.staged_round / "request.json").exists():
+        if self.unfinished_round() is not None:
             raise CacheError(
                 f"an unfinished round is staged in {self.path}: go on with it, or drop it with "
-                "`sparing refresh ... --discard`, before the rows change under it"
+                "`sparing cache discard`, before the rows change under it"
             )
 
     def _check_classes(self, probs: npt.NDArray[np.float32]) -> None:

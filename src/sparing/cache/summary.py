@@ -1,6 +1,5 @@
 """What a cache holds, in numbers."""
 
-import json
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ def summarise(cache: Cache) -> dict[str, Any]:
         known = part.labels >= 0
         labelled += int(known.sum())
         right += int((part.encoded.classes() == part.labels)[known].sum())
-    request = cache.staged_round / "request.json"
+    staged = cache.unfinished_round()
     return {
         "path": str(cache.path),
         "rows": rows,
@@ -44,5 +43,5 @@ def summarise(cache: Cache) -> dict[str, Any]:
         "row_bytes": cache.row_bytes(),
         "labelled": labelled,
         "accuracy": right / labelled if labelled else None,
-        "unfinished": json.loads(request.read_text("utf-8"))["what"] if request.exists() else None,
+        "unfinished": None if staged is None else staged["what"],
     }

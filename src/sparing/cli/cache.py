@@ -241,8 +241,26 @@ def rollback(
 
     with Cache.open(cache).lock():
         opened = Cache.open(cache)
+        before = len(opened)
         opened.rollback(round_)
-    _done(f"the cache is at round {round_} again", {"round": round_, "version": opened.version}, as_json)
+    rows = len(opened)
+    changed = "" if rows == before else f" (it was {before:,}: appending and deleting since is undone, too)"
+    result = {"round": round_, "version": opened.version, "rows": rows, "rows_before": before}
+    _done(f"the cache is at round {round_} again, with {rows:,} rows{changed}", result, as_json)
+
+
+@app.command(epilog="Example: sparing cache discard photos.lance")
+def discard(cache: CacheArgument, as_json: JsonOption = False) -> None:
+    """Drop what an interrupted refresh has staged; the rows stay as they are."""
+    from sparing.cache import Cache
+    from sparing.refresh.staging import Staging
+
+    with Cache.open(cache).lock():
+        opened = Cache.open(cache)
+        unfinished = opened.unfinished_round()
+        Staging(opened.staged_round).clear()
+    what = "nothing was staged" if unfinished is None else f"dropped: {unfinished['what']}"
+    _done(what, {"discarded": unfinished is not None}, as_json)
 
 
 @app.command(epilog="Example: sparing cache convert photos.lance --encoding top8-int4")
@@ -331,6 +349,7 @@ def _done(text: str, result: dict[str, Any], as_json: bool) -> None:
 
 def _typed(cache: Any, ids: list[str]) -> list[Any]:
     """Read ids from the command line as the type that the cache has."""
+    import numpy as np
     import pyarrow as pa
 
     from sparing.errors import InputError
@@ -338,9 +357,9 @@ def _typed(cache: Any, ids: list[str]) -> list[Any]:
     if not pa.types.is_integer(cache.id_type):
         return list(ids)
     try:
-        return [int(text) for text in ids]
-    except ValueError as error:
-        raise InputError(f"this cache has whole numbers as ids: {error}") from None
+        return [np.int64(int(text)) for text in ids]
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"this cache has 64-bit whole numbers as ids: {error}") from None
 
 
 def _classes(path: Path | None) -> list[str] | None:

@@ -77,6 +77,8 @@ def fit(
 
     if bool(model) == bool(outputs):
         raise InputError("give either --model, to run candidates, or --outputs, when their outputs are known")
+    if out.is_dir() or not out.absolute().parent.is_dir():
+        raise InputError(f"--out {out}: give a file in a folder that exists")
     if form not in ("sorted", "plain"):
         raise InputError(f"--input must be sorted or plain, not {form!r}")
     common: dict[str, Any] = {

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from sparing.cli import bounds, cache, fit, refresh
+from sparing.cli import bounds, cache, fit, offload, refresh
 from sparing.errors import SparingError
 
 STARTED = time.monotonic()
@@ -44,6 +44,7 @@ def root(
 
 
 app.add_typer(cache.app, name="cache")
+app.add_typer(offload.app, name="offload")
 app.command(epilog=fit.EPILOG)(fit.fit)
 app.command(epilog=refresh.EPILOG)(refresh.refresh)
 app.command(epilog=bounds.EPILOG)(bounds.bounds)
@@ -55,6 +56,9 @@ def main() -> None:
         app()
     except SparingError as error:
         typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        typer.echo(f"error: {error.strerror or error}: {error.filename or ''}".rstrip(": "), err=True)
         sys.exit(1)
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)

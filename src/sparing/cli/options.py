@@ -1,5 +1,7 @@
 """Options that several verbs share, and how they become models."""
 
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,11 +69,12 @@ def load_models(
     models = []
     for name, spec in zip(names, specs, strict=True):
         cost, unit = stated.get(name, (None, "seconds"))
-        models.append(
-            load_model(
-                spec, cost=cost, unit=unit, batch_size=batch_size, threads=threads, providers=providers
+        with redirect_stdout(sys.stderr):  # what a module prints when it is loaded
+            models.append(
+                load_model(
+                    spec, cost=cost, unit=unit, batch_size=batch_size, threads=threads, providers=providers
+                )
             )
-        )
     return models
 
 

@@ -4,7 +4,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Annotated, Any
 
 import typer
@@ -44,9 +44,17 @@ def progress(what: str) -> Iterator[Callable[[Any], None] | None]:
     Yields:
         What to call after every chunk; None when nobody is watching.
     """
-    if not sys.stderr.isatty():
-        yield None
-        return
+    # What a model prints must not get between the JSON; it goes where progress goes.
+    with redirect_stdout(sys.stderr):
+        if sys.stderr.isatty():
+            with _bar(what) as show:
+                yield show
+        else:
+            yield None
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Callable[[Any], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 

@@ -140,8 +140,8 @@ def _tell_staged(cache: Path) -> None:
     from sparing.cache import Cache
     from sparing.refresh.staging import Staging
 
-    staging = Staging(Cache.open(cache).staged_round)
-    staged = staging.request()
+    opened = Cache.open(cache)
+    staging, staged = Staging(opened.staged_round), opened.unfinished_round()
     if staged is None:
         hint("nothing had been staged yet; the cache is as it was")
         return
@@ -168,6 +168,10 @@ def _tell_preview(preview: Any, budget: Any, as_json: bool) -> None:
         typer.echo(f"  {name}: {rows:,} rows, {preview.forwards[name]:,} forwards to run")
     if preview.known:
         typer.echo(f"  {preview.known:,} of the rows were run by fit already; they count in the budget")
+        if not any(preview.forwards.values()):
+            typer.echo("  that alone is all of this budget: nothing more would be run")
+    if preview.seconds is None and budget.unit == "seconds":
+        typer.echo("  how long a forward takes is not known yet: as many rows as the time allows")
     if preview.seconds is not None:
         typer.echo(f"  about {preview.seconds:,.1f} s of model time")
     if preview.cost is not None:

@@ -113,7 +113,7 @@ def _load_module(dotted: str) -> ModuleType:
         if error.name and (dotted == error.name or dotted.startswith(error.name + ".")):
             raise InputError(f"no module {error.name!r} (looked in the current folder too)") from error
         raise InputError(f"importing {dotted!r} failed: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"importing {dotted!r} failed: {type(error).__name__}: {error}") from error
 
 
@@ -133,7 +133,7 @@ def _load_file(path: Path) -> ModuleType:
     sys.modules[key] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[key]
         raise InputError(f"running {path} failed: {type(error).__name__}: {error}") from error
     return module

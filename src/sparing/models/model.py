@@ -81,7 +81,7 @@ class Model:
             output = self.function(ids, values)
         except MissingExtraError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ModelError(f"model {self.name!r} failed on {_describe(ids)}: {_reason(error)}") from error
         return self._check(output, ids)
 
@@ -203,6 +203,10 @@ def _describe(ids: list[object]) -> str:
     return f"a batch of {len(ids)} (ids {listed})" if len(ids) > 1 else f"the sample {listed}"
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     # Our own errors speak for themselves; others are named, since "KeyError: 3" says more than "3".
-    return str(error) if isinstance(error, InputError | ModelError) else f"{type(error).__name__}: {error}"
+    return (
+        str(error)
+        if isinstance(error, InputError | ModelError)
+        else " ".join(f"{type(error).__name__}: {error}".split())
+    )

@@ -12,7 +12,6 @@ import pyarrow as pa
 from sparing.account import Account
 from sparing.cache import Cache, ModelInfo, Rows
 from sparing.cache.metadata import Metadata
-from sparing.errors import InputError
 from sparing.refresh.evidence import Prediction
 from sparing.refresh.round import Round
 from sparing.refresh.staging import Chunk, Staging
@@ -24,7 +23,7 @@ class Report:
     """What a round did.
 
     Attributes:
-        round: the round that was committed.
+        round: the round that was committed; the current one when there was nothing to store.
         rows: rows of the cache.
         refreshed: rows that got a new distribution.
         complete: whether everything planned was run; False after a deadline or `finish`.
@@ -62,11 +61,16 @@ def commit_round(round_: Round, staging: Staging, staged: dict[str, Any], comple
         The report.
 
     Raises:
-        InputError: the candidates' classes differ from the cache's.
         CacheError: the disk would not take it; everything stays staged.
     """
     cache = round_.cache
     account = _account(round_, staging, staged)
+    run = sum(len(staging.read(start).probs) for start in staging.finished())
+    totals = staged["totals"]
+    prediction = round_.predict(run, totals["competing"], totals["rows"])
+    if run == 0 and not round_.known_rows():
+        # Nothing to store: a round that changes nothing would only make history harder to read.
+        return _report(cache.metadata.round, round_, staged, complete, account, _Tally(cache), prediction)
     metadata = _metadata(round_, account)
     tally = _Tally(cache)
     started = perf_counter()
@@ -74,7 +78,7 @@ def commit_round(round_: Round, staging: Staging, staged: dict[str, Any], comple
     def record(bytes_written: int) -> dict[str, Any]:
         account.seconds["writing"] += perf_counter() - started
         account.bytes_written = bytes_written
-        report = _report(round_, metadata.round, staged, complete, account, tally)
+        report = _report(metadata.round, round_, staged, complete, account, tally, prediction)
         return {
             "op": "refresh",
             "request": staged["digest"],
@@ -135,6 +139,7 @@ def _account(round_: Round, staging: Staging, staged: dict[str, Any]) -> Account
         if known is not None:
             account.forwards[model.name] += len(known.ids)
             account.fit_forwards[model.name] += len(known.ids)
+            account.wasted_forwards += known.wasted
             account.model_seconds[model.name] += known.seconds
     return account
 
@@ -160,7 +165,7 @@ def _new_rows(round_: Round, staging: Staging, metadata: Metadata) -> Iterator[t
         part = order.slice(start, len(chunk.probs))
         rows = Rows(
             part["id"].combine_chunks(),
-            _checked(chunk.probs, metadata),
+            chunk.probs,
             part["label"].to_numpy(),
             index[_candidates(order, chunk)],
             np.full(len(chunk.probs), metadata.round, dtype=np.int64),
@@ -177,7 +182,7 @@ def _new_rows(round_: Round, staging: Staging, metadata: Metadata) -> Iterator[t
     benefits = round_.scorer.benefits(old.encoded, tie_keys(old.ids, round_.seed))
     rows = Rows(
         old.ids,
-        _checked(probs, metadata),
+        probs,
         old.labels,
         index[[candidate for candidate, _ in picks]],
         np.full(len(picks), metadata.round, dtype=np.int64),
@@ -191,16 +196,14 @@ def _candidates(order: pa.Table, chunk: Chunk) -> npt.NDArray[np.int64]:
     return part.astype(np.int64)
 
 
-def _checked(probs: npt.NDArray[np.float32], metadata: Metadata) -> npt.NDArray[np.float32]:
-    if probs.shape[1] != metadata.n_classes:
-        raise InputError(
-            f"the candidates give {probs.shape[1]} classes, but this cache has {metadata.n_classes}"
-        )
-    return probs
-
-
 def _report(
-    round_: Round, number: int, staged: dict[str, Any], complete: bool, account: Account, tally: _Tally
+    number: int,
+    round_: Round,
+    staged: dict[str, Any],
+    complete: bool,
+    account: Account,
+    tally: _Tally,
+    prediction: Prediction | None,
 ) -> Report:
     totals = staged["totals"]
     labelled, right = totals["labelled"], totals["right"]
@@ -215,7 +218,7 @@ def _report(
         _share_of_time(round_, staged, account),
         right / labelled if labelled else None,
         (right - tally.right_before + tally.right_after) / labelled if labelled else None,
-        None if staged["prediction"] is None else Prediction(**staged["prediction"]),
+        prediction,
     )
 
 

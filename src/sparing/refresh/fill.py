@@ -95,8 +95,8 @@ def append_samples(
     with Cache.open(path).lock():
         cache = Cache.open(path)
         cache.metadata.check_classes(model.name, model.classes)
-        there = cache.get(cache.as_ids(opened.ids)).ids
-        fresh = ~pc.is_in(opened.ids, value_set=there.cast(opened.ids.type)).to_numpy(False)
+        cache.as_ids(opened.ids)  # of the same type, or an error
+        fresh = pc.invert(pc.is_in(opened.ids, value_set=cache.ids())).to_numpy(False)
         if not fresh.any():
             raise InputError(f"all {len(opened)} samples are in the cache already: nothing to append")
         staging = Staging(cache.work_dir / "append")

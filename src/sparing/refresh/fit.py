@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sparing.cache import Cache
+from sparing.cache.known import Known, keep_known, load_known
 from sparing.errors import CacheError, InputError
 from sparing.models import Model
 from sparing.refresh.evidence import gather_evidence
-from sparing.refresh.known import Known, keep_known
 from sparing.refresh.router import InputForm, Router, train_router
 from sparing.refresh.running import OnProgress, chunk_rows_for, find_samples, run_order
 from sparing.refresh.staging import Staging
@@ -69,34 +69,46 @@ def fit(
         raise InputError("there is no candidate to fit a router for")
     with Cache.open(path).lock():
         cache = Cache.open(path)
-        if Staging(cache.staged_round).request() is not None:
+        if cache.unfinished_round() is not None:
             raise CacheError(
                 "an unfinished round is staged in this cache: "
                 "finish or discard it with `sparing refresh` first"
             )
-        order = _draw(cache, candidates, rows, seed)
+        drawn = _draw(cache, candidates, rows, seed)
         staging = Staging(cache.work_dir / "fit")
         request = {
-            "models": {model.name: model.digest for model in candidates},
+            "names": [model.name for model in candidates],
+            "digests": [model.digest for model in candidates],
             "rows": rows,
             "seed": seed,
             "version": cache.version,
         }
         staged = staging.request()
-        if staged is None or {key: staged[key] for key in request} != request:
-            values = None if samples is None else open_samples(samples)
+        if staged is not None and {key: staged[key] for key in request} != request:
+            # Another fit was interrupted here: what it has paid for is kept.
+            _keep(cache, staging, staged["names"], staged["digests"], staged["chunk_rows"])
+            staged = None
+        values = None if samples is None else open_samples(samples)
+        if staged is None:
+            order = _order(drawn, [_known(cache, model) for model in candidates])
             find_samples(order, candidates, values)
             batch = max(model.batch_size for model in candidates)
             staged = {**request, "chunk_rows": chunk_rows_for(order.num_rows, batch)}
             staging.begin(staged, order)
-        else:
-            values = None if samples is None else open_samples(samples)
-        run_order(staging, candidates, values, chunk_rows=staged["chunk_rows"], on_progress=on_progress)
-        known = _collect(staging, candidates)
-        old = cache.get(known[0].ids)
+        run_order(
+            staging,
+            candidates,
+            values,
+            chunk_rows=staged["chunk_rows"],
+            n_classes=cache.metadata.n_classes,
+            on_progress=on_progress,
+        )
+        _keep(cache, staging, staged["names"], staged["digests"], staged["chunk_rows"])
+        old = cache.get(drawn)
+        known = [item for model in candidates if (item := _known(cache, model)) is not None]
         router = _fit_pairs(
             old.probs,
-            [_aligned(item, old.ids) for item in known],
+            [item.probs[_match(item.ids, old.ids)] for item in known],
             old.labels,
             [model.name for model in candidates],
             [model.digest for model in candidates],
@@ -106,9 +118,6 @@ def fit(
             holdout,
             seed,
         )
-        for model, item in zip(candidates, known, strict=True):
-            keep_known(cache, model, item)
-        staging.clear()
     timed = tuple(
         replace(candidate, seconds=item.seconds / len(item.ids))
         for candidate, item in zip(router.candidates, known, strict=True)
@@ -156,6 +165,8 @@ def fit_outputs(
         ids, before, labels = rows.ids, rows.probs, rows.labels
     else:
         table = read_outputs(old)
+        if table.ids.type != common.type:
+            raise InputError(f"the old outputs have ids of type {table.ids.type}, the new {common.type}")
         kept = pc.is_in(table.ids, value_set=common).to_numpy(zero_copy_only=False)
         ids, before = table.ids.filter(pa.array(kept)), table.probs[kept]
         labels = np.full(len(ids), -1, np.int64) if table.labels is None else table.labels[kept]
@@ -166,8 +177,8 @@ def fit_outputs(
     return _fit_pairs(before, after, labels, names, digests, form, hidden, epochs, holdout, seed)
 
 
-def _draw(cache: Cache, candidates: Sequence[Model], rows: int, seed: int) -> pa.Table:
-    """Draw rows that no candidate wrote, by hash of the id, and list each once per candidate."""
+def _draw(cache: Cache, candidates: Sequence[Model], rows: int, seed: int) -> pa.Array:
+    """Draw rows that no candidate wrote, by hash of the id: the rows of a smaller draw are among them."""
     if rows < 2:
         raise InputError(f"a router cannot be fitted on {rows} rows: give it a few hundred at least")
     own = [cache.metadata.model_index(model.name) for model in candidates]
@@ -196,32 +207,44 @@ def _draw(cache: Cache, candidates: Sequence[Model], rows: int, seed: int) -> pa
             f"the cache has {len(cache)} rows, of which {len(ids)} are not {candidates[0].name!r}'s own: "
             "too few to fit a router"
         )
-    n = len(candidates)
-    return pa.table(
-        {
-            "id": pa.concat_arrays([ids] * n),
-            "candidate": np.repeat(np.arange(n, dtype=np.int16), len(ids)),
-        }
-    )
+    return ids
 
 
-def _collect(staging: Staging, candidates: Sequence[Model]) -> list[Known]:
+def _known(cache: Cache, model: Model) -> Known | None:
+    return load_known(cache.work_dir, cache.metadata, model.name, model.digest)
+
+
+def _order(drawn: pa.Array, known: Sequence[Known | None]) -> pa.Table:
+    """List every drawn row once per candidate that has not been run on it."""
+    ids, candidate = [], []
+    for index, item in enumerate(known):
+        left = drawn if item is None else drawn.filter(pc.invert(pc.is_in(drawn, value_set=item.ids)))
+        ids.append(left)
+        candidate.append(np.full(len(left), index, dtype=np.int16))
+    return pa.table({"id": pa.concat_arrays(ids), "candidate": np.concatenate(candidate)})
+
+
+def _keep(
+    cache: Cache, staging: Staging, names: Sequence[str], digests: Sequence[str], chunk_rows: int
+) -> None:
+    """Move what is staged to where the next round finds it."""
     order = staging.order()
+    ids, candidate = order["id"].combine_chunks(), order["candidate"].to_numpy()
     chunks = [staging.read(start) for start in staging.finished()]
-    probs = np.concatenate([chunk.probs for chunk in chunks])
-    candidate = order["candidate"].to_numpy()
-    ids = order["id"].combine_chunks()
-    known = []
-    for index, model in enumerate(candidates):
-        mine = np.flatnonzero(candidate == index)
-        seconds = sum(chunk.seconds.get(f"model:{model.name}", 0.0) for chunk in chunks)
-        known.append(Known(ids.take(pa.array(mine)), probs[mine], seconds))
-    return known
-
-
-def _aligned(known: Known, ids: pa.Array) -> Floats:
-    aligned: Floats = known.probs[_match(known.ids, ids)]
-    return aligned
+    rows = np.concatenate([np.zeros(0, np.int64), *(c.start + np.arange(len(c.probs)) for c in chunks)])
+    for index, (name, digest) in enumerate(zip(names, digests, strict=True)):
+        mine = candidate[rows] == index
+        if not mine.any():
+            continue
+        probs = np.concatenate([chunk.probs for chunk in chunks])[mine]
+        seconds = sum(chunk.seconds.get(f"model:{name}", 0.0) for chunk in chunks)
+        # A chunk that was begun again may have been run in part before: counted for its first candidate.
+        again = {c.start: (c.attempts - 1) * len(c.probs) for c in chunks}
+        begun = {at: n * min(chunk_rows, len(candidate) - at) for at, n in staging.interrupted().items()}
+        wasted = sum(count for at, count in {**again, **begun}.items() if candidate[at] == index)
+        known = Known(ids.take(pa.array(rows[mine])), probs, seconds, wasted)
+        keep_known(cache.work_dir, cache.metadata, name, digest, known)
+    staging.clear()
 
 
 def _match(there: pa.Array, wanted: pa.Array) -> npt.NDArray[np.int64]:

@@ -14,11 +14,11 @@ import numpy.typing as npt
 from sparing.account import Account
 from sparing.budget import Budget, affordable
 from sparing.cache import Cache
+from sparing.cache.known import drop_known
 from sparing.errors import CacheError
 from sparing.models import Model
 from sparing.refresh.commit import Report, commit_round, report_of
 from sparing.refresh.evidence import Prediction
-from sparing.refresh.known import drop_known
 from sparing.refresh.planning import count_assigned, order_rows, plan_rows, score_rows, temporary_folder
 from sparing.refresh.round import Round, prepare_round
 from sparing.refresh.router import Router
@@ -187,15 +187,16 @@ def refresh(
         else:
             values = None if samples is None else open_samples(samples)
             if staged is None:
-                staged = _stage(job, staging, request, values, until)
+                staged = _stage(job, staging, request, values)
             elapsed = max((staging.read(start).elapsed for start in staging.finished()), default=0.0)
             complete = run_order(
                 staging,
                 job.candidates,
                 values,
                 chunk_rows=staged["chunk_rows"],
+                n_classes=cache.metadata.n_classes,
                 elapsed_before=elapsed + monotonic() - begun,
-                deadline=_deadline(job, staged, begun, elapsed),
+                deadline=_deadline(job, staged, until, begun, elapsed),
                 on_progress=on_progress,
             )
             report = commit_round(job, staging, staged, complete)
@@ -206,16 +207,14 @@ def refresh(
 def _clean_up(job: Round, staging: Staging) -> None:
     staging.clear()
     for model in job.candidates:
-        drop_known(job.cache, model)
+        drop_known(job.cache.work_dir, model.name, model.digest)
 
 
 def _committed(cache: Cache, staged: dict[str, Any]) -> dict[str, Any] | None:
     return next((e for e in cache.metadata.history if e.get("request") == staged["digest"]), None)
 
 
-def _stage(
-    job: Round, staging: Staging, request: dict[str, Any], samples: Samples | None, until: datetime | None
-) -> dict[str, Any]:
+def _stage(job: Round, staging: Staging, request: dict[str, Any], samples: Samples | None) -> dict[str, Any]:
     account = Account()
     with temporary_folder() as folder:
         scored = score_rows(job, Path(folder), account)
@@ -224,27 +223,26 @@ def _stage(
         started = perf_counter()
         order = order_rows(scored, made)
     find_samples(order, job.candidates, samples)
-    prediction = job.predict(order.num_rows, scored.totals.competing, scored.totals.rows)
     account.seconds["selection"] += perf_counter() - started
     staged = {
         **request,
-        "until": None if until is None else until.timestamp(),
         "chunk_rows": chunk_rows_for(order.num_rows, max(model.batch_size for model in job.candidates)),
         "totals": asdict(scored.totals),
-        "prediction": None if prediction is None else asdict(prediction),
         "account": account.to_dict(),
     }
     staging.begin(staged, order)
     return staged
 
 
-def _deadline(job: Round, staged: dict[str, Any], begun: float, elapsed: float) -> float | None:
+def _deadline(
+    job: Round, staged: dict[str, Any], until: datetime | None, begun: float, elapsed: float
+) -> float | None:
     """Find when chunks must be done, on the monotonic clock: the sooner of the budget's end and `until`."""
     ends = []
     if job.budget.unit == "seconds":
         ends.append(begun + float(job.budget.amount) - job.spent_by_fit() - elapsed)
-    if staged["until"] is not None:
-        ends.append(monotonic() + staged["until"] - datetime.now(UTC).timestamp())
+    if until is not None:
+        ends.append(monotonic() + until.timestamp() - datetime.now(UTC).timestamp())
     keep_back = COMMIT_SECONDS + COMMIT_SECONDS_PER_ROW * staged["totals"]["rows"]
     return min(ends) - keep_back if ends else None
 

@@ -15,9 +15,10 @@ import pyarrow.compute as pc
 from sparing.account import Account
 from sparing.budget import KEEP, Chunk, Plan, make_plan
 from sparing.cache import Rows
+from sparing.cache.durable import read_arrow, write_arrow
+from sparing.cache.transactions import writing
 from sparing.errors import InputError
 from sparing.refresh.round import Round
-from sparing.refresh.staging import read_arrow, write_arrow
 from sparing.selection import Items, in_order, tie_keys
 
 # A second hash settles equal tie keys: for strings, sorting the ids themselves would cost more than all the
@@ -76,7 +77,8 @@ class Scored:
                 **{f"benefit{j}": benefits[:, j] for j in range(benefits.shape[1])},
             }
         )
-        write_arrow(self._path(self._chunks), table)
+        with writing(self.folder):
+            write_arrow(self._path(self._chunks), table)
         self._chunks += 1
         self.totals = Totals(
             self.totals.rows + len(rows),

@@ -9,11 +9,11 @@ from typing import Any
 
 from sparing.budget import Budget, affordable
 from sparing.cache import Cache, ModelInfo
+from sparing.cache.known import Known, load_known
 from sparing.distributions import entropy
 from sparing.errors import BudgetError, InputError
 from sparing.models import Model
 from sparing.refresh.evidence import Prediction
-from sparing.refresh.known import Known, load_known
 from sparing.refresh.router import Router
 from sparing.refresh.scorers import Scorer, named_scorer
 
@@ -58,7 +58,8 @@ class Round:
             info = stored.get(model.digest)
             stated = model.cost if model.unit == "seconds" else None
             before = info.cost if info is not None and info.unit == "seconds" else None
-            result.append(stated or fitted.get(model.digest) or before)
+            measured = fitted.get(model.digest)
+            result.append(next((s for s in (stated, measured, before) if s is not None), None))
         return result
 
     def costs(self) -> list[float]:
@@ -77,8 +78,11 @@ class Round:
                     )
             return [value for value in seconds if value is not None]
         for model in self.candidates:
-            if model.cost is None:
-                raise BudgetError(f"a budget in cost needs the cost of {model.name!r}: state it with --cost")
+            if model.cost is None or model.unit == "seconds":
+                raise BudgetError(
+                    f"a budget in cost needs the cost of {model.name!r} in the same units: state it with "
+                    f"--cost {model.name}=NUMBER"
+                )
         return [model.cost for model in self.candidates if model.cost is not None]
 
     def spent_by_fit(self) -> float:
@@ -122,22 +126,41 @@ class Round:
             return None
         known = len(self.known_rows())
         others = rows - known
-        if competing < others:
+        agreeing = self._known_agreement()
+        names = self.router.evidence.names
+        if competing < others or agreeing is None or any(name not in names for name in self.names):
             return None
         share = min(refreshed / others, 1.0) if others else 1.0
         held_out = self.router.evidence.predict(self.scorer.name, self.names, self.target, share)
-        weight = others / rows
         full = self.router.evidence.predict(self.scorer.name, self.names, self.target, 1.0)
-        accuracy = held_out.accuracy
-        if accuracy is not None and full.accuracy is not None:
-            accuracy = weight * accuracy + (1 - weight) * full.accuracy
-        # Rows that fit ran hold what a full re-run would store, when the target is the only candidate.
+        weight = others / rows
+        accuracy = None
+        if held_out.accuracy is not None and full.accuracy is not None:
+            accuracy = weight * held_out.accuracy + (1 - weight) * full.accuracy
         return replace(
             held_out,
-            consistency=weight * held_out.consistency + (1 - weight),
+            consistency=weight * held_out.consistency + (1 - weight) * agreeing,
             error=weight * held_out.error,
             accuracy=accuracy,
         )
+
+    def _known_agreement(self) -> float | None:
+        """Share of the rows that fit ran whose choice agrees with the target; None when not known."""
+        chosen = self.known_rows()
+        if not chosen:
+            return 1.0
+        target = self.known[self.names.index(self.target)]
+        if target is None:
+            return None
+        wanted = dict(zip(target.ids.to_pylist(), target.probs.argmax(axis=1), strict=True))
+        if any(name not in wanted for name in chosen):
+            return None
+        agree = [
+            item.probs[position].argmax() == wanted[name]
+            for name, (candidate, position) in chosen.items()
+            if (item := self.known[candidate]) is not None
+        ]
+        return float(sum(agree)) / len(agree)
 
     def known_rows(self) -> dict[Any, tuple[int, int]]:
         """Choose, for every row that fit ran, the candidate with the largest true entropy decrease.
@@ -224,7 +247,7 @@ def prepare_round(
         target,
         only_positive,
         seed,
-        [load_known(cache, model) for model in candidates],
+        [load_known(cache.work_dir, cache.metadata, model.name, model.digest) for model in candidates],
     )
 
 

@@ -15,6 +15,7 @@ from sparing.cache.durable import replacing
 from sparing.cache.encodings import Encoded, encoded
 from sparing.cache.encodings.scoring import largest, multiply
 from sparing.cache.metadata import router_digest
+from sparing.cache.transactions import writing
 from sparing.distributions import entropy
 from sparing.errors import InputError
 from sparing.refresh.evidence import Evidence
@@ -185,7 +186,7 @@ class Router:
 
     def save(self, path: str | Path) -> None:
         """Write the router to a file, whole or not at all."""
-        with replacing(Path(path)) as draft:
+        with writing(Path(path)), replacing(Path(path)) as draft:
             draft.write_bytes(self.to_bytes())
 
     @classmethod

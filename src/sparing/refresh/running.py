@@ -32,6 +32,8 @@ class Progress:
     left: float | None
 
 
+FETCH_BATCHES = 4
+
 OnProgress = Callable[[Progress], None]
 
 
@@ -86,6 +88,7 @@ def run_order(
     samples: Samples | None,
     *,
     chunk_rows: int,
+    n_classes: int | None = None,
     elapsed_before: float = 0.0,
     deadline: float | None = None,
     on_progress: OnProgress | None = None,
@@ -97,6 +100,7 @@ def run_order(
         models: the candidates, by the order's `candidate` column.
         samples: where the sample values are.
         chunk_rows: rows per chunk, the same on every run of one order.
+        n_classes: how many classes the models must give; None when nothing is known yet.
         elapsed_before: seconds that the command had taken when this was called, restarts included.
         deadline: `time.monotonic` value at which no further chunk may still be running.
         on_progress: called after every chunk.
@@ -124,7 +128,7 @@ def run_order(
         staging.starting(start)
         part = order.slice(start, chunk_rows)
         where = None if positions is None else positions[start : start + chunk_rows]
-        probs, seconds = _run_chunk(part, models, samples, where)
+        probs, seconds = _run_chunk(part, models, samples, where, n_classes)
         staging.add(Chunk(start, probs, seconds, elapsed_before + monotonic() - begun))
         longest = max(longest, monotonic() - chunk_begun)
         done += part.num_rows
@@ -136,7 +140,7 @@ def run_order(
 
 
 def _run_chunk(
-    part: pa.Table, models: Sequence[Model], samples: Samples | None, positions: Any
+    part: pa.Table, models: Sequence[Model], samples: Samples | None, positions: Any, n_classes: int | None
 ) -> tuple[Any, dict[str, float]]:
     ids = part["id"].to_pylist()
     candidate = part["candidate"].to_numpy()
@@ -144,19 +148,24 @@ def _run_chunk(
     probs: Any = None
     for index in np.unique(candidate):
         model = models[index]
-        rows = np.flatnonzero(candidate == index)
-        values = None
-        if model.needs_samples and samples is not None:
-            started = perf_counter()
-            values = samples.fetch(positions[rows])
-            seconds["reading"] += perf_counter() - started
-        outputs, spent = run(model, [ids[row] for row in rows], values)
-        seconds[f"model:{model.name}"] += spent
-        if probs is None:
-            probs = np.empty((len(ids), outputs.shape[1]), dtype=np.float32)
-        elif outputs.shape[1] != probs.shape[1]:
-            raise InputError(
-                f"model {model.name!r} gives {outputs.shape[1]} classes, another candidate {probs.shape[1]}"
-            )
-        probs[rows] = outputs
+        mine = np.flatnonzero(candidate == index)
+        # A few batches at a time: the values of a whole chunk of pictures may not fit into memory.
+        for start in range(0, len(mine), FETCH_BATCHES * model.batch_size):
+            rows = mine[start : start + FETCH_BATCHES * model.batch_size]
+            values = None
+            if model.needs_samples and samples is not None:
+                started = perf_counter()
+                values = samples.fetch(positions[rows])
+                seconds["reading"] += perf_counter() - started
+            outputs, spent = run(model, [ids[row] for row in rows], values)
+            seconds[f"model:{model.name}"] += spent
+            n_classes = outputs.shape[1] if n_classes is None else n_classes
+            if outputs.shape[1] != n_classes:
+                raise InputError(
+                    f"model {model.name!r} gives {outputs.shape[1]} classes, where {n_classes} are expected: "
+                    "old and new models must share their classes"
+                )
+            if probs is None:
+                probs = np.empty((len(ids), n_classes), dtype=np.float32)
+            probs[rows] = outputs
     return probs, seconds

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from sparing.cache.durable import replacing, sync
+from sparing.cache.durable import read_arrow, replacing, sync, write_arrow
 from sparing.cache.transactions import writing
 from sparing.errors import CacheError
 
@@ -116,15 +116,3 @@ class Staging:
         if self.folder.exists():
             sync(self.folder)
             shutil.rmtree(self.folder)
-
-
-def write_arrow(path: Path, table: pa.Table) -> None:
-    """Write a table as an Arrow file."""
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-
-
-def read_arrow(path: Path) -> pa.Table:
-    """Map an Arrow file into memory."""
-    with pa.memory_map(str(path)) as source:
-        return pa.ipc.open_file(source).read_all()

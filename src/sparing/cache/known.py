@@ -1,0 +1,115 @@
+"""Outputs that `fit` has paid for on a cache's own samples: the next round with that model gets them free.
+
+They lie beside the versions, one file per model, until a round with that model has stored them.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sparing.cache.durable import read_arrow, replacing, write_arrow
+from sparing.cache.metadata import Metadata
+from sparing.cache.transactions import writing
+
+
+@dataclass(frozen=True)
+class Known:
+    """One model's outputs for some rows of a cache.
+
+    Attributes:
+        ids: m ids.
+        probs: shape (m, C), float32.
+        seconds: wall seconds that computing them took.
+        wasted: at most how many forwards were computed twice, because a kill came in between.
+    """
+
+    ids: pa.Array
+    probs: npt.NDArray[np.float32]
+    seconds: float
+    wasted: int = 0
+
+    def without(self, ids: pa.Array) -> "Known":
+        """Leave out some ids; what they cost stays spent."""
+        kept = pc.invert(pc.is_in(self.ids, value_set=ids))
+        return Known(self.ids.filter(kept), self.probs[kept.to_numpy(False)], self.seconds, self.wasted)
+
+    def merged(self, newer: "Known") -> "Known":
+        """Add newer outputs; they win where both have an id."""
+        older = self.without(newer.ids)
+        return Known(
+            pa.concat_arrays([older.ids, newer.ids]),
+            np.concatenate([older.probs, newer.probs]),
+            older.seconds + newer.seconds,
+            older.wasted + newer.wasted,
+        )
+
+
+def keep_known(work_dir: Path, metadata: Metadata, name: str, digest: str, known: Known) -> None:
+    """Keep a model's outputs, beside those kept before, until a round with that model uses them.
+
+    Args:
+        work_dir: the cache's folder for what is in no version.
+        metadata: the cache's, which says how many rounds the model has had.
+        name: the model's name.
+        digest: the model's digest.
+        known: its outputs.
+    """
+    before = load_known(work_dir, metadata, name, digest)
+    if before is not None:
+        known = before.merged(known)
+    _write(_path(work_dir, name, digest), known, _rounds_with(metadata, digest))
+
+
+def load_known(work_dir: Path, metadata: Metadata, name: str, digest: str) -> Known | None:
+    """Give what `keep_known` kept, unless a round with that model has been committed since."""
+    path = _path(work_dir, name, digest)
+    if not path.exists():
+        return None
+    known, rounds = _read(path)
+    return known if rounds == _rounds_with(metadata, digest) else None
+
+
+def drop_known(work_dir: Path, name: str, digest: str) -> None:
+    """Forget a model's outputs once a round has stored them."""
+    _path(work_dir, name, digest).unlink(missing_ok=True)
+
+
+def forget_ids(work_dir: Path, ids: pa.Array) -> None:
+    """Forget what is known of some rows: an id that comes back may be another sample."""
+    for path in work_dir.glob("known-*.arrow"):
+        known, rounds = _read(path)
+        if pc.any(pc.is_in(known.ids, value_set=ids)).as_py():
+            _write(path, known.without(ids), rounds)
+
+
+def _write(path: Path, known: Known, rounds: int) -> None:
+    notes = {"seconds": known.seconds, "wasted": known.wasted, "rounds": rounds}
+    column = pa.FixedSizeListArray.from_arrays(pa.array(known.probs.ravel()), known.probs.shape[1])
+    table = pa.table({"id": known.ids, "probs": column})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path), replacing(path) as draft:
+        write_arrow(draft, table.replace_schema_metadata({"known": json.dumps(notes)}))
+
+
+def _read(path: Path) -> tuple[Known, int]:
+    table = read_arrow(path)
+    notes = json.loads(table.schema.metadata[b"known"])
+    column = table["probs"].combine_chunks()
+    probs = column.flatten().to_numpy().reshape(-1, column.type.list_size)
+    return Known(table["id"].combine_chunks(), probs, notes["seconds"], notes["wasted"]), notes["rounds"]
+
+
+def _path(work_dir: Path, name: str, digest: str) -> Path:
+    key = hashlib.sha256(f"{name}\n{digest}".encode()).hexdigest()[:16]
+    return work_dir / f"known-{key}.arrow"
+
+
+def _rounds_with(metadata: Metadata, digest: str) -> int:
+    """Count the rounds that used a model: what fit computed is used once, even if a kill leaves the file."""
+    return sum(e["op"] == "refresh" and digest in e["digests"].values() for e in metadata.history)

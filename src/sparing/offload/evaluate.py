@@ -1,0 +1,297 @@
+"""Schemes side by side without a network, and the choice of the best one for each budget."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sparing.errors import InputError
+from sparing.offload.edge import Choice, pool
+from sparing.offload.gate import Gate
+from sparing.offload.link import Link
+from sparing.offload.payload import unpack
+from sparing.offload.schemes import Scheme
+from sparing.offload.views import EdgeModel, EdgeOutput, Geometry, Pixels, ServerModel
+
+Floats = npt.NDArray[np.floating[Any]]
+Labels = npt.NDArray[np.integer[Any]]
+
+EDGE_WEIGHTS = (0.0, 0.25, 0.5, 1.0)
+"""The weights of the edge's distribution that `calibrate` tries."""
+
+MAX_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What schemes are compared on: the pictures that the gate offloads, and what the edge and server say.
+
+    Attributes:
+        pixels: shape (m, height, width, 3), the offloaded pictures.
+        seen: what the edge says about them.
+        labels: shape (m,), their classes; without labels, the server's answers to the whole pictures.
+        ceiling: the server's accuracy on the whole, uncoded pictures.
+        requests: how many pictures there were before the gate.
+        kept_right: how many of those that were kept the edge answered rightly.
+        geometry: of the pictures.
+        labelled: whether `labels` are labels.
+    """
+
+    pixels: Pixels
+    seen: EdgeOutput
+    labels: Labels
+    ceiling: float
+    requests: int
+    kept_right: int
+    geometry: Geometry
+    labelled: bool
+
+    @classmethod
+    def make(
+        cls,
+        pixels: Pixels,
+        labels: Labels | None,
+        edge: EdgeModel,
+        server: ServerModel,
+        gate: Gate,
+    ) -> "Bench":
+        """Run the edge on all pictures and the server on those that the gate offloads.
+
+        Args:
+            pixels: shape (n, height, width, 3).
+            labels: shape (n,), all known; None to take the server's answers for labels.
+            edge: the small model.
+            server: the large model.
+            gate: decides what is offloaded.
+
+        Returns:
+            The bench.
+
+        Raises:
+            InputError: nothing is offloaded, or the models take different pictures.
+            ModelError: a model failed.
+        """
+        if edge.geometry != server.geometry:
+            raise InputError(
+                f"the edge model takes pictures of {edge.geometry}, the server model of {server.geometry}"
+            )
+        parts = [edge(pixels[at : at + MAX_BATCH]) for at in range(0, len(pixels), MAX_BATCH)]
+        fields = ("logits", "attention", "embeddings")
+        logits, attention, embeddings = (np.concatenate([getattr(part, f) for part in parts]) for f in fields)
+        probs = EdgeOutput(logits, attention, embeddings).probs
+        offloads = gate.offloads(probs)
+        if not offloads.any():
+            raise InputError(f"the gate offloads none of {len(pixels)} pictures; lower its threshold")
+        chosen = pixels[offloads]
+        whole = np.concatenate(
+            [server.whole(chosen[at : at + MAX_BATCH]) for at in range(0, len(chosen), MAX_BATCH)]
+        ).argmax(axis=1)
+        if labels is None:
+            # What the edge keeps counts as right: nobody knows better.
+            wanted, kept_right = whole, int((~offloads).sum())
+        else:
+            wanted = labels[offloads]
+            kept_right = int((probs[~offloads].argmax(axis=1) == labels[~offloads]).sum())
+        return cls(
+            chosen,
+            EdgeOutput(logits[offloads], attention[offloads], embeddings[offloads]),
+            wanted,
+            float((whole == wanted).mean()),
+            len(pixels),
+            kept_right,
+            edge.geometry,
+            labels is not None,
+        )
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one scheme does at one budget.
+
+    Attributes:
+        scheme: which.
+        budget: bytes.
+        probs: shape (m, C), the server's answers; NaN where no payload fits.
+        sizes: shape (m,), bytes of each payload, 0 where there is none.
+        encode_seconds: making a payload, on average over pictures and budgets.
+    """
+
+    scheme: Scheme
+    budget: int
+    probs: npt.NDArray[np.float32]
+    sizes: npt.NDArray[np.int64]
+    encode_seconds: float
+
+
+def try_scheme(
+    scheme: Scheme, budgets: Sequence[int], bench: Bench, server: ServerModel, *, seed: int = 0
+) -> list[Trial]:
+    """Send every picture of the bench through a scheme at several budgets, by way of real payloads.
+
+    Raises:
+        ModelError: the server model failed.
+    """
+    started = perf_counter()
+    by_budget = scheme.encode(bench.pixels, bench.seen, bench.geometry, budgets, seed=seed)
+    seconds = (perf_counter() - started) / (len(bench.pixels) * len(budgets))
+    trials = []
+    for budget, payloads in zip(budgets, by_budget, strict=True):
+        probs = np.full(bench.seen.logits.shape, np.nan, dtype=np.float32)
+        sent = [row for row, payload in enumerate(payloads) if payload is not None]
+        for at in range(0, len(sent), MAX_BATCH):
+            rows = sent[at : at + MAX_BATCH]
+            evidence = [unpack(payloads[row] or b"", bench.geometry) for row in rows]
+            probs[rows] = server.answer(evidence)
+        sizes = np.array([len(payload or b"") for payload in payloads], dtype=np.int64)
+        trials.append(Trial(scheme, budget, probs, sizes, seconds))
+    return trials
+
+
+def link_seconds(trial: Trial, link: Link, *, seed: int = 0) -> npt.NDArray[np.float64]:
+    """Draw how long each payload takes over a link, shape (m,); 0 where nothing is sent."""
+    rng = np.random.default_rng(seed)
+    return np.array([link.seconds(8 * int(size), rng) if size else 0.0 for size in trial.sizes])
+
+
+def answers_of(
+    trial: Trial, bench: Bench, edge_weight: float, late: npt.NDArray[np.bool_] | None = None
+) -> Labels:
+    """Give the classes answered: the server's and edge's pooled, or the edge's where nothing came back.
+
+    Args:
+        trial: what the server said.
+        bench: what the edge said.
+        edge_weight: see `edge.pool`.
+        late: shape (m,), True where the answer came too late; None for nowhere.
+
+    Returns:
+        Shape (m,).
+    """
+    edge = bench.seen.probs
+    pooled = pool(np.where(np.isnan(trial.probs), 1, trial.probs), edge, edge_weight)
+    answered = trial.sizes > 0 if late is None else (trial.sizes > 0) & ~late
+    return np.asarray(np.where(answered, pooled.argmax(axis=1), edge.argmax(axis=1)))
+
+
+def score(
+    trial: Trial, bench: Bench, edge_weight: float, *, link: Link | None = None, timeout: float = inf
+) -> dict[str, Any]:
+    """Put a trial into numbers.
+
+    Args:
+        trial: what the server said.
+        bench: what it was tried on.
+        edge_weight: see `edge.pool`.
+        link: simulates how long payloads take; None for no time.
+        timeout: seconds after which the edge's answer stands.
+
+    Returns:
+        Accuracy on offloaded and on all pictures, share of the server's ceiling, mean and largest bytes of
+        the payloads that were sent, how many were not, and seconds to make a payload; with a link also its
+        mean and 95th percentile of seconds, and how many answers came too late.
+    """
+    seconds = link_seconds(trial, link or Link())
+    late = seconds > timeout
+    right = int((answers_of(trial, bench, edge_weight, late) == bench.labels).sum())
+    sent = trial.sizes[trial.sizes > 0]
+    over_link = (
+        {}
+        if link is None
+        else {
+            "link_seconds": float(seconds.mean()),
+            "link_seconds_p95": float(np.quantile(seconds, 0.95)),
+            "late": int(late.sum()),
+        }
+    )
+    return {
+        "budget": trial.budget,
+        "scheme": str(trial.scheme),
+        "edge_weight": edge_weight,
+        "accuracy_offloaded": right / len(bench.labels),
+        "accuracy": (right + bench.kept_right) / bench.requests,
+        "share_of_ceiling": right / len(bench.labels) / bench.ceiling if bench.ceiling else float("nan"),
+        "mean_bytes": float(sent.mean()) if len(sent) else 0.0,
+        "max_bytes": int(sent.max()) if len(sent) else 0,
+        "unsent": int((trial.sizes == 0).sum()),
+        "encode_seconds": trial.encode_seconds,
+        **over_link,
+    }
+
+
+def candidate_schemes(geometry: Geometry) -> list[Scheme]:
+    """Give the schemes that `calibrate` tries by default, from few patches to the whole picture."""
+    n = geometry.patches
+    texts = [f"whole:{codec}" for codec in ("dct8", "dct16", "dct32", "webp", "jpeg", "avif")]
+    texts += [f"raw:{policy}" for policy in ("grid", "importance", "sage", "spread")]
+    texts += [f"raw:{policy}:4" for policy in ("grid", "sage", "spread")]
+    half, most = max(n // 2, 1), max(3 * n // 4, 1)
+    texts += [f"mosaic:sage:{half}:webp", f"mosaic:spread:{half}:dct8", f"mosaic:spread:{most}:dct8"]
+    return [Scheme.parse(text) for text in texts]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What to send at each budget, as `calibrate` found it.
+
+    Attributes:
+        choices: by budget in bytes, ascending; None where the edge alone was best.
+        geometry: of the pictures it was found on.
+        gate: which pictures were offloaded.
+        scores: by budget, what the choice scored on the calibration set.
+    """
+
+    choices: dict[int, Choice | None]
+    geometry: Geometry
+    gate: Gate
+    scores: dict[int, dict[str, Any]]
+
+    def at(self, budget: int) -> Choice | None:
+        """Give the choice for a budget: that of the largest calibrated budget within it."""
+        within = [size for size in self.choices if size <= budget]
+        return self.choices[max(within)] if within else None
+
+
+def choose(
+    trials: Sequence[Trial], bench: Bench, budgets: Sequence[int], *, mean: float | None = None
+) -> tuple[dict[int, Choice | None], dict[int, dict[str, Any]]]:
+    """Pick the best trial for each budget: the most accurate, among equals the one with fewer bytes.
+
+    Without a limit on the mean every scheme fills the budget. With one, what was filled to a smaller budget
+    may be sent at a larger one too.
+
+    Args:
+        trials: of several schemes and budgets, on the same bench.
+        bench: what they were tried on.
+        budgets: bytes.
+        mean: bytes that payloads may have on average; None for no such limit.
+
+    Returns:
+        The choice for each budget, None for the edge alone; and its score.
+    """
+    scored = [(trial, weight, score(trial, bench, weight)) for trial in trials for weight in EDGE_WEIGHTS]
+    alone = int((bench.seen.probs.argmax(axis=1) == bench.labels).sum())
+    choices: dict[int, Choice | None] = {}
+    scores: dict[int, dict[str, Any]] = {}
+    for budget in sorted(budgets):
+        best: tuple[Choice | None, dict[str, Any]] = (
+            None,
+            {
+                "accuracy_offloaded": alone / len(bench.labels),
+                "accuracy": (alone + bench.kept_right) / bench.requests,
+                "mean_bytes": 0.0,
+            },
+        )
+        for trial, weight, result in scored:
+            if trial.budget != budget and (mean is None or trial.budget > budget):
+                continue
+            if mean is not None and result["mean_bytes"] > mean:
+                continue
+            gain = result["accuracy_offloaded"] - best[1]["accuracy_offloaded"]
+            if gain > 0 or (gain == 0 and result["mean_bytes"] < best[1]["mean_bytes"]):
+                best = (Choice(trial.scheme, trial.budget, weight), result)
+        choices[budget], scores[budget] = best
+    return choices, scores

@@ -1,0 +1,235 @@
+"""The payload: a versioned binary format that counts every bit, and a strict reader.
+
+Both sides know the geometry, so nothing of it is sent. The first byte holds the version (3 bits), the kind
+(2 bits) and the codec, or for raw patches the bits per sample less one (3 bits).
+
+| kind | what follows |
+|---|---|
+| raw | index set, then each patch's samples at the stated depth, padded with zero bits to a byte |
+| mosaic | index set, padded with zero bits to a byte, then the coded mosaic of the patches |
+| whole | the coded picture |
+| scaled | one byte, the scale in eighths (1 to 7), then the coded, down-scaled picture |
+
+Patches are in ascending order of position. A mosaic of k patches has ceil(sqrt(k)) columns; cells that are
+left over repeat the last patch.
+"""
+
+from math import isqrt
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from sparing.errors import InputError
+from sparing.offload import containers, dct
+from sparing.offload.indices import decode_indices, encode_indices, index_bits
+from sparing.offload.views import Evidence, Geometry, Indices, Pixels
+
+VERSION = 1
+CODECS = ("webp", "jpeg", "avif", "dct8", "dct16", "dct32")
+EIGHTHS = 8
+
+Kind = Literal["raw", "mosaic", "whole", "scaled"]
+_KINDS: tuple[Kind, ...] = ("raw", "mosaic", "whole", "scaled")
+
+
+def agreement(geometry: Geometry) -> dict[str, Any]:
+    """Say what edge and server have to agree on: version, geometry, and what their codecs' templates are."""
+    return {
+        "version": VERSION,
+        "height": geometry.height,
+        "width": geometry.width,
+        "patch": geometry.patch,
+        "templates": containers.digests(geometry.height, geometry.width),
+    }
+
+
+def check_agreement(described: dict[str, Any], geometry: Geometry, codec: str) -> None:
+    """Check that a server reads what this edge will write.
+
+    Args:
+        described: what the server says (`Client.describe`).
+        geometry: the edge's.
+        codec: the codec that payloads will use; "" for raw patches.
+
+    Raises:
+        InputError: another version, another geometry, or a library that codes differently.
+    """
+    own = agreement(geometry)
+    for key in ("version", "height", "width", "patch"):
+        if described.get(key) != own[key]:
+            raise InputError(
+                f"edge and server differ in {key}: {own[key]} here, {described.get(key)!r} there"
+            )
+    templates = described.get("templates")
+    there = templates.get(codec) if isinstance(templates, dict) else None
+    if codec in own["templates"] and there != own["templates"][codec]:
+        raise InputError(
+            f"the server's {codec} library codes differently from this one; use another codec, such as dct16"
+        )
+
+
+def max_payload(geometry: Geometry) -> int:
+    """Give the bytes that no payload exceeds: all patches raw, twice the index set, and a little more."""
+    return 3 * geometry.height * geometry.width + geometry.patches // 4 + 64
+
+
+def raw_bits(geometry: Geometry, k: int, depth: int) -> int:
+    """Count the bits of a payload of k raw patches, without the padding to a byte."""
+    samples = 3 * geometry.patch**2
+    return 8 + index_bits(geometry.patches, k) + k * samples * depth
+
+
+def pack_raw(geometry: Geometry, patches: Pixels, positions: Indices, depth: int) -> bytes:
+    """Write patches sample by sample.
+
+    Args:
+        geometry: known to both sides.
+        patches: shape (k, patch, patch, 3).
+        positions: shape (k,), distinct.
+        depth: bits per sample, 1 to 8: the highest bits are kept.
+
+    Returns:
+        The payload, of `raw_bits` bits, rounded up to a byte.
+    """
+    order = np.argsort(positions)
+    samples = (patches[order].reshape(-1) >> (8 - depth)).astype(np.uint8)
+    planes = np.unpackbits(samples[:, None], axis=1)[:, 8 - depth :]
+    index, length = encode_indices(positions.tolist(), geometry.patches)
+    head = np.frombuffer(format(index, f"0{length}b").encode(), dtype=np.uint8) - ord("0")
+    return bytes([_first("raw", depth - 1)]) + np.packbits(np.concatenate([head, planes.ravel()])).tobytes()
+
+
+def mosaic_head(geometry: Geometry, positions: Indices, codec: str) -> bytes:
+    """Write what comes before the coded mosaic."""
+    index, length = encode_indices(positions.tolist(), geometry.patches)
+    padding = -length % 8
+    return bytes([_first("mosaic", CODECS.index(codec))]) + (index << padding).to_bytes(
+        (length + padding) // 8, "big"
+    )
+
+
+def whole_head(codec: str, eighths: int) -> bytes:
+    """Write what comes before a coded picture, at full size or at a scale of 1 to 7 eighths."""
+    if eighths == EIGHTHS:
+        return bytes([_first("whole", CODECS.index(codec))])
+    return bytes([_first("scaled", CODECS.index(codec)), eighths])
+
+
+def mosaic_of(patches: Pixels) -> Pixels:
+    """Lay out patches of shape (k, p, p, 3), k >= 1, in a picture of ceil(sqrt(k)) columns."""
+    k, p = patches.shape[:2]
+    rows, cols = _mosaic_shape(k)
+    cells = patches[np.minimum(np.arange(rows * cols), k - 1)]
+    mosaic: Pixels = cells.reshape(rows, cols, p, p, 3).transpose(0, 2, 1, 3, 4)
+    return mosaic.reshape(rows * p, cols * p, 3)
+
+
+def scaled_size(geometry: Geometry, eighths: int) -> tuple[int, int]:
+    """Give height and width at a scale, rounded up."""
+    return -(-geometry.height * eighths // EIGHTHS), -(-geometry.width * eighths // EIGHTHS)
+
+
+def unpack(payload: bytes, geometry: Geometry) -> Evidence:
+    """Read a payload; nothing in it can make this take more memory than the geometry allows.
+
+    Args:
+        payload: what came, of any content.
+        geometry: the pictures that both sides have agreed on.
+
+    Returns:
+        The patches and their positions.
+
+    Raises:
+        InputError: another version, an unknown kind or codec, cut short, too long, or damaged.
+    """
+    if not payload:
+        raise InputError("the payload is empty")
+    version, kind, detail = payload[0] >> 5, _KINDS[payload[0] >> 3 & 3], payload[0] & 7
+    if version != VERSION:
+        raise InputError(f"the payload has version {version}, this server reads version {VERSION}")
+    if kind == "raw":
+        return _unpack_raw(payload, geometry, detail + 1)
+    if detail >= len(CODECS):
+        raise InputError(f"the payload names an unknown codec ({detail})")
+    codec = CODECS[detail]
+    if kind == "mosaic":
+        positions, start = _indices(payload, geometry)
+        k, p = len(positions), geometry.patch
+        if k == 0:
+            raise InputError("the payload holds no patches")
+        rows, cols = _mosaic_shape(k)
+        mosaic = _decode(payload[start:], codec, rows * p, cols * p)
+        cells = mosaic.reshape(rows, p, cols, p, 3).transpose(0, 2, 1, 3, 4).reshape(-1, p, p, 3)
+        return Evidence(cells[:k], positions)
+    height, width, start = geometry.height, geometry.width, 1
+    if kind == "scaled":
+        if len(payload) < 2 or not 0 < payload[1] < EIGHTHS:
+            raise InputError(f"the payload's scale must be 1 to {EIGHTHS - 1} eighths")
+        height, width = scaled_size(geometry, payload[1])
+        start = 2
+    picture = _decode(payload[start:], codec, height, width)
+    if kind == "scaled":
+        picture = resize(picture, geometry.height, geometry.width)
+    return Evidence(geometry.cut(picture[None])[0], np.arange(geometry.patches))
+
+
+def resize(picture: Pixels, height: int, width: int) -> Pixels:
+    """Scale a picture: a mean over areas when it shrinks, bicubic when it grows."""
+    shrinks = height < picture.shape[0]
+    kernel = Image.Resampling.BOX if shrinks else Image.Resampling.BICUBIC
+    return np.asarray(Image.fromarray(picture).resize((width, height), kernel))
+
+
+def _unpack_raw(payload: bytes, geometry: Geometry, depth: int) -> Evidence:
+    n, p = geometry.patches, geometry.patch
+    if len(payload) > 1 + (2 * n.bit_length() + n + 8 + n * 3 * p * p * 8) // 8:
+        raise InputError("the payload is longer than all raw patches")
+    positions, length = _index_bits_of(payload, geometry)
+    k = len(positions)
+    if k == 0:
+        raise InputError("the payload holds no patches")
+    bits = np.unpackbits(np.frombuffer(payload, dtype=np.uint8)[1:])
+    end = length + k * 3 * p * p * depth
+    if len(bits) != end + -end % 8 or bits[end:].any():
+        raise InputError(
+            f"{k} raw patches take {1 + -(-end // 8)} bytes ending in zero bits, got {len(payload)}"
+        )
+    samples = np.packbits(bits[length:end].reshape(-1, depth), axis=1)[:, 0]
+    if depth < 8:
+        samples |= 1 << (7 - depth)  # the middle of what the lost bits could have been
+    return Evidence(samples.reshape(k, p, p, 3), positions)
+
+
+def _indices(payload: bytes, geometry: Geometry) -> tuple[Indices, int]:
+    """Read a set of indices that is padded to a byte; return it and where the rest begins."""
+    positions, length = _index_bits_of(payload, geometry)
+    start = 1 + -(-length // 8)
+    padding = 8 * (start - 1) - length
+    if padding and payload[start - 1] & ((1 << padding) - 1):
+        raise InputError("the padding after the index set is not zero")
+    return positions, start
+
+
+def _index_bits_of(payload: bytes, geometry: Geometry) -> tuple[Indices, int]:
+    n = geometry.patches
+    head = payload[1 : 2 + (n.bit_length() + n + 8) // 8]
+    text = format(int.from_bytes(head, "big"), f"0{8 * len(head)}b") if head else ""
+    chosen, length = decode_indices(text, n)
+    return np.array(chosen, dtype=np.int64), length
+
+
+def _mosaic_shape(k: int) -> tuple[int, int]:
+    cols = isqrt(k - 1) + 1
+    return -(-k // cols), cols
+
+
+def _first(kind: Kind, detail: int) -> int:
+    return VERSION << 5 | _KINDS.index(kind) << 3 | detail
+
+
+def _decode(data: bytes, codec: str, height: int, width: int) -> npt.NDArray[np.uint8]:
+    if codec.startswith("dct"):
+        return dct.decode(data, height, width, int(codec[3:]))
+    return containers.decode(data, codec, height, width)

@@ -1,0 +1,77 @@
+"""The server's side: payloads in, distributions out, over HTTP.
+
+`POST /v1/answer` takes a payload and returns C little-endian float32 probabilities, and the header
+`x-server-seconds`; `GET /v1/model` says what both sides have to agree on.
+"""
+
+import asyncio
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from sparing.offload.payload import EIGHTHS, agreement, max_payload, unpack, whole_head
+from sparing.offload.schemes import best_fits
+from sparing.offload.views import Evidence, ServerModel
+from sparing.serving import Batcher, Limits, Metrics, make_app
+
+
+def make_server(
+    model: ServerModel,
+    *,
+    token: str | None = None,
+    max_batch: int = 32,
+    max_wait: float = 0.005,
+    max_queue: int = 256,
+) -> Starlette:
+    """Make the application that `sparing.serving.serve` runs.
+
+    Args:
+        model: the large model.
+        token: what requests must carry; None for no check.
+        max_batch: requests per batch.
+        max_wait: seconds that the first request of a batch waits for others.
+        max_queue: requests that may wait; further ones are answered 503.
+
+    Returns:
+        The ASGI application.
+    """
+    geometry = model.geometry
+    metrics = Metrics()
+    batcher: Batcher[Evidence, Any] = Batcher(
+        model.answer,
+        max_batch=max_batch,
+        max_wait=max_wait,
+        max_queue=max_queue,
+        sizes=metrics.batch_sizes,
+    )
+    # The tiny codec's kernels are compiled, or loaded, before the first request has to wait for that.
+    blank = np.zeros((geometry.height, geometry.width, 3), dtype=np.uint8)
+    unpack(whole_head("dct8", EIGHTHS) + (best_fits(blank, "dct8", [1000])[0] or b""), geometry)
+    agreed = agreement(geometry)
+
+    async def answer(request: Request) -> Response:
+        payload = await request.body()
+        started = perf_counter()
+        evidence = await asyncio.to_thread(unpack, payload, geometry)
+        probs = await batcher.submit(evidence)
+        return Response(
+            probs.astype("<f4").tobytes(),
+            media_type="application/octet-stream",
+            headers={"x-server-seconds": f"{perf_counter() - started:.6f}"},
+        )
+
+    async def describe(_: Request) -> Response:
+        return JSONResponse(agreed)
+
+    return make_app(
+        [Route("/v1/answer", answer, methods=["POST"]), Route("/v1/model", describe)],
+        metrics=metrics,
+        limits=Limits(body_bytes=max_payload(geometry)),
+        token=token,
+        batchers=[batcher],
+    )

@@ -1,0 +1,263 @@
+"""What offloading needs of a user's models: a grid of patches, what the edge saw, and two callables."""
+
+import io
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from sparing.distributions import as_distributions, softmax
+from sparing.errors import InputError, ModelError
+from sparing.samples import Samples
+
+Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.floating[Any]]
+Indices = npt.NDArray[np.int64]
+
+MAX_SIDE = 4096
+"""The longest side of a picture, which bounds what a payload can make a server allocate."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A picture of `height` x `width` pixels, cut into square patches that are numbered row by row.
+
+    Attributes:
+        height: pixels, a multiple of `patch`.
+        width: pixels, a multiple of `patch`.
+        patch: side of a patch, in pixels.
+    """
+
+    height: int
+    width: int
+    patch: int
+
+    def __post_init__(self) -> None:
+        sides = (self.height, self.width, self.patch)
+        if not all(isinstance(side, int) and 0 < side <= MAX_SIDE for side in sides):
+            raise InputError(f"a geometry needs sides of 1 to {MAX_SIDE} pixels, got {sides}")
+        if self.height % self.patch or self.width % self.patch:
+            raise InputError(
+                f"a picture of {self.height}x{self.width} pixels cannot be cut into patches of {self.patch}"
+            )
+
+    @property
+    def rows(self) -> int:
+        """Rows of patches."""
+        return self.height // self.patch
+
+    @property
+    def cols(self) -> int:
+        """Columns of patches."""
+        return self.width // self.patch
+
+    @property
+    def patches(self) -> int:
+        """How many patches there are."""
+        return self.rows * self.cols
+
+    def cut(self, pixels: Pixels) -> Pixels:
+        """Cut pictures of shape (m, height, width, 3) into patches of shape (m, patches, patch, patch, 3)."""
+        m, p = len(pixels), self.patch
+        grid = pixels.reshape(m, self.rows, p, self.cols, p, 3).transpose(0, 1, 3, 2, 4, 5)
+        return grid.reshape(m, self.patches, p, p, 3)
+
+
+@dataclass(frozen=True)
+class EdgeOutput:
+    """What an edge model says about m pictures of n patches.
+
+    Attributes:
+        logits: shape (m, C), finite.
+        attention: shape (m, n), what the class token gives each patch; not negative.
+        embeddings: shape (m, n, d), one vector per patch.
+    """
+
+    logits: Floats
+    attention: Floats
+    embeddings: Floats
+
+    @property
+    def probs(self) -> npt.NDArray[np.float32]:
+        """The edge's distributions, shape (m, C)."""
+        return softmax(self.logits.astype(np.float32)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class EdgeModel:
+    """The small model on the device.
+
+    Attributes:
+        run: from pictures, uint8 of shape (m, height, width, 3), to an `EdgeOutput` or a tuple of its three.
+        geometry: the pictures that `run` takes.
+    """
+
+    run: Callable[[Pixels], EdgeOutput | tuple[Any, Any, Any]]
+    geometry: Geometry
+
+    def __call__(self, pixels: Pixels) -> EdgeOutput:
+        """Run the model on a batch and check what it says.
+
+        Raises:
+            ModelError: the model raised, or its output has another shape or holds NaN.
+        """
+        output = _run("edge model", self.run, pixels)
+        try:
+            parts = (
+                output if isinstance(output, tuple) else (output.logits, output.attention, output.embeddings)
+            )
+            logits, attention, embeddings = (_array(part) for part in parts)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ModelError(
+                f"the edge model must return logits, attention and embeddings, got {type(output).__name__}"
+            ) from error
+        m, n = len(pixels), self.geometry.patches
+        for name, array, shape in (
+            ("logits", logits, (m, "C")),
+            ("attention", attention, (m, n)),
+            ("embeddings", embeddings, (m, n, "d")),
+        ):
+            _check(f"the edge model's {name}", array, shape)
+        if logits.shape[1] < 2 or (len(attention) and attention.min() < 0):
+            raise ModelError("the edge model must give 2 or more logits, and attention that is not negative")
+        return EdgeOutput(logits, attention, embeddings)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a server gets out of a payload.
+
+    Attributes:
+        patches: shape (k, patch, patch, 3), uint8.
+        positions: shape (k,), ascending positions in [0, n).
+    """
+
+    patches: Pixels
+    positions: Indices
+
+
+@dataclass(frozen=True)
+class ServerModel:
+    """The large model, which answers from some of the patches.
+
+    Attributes:
+        run: from patches, uint8 of shape (m, k, patch, patch, 3), and their positions, int64 of shape (m, k)
+            in [0, n), to logits of shape (m, C); k differs from call to call, and may be n.
+        geometry: the pictures that the patches come from.
+    """
+
+    run: Callable[[Pixels, Indices], Any]
+    geometry: Geometry
+
+    def __call__(self, patches: Pixels, positions: Indices) -> npt.NDArray[np.float32]:
+        """Run the model on a batch of equally many patches each.
+
+        Returns:
+            Shape (m, C), distributions.
+
+        Raises:
+            ModelError: the model raised, or its output is no table of finite logits.
+        """
+        logits = _array(_run("server model", self.run, patches, positions))
+        _check("the server model's logits", logits, (len(patches), "C"))
+        return as_distributions(softmax(logits.astype(np.float32)), what="the server model's output")
+
+    def answer(self, batch: Sequence[Evidence]) -> list[npt.NDArray[np.float32]]:
+        """Run the model on evidence of differing numbers of patches, one call for each number.
+
+        Args:
+            batch: m pieces of evidence.
+
+        Returns:
+            m distributions of shape (C,).
+
+        Raises:
+            ModelError: the model failed.
+        """
+        by_count: defaultdict[int, list[int]] = defaultdict(list)
+        for row, evidence in enumerate(batch):
+            by_count[len(evidence.positions)].append(row)
+        answers: dict[int, npt.NDArray[np.float32]] = {}
+        for rows in by_count.values():
+            patches = np.stack([batch[row].patches for row in rows])
+            positions = np.stack([batch[row].positions for row in rows])
+            answers.update(zip(rows, self(patches, positions), strict=True))
+        return [answers[row] for row in range(len(batch))]
+
+    def whole(self, pixels: Pixels) -> npt.NDArray[np.float32]:
+        """Run the model on all patches of pictures of shape (m, height, width, 3)."""
+        positions = np.tile(np.arange(self.geometry.patches), (len(pixels), 1))
+        return self(self.geometry.cut(pixels), positions)
+
+
+def read_picture(data: bytes, geometry: Geometry, *, what: str = "the picture") -> Pixels:
+    """Decode an encoded picture and bring it to the size that the models take.
+
+    Args:
+        data: JPEG, PNG, WebP or AVIF bytes.
+        geometry: the size to bring it to.
+        what: what it is, for the error message.
+
+    Returns:
+        Shape (height, width, 3), RGB.
+
+    Raises:
+        InputError: not a picture, damaged, or far too large.
+    """
+    if not isinstance(data, bytes):
+        raise InputError(f"{what}: expected the bytes of an encoded picture, got {type(data).__name__}")
+    try:
+        with Image.open(io.BytesIO(data), formats=["JPEG", "PNG", "WEBP", "AVIF"]) as opened:
+            if opened.width * opened.height > Image.MAX_IMAGE_PIXELS:  # type: ignore[operator]
+                raise InputError(f"{what}: {opened.width}x{opened.height} pixels are too many")
+            picture = opened.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{what}: not a picture, or damaged ({error})") from error
+    size = (geometry.width, geometry.height)
+    if picture.size != size:
+        picture = picture.resize(size, Image.Resampling.BICUBIC)
+    return np.asarray(picture)
+
+
+def read_pictures(samples: Samples, positions: Iterable[int], geometry: Geometry) -> Pixels:
+    """Decode some samples to pictures of shape (k, height, width, 3).
+
+    Raises:
+        InputError: a sample is no picture; its id is named.
+    """
+    at = np.fromiter(positions, dtype=np.int64)
+    values = samples.fetch(at)
+    return np.stack(
+        [
+            read_picture(value, geometry, what=f"{samples.what}: sample {samples.ids[int(row)].as_py()!r}")
+            for row, value in zip(at, values, strict=True)
+        ]
+    )
+
+
+def _run(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return function(*arguments)
+    except Exception as error:
+        raise ModelError(f"the {name} failed: {type(error).__name__}: {error}") from error
+
+
+def _array(values: Any) -> Floats:
+    # A torch tensor that wants its gradient refuses to become an array by itself.
+    values = values.detach().cpu() if hasattr(values, "detach") else values
+    return np.asarray(values)
+
+
+def _check(what: str, array: Floats, shape: tuple[int | str, ...]) -> None:
+    fits = array.ndim == len(shape) and all(
+        isinstance(wanted, str) or wanted == got for wanted, got in zip(shape, array.shape, strict=True)
+    )
+    if not fits or array.dtype.kind not in "fiu":
+        wanted = ", ".join(map(str, shape))
+        raise ModelError(f"{what} must be numbers of shape ({wanted}), got {array.shape} of {array.dtype}")
+    if not np.isfinite(array).all():
+        raise ModelError(f"{what} hold NaN or infinity")

@@ -1,0 +1,425 @@
+"""What every small HTTP service here needs: queue, token, limits, metrics, drain.
+
+A service is a few Starlette routes whose handlers hand single items to a `Batcher`, which runs them in
+batches in a worker thread. `make_app` adds what must not be forgotten (bounded bodies, the bearer token,
+`/healthz`, `/metrics`, errors as JSON), and `serve` runs it on uvicorn until SIGTERM, answering what it has
+accepted. This module needs the extra `serve`.
+"""
+
+import asyncio
+import hmac
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Generic, TypeVar
+
+from sparing.errors import InputError, MissingExtraError, SparingError
+
+try:
+    import uvicorn
+    from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+    from starlette.applications import Starlette
+    from starlette.exceptions import HTTPException
+    from starlette.middleware import Middleware
+    from starlette.requests import Request
+    from starlette.responses import JSONResponse, PlainTextResponse, Response
+    from starlette.routing import Route
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+except ImportError as missing:
+    raise MissingExtraError(str(missing.name), "serve", "Serving over HTTP") from missing
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+OPEN_PATHS = ("/healthz",)
+"""Paths that answer without the token."""
+
+
+class OverloadedError(SparingError):
+    """The queue is full, or the service is going down; the request may be sent again later."""
+
+
+class Batcher(Generic[Item, Result]):
+    """Collects single items, runs them in batches in one worker thread, and hands each its own result.
+
+    A batch starts when `max_batch` items wait, or `max_wait` seconds after its first item came. While one
+    batch runs, requests queue for the next. If the function raises, the requests of that batch fail with what
+    it raised and no others do. Use it as an asynchronous context manager, or call `close`.
+
+    Args:
+        run: from a list of 1 to `max_batch` items to as many results; never called concurrently.
+        max_batch: items per batch.
+        max_wait: seconds that the first item of a batch waits for company.
+        max_queue: items that may wait; one more is refused at once with `OverloadedError`.
+        sizes: where to record the sizes of batches; None for nowhere.
+
+    Raises:
+        InputError: a limit is out of range.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[list[Item]], Sequence[Result]],
+        *,
+        max_batch: int = 32,
+        max_wait: float = 0.005,
+        max_queue: int = 256,
+        sizes: Histogram | None = None,
+    ) -> None:
+        if max_batch < 1 or max_queue < 1 or not 0 <= max_wait < float("inf"):
+            raise InputError(
+                f"a batcher needs max_batch >= 1, max_queue >= 1 and max_wait >= 0 seconds, "
+                f"got {max_batch}, {max_queue} and {max_wait}"
+            )
+        self._run = run
+        self._max_batch, self._max_wait, self._sizes = max_batch, max_wait, sizes
+        self._queue: asyncio.Queue[tuple[Item, asyncio.Future[Result]] | None] = asyncio.Queue()
+        self._max_queue = max_queue
+        self._closing = False
+        self._worker: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> "Batcher[Item, Result]":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    @property
+    def waiting(self) -> int:
+        """How many items wait for their batch to start."""
+        return self._queue.qsize()
+
+    async def submit(self, item: Item) -> Result:
+        """Queue one item and wait for its result.
+
+        Args:
+            item: what `run` gets, among others.
+
+        Returns:
+            Its result.
+
+        Raises:
+            OverloadedError: the queue is full, or the batcher is closed.
+            Exception: whatever `run` raised for this item's batch.
+        """
+        if self._closing:
+            raise OverloadedError("the service is shutting down; try another one, or again later")
+        if self._queue.qsize() >= self._max_queue:
+            raise OverloadedError(f"{self._max_queue} requests are waiting already; try again later")
+        if self._worker is None:
+            self._worker = asyncio.create_task(self._work())
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._queue.put_nowait((item, future))
+        return await future
+
+    async def close(self) -> None:
+        """Refuse new items, answer those that wait, and stop the thread."""
+        self._closing = True
+        if self._worker is not None:
+            self._queue.put_nowait(None)
+            await self._worker
+            self._worker = None
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(1, thread_name_prefix="batcher") as thread:
+            more = True
+            while more:
+                batch, more = await self._collect()
+                # Whoever hung up while waiting is not worth the model's time.
+                batch = [(item, future) for item, future in batch if not future.cancelled()]
+                if not batch:
+                    continue
+                if self._sizes is not None:
+                    self._sizes.observe(len(batch))
+                try:
+                    results = await loop.run_in_executor(thread, self._run, [item for item, _ in batch])
+                    if len(results) != len(batch):
+                        raise RuntimeError(f"{len(results)} results came back for {len(batch)} items")
+                except Exception as error:  # noqa: BLE001 - whatever it is belongs to this batch's requests
+                    for _, future in batch:
+                        if not future.done():
+                            future.set_exception(error)
+                    continue
+                for (_, future), result in zip(batch, results, strict=True):
+                    if not future.done():
+                        future.set_result(result)
+
+    async def _collect(self) -> tuple[list[tuple[Item, asyncio.Future[Result]]], bool]:
+        """Return the next batch, and whether more may come after it."""
+        first = await self._queue.get()
+        if first is None:
+            return [], False
+        batch = [first]
+        try:
+            async with asyncio.timeout(self._max_wait):
+                while len(batch) < self._max_batch:
+                    entry = await self._queue.get()
+                    if entry is None:
+                        return batch, False
+                    batch.append(entry)
+        except TimeoutError:
+            pass  # items that queued earlier are in the batch already: getting those does not wait
+        return batch, True
+
+
+class Metrics:
+    """The counts and times of one service, in Prometheus' text format at `/metrics`.
+
+    Attributes:
+        registry: where a service registers further metrics of its own.
+        requests: `http_requests_total` by path and status.
+        seconds: `http_request_seconds` by path.
+        batch_sizes: `batch_size`, for a `Batcher`.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "http_requests", "Answered requests", ["path", "status"], registry=self.registry
+        )
+        self.seconds = Histogram(
+            "http_request_seconds", "Time from request to answer", ["path"], registry=self.registry
+        )
+        self.batch_sizes = Histogram(
+            "batch_size",
+            "Items per batch",
+            buckets=[1, 2, 4, 8, 16, 32, 64, 128, 256],
+            registry=self.registry,
+        )
+
+    def render(self) -> bytes:
+        """Write all of them in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a request may take.
+
+    Attributes:
+        body_bytes: the largest body; a larger one is refused before it is read if it says so, or while it is.
+        body_seconds: how long the body may take to arrive.
+    """
+
+    body_bytes: int = 1_000_000
+    body_seconds: float = 10.0
+
+
+def make_app(
+    routes: Sequence[Route],
+    *,
+    metrics: Metrics,
+    limits: Limits | None = None,
+    token: str | None = None,
+    batchers: Iterable[Batcher[Any, Any]] = (),
+) -> Starlette:
+    """Make an application of routes, with bounded bodies, the token, `/healthz`, `/metrics` and JSON errors.
+
+    A handler reads its body with `await request.body()`. What it raises becomes the answer: `InputError` 400,
+    `OverloadedError` 503, anything else 500 without details.
+
+    Args:
+        routes: the service's own routes.
+        metrics: where requests are counted.
+        limits: what a request may take.
+        token: what the header `Authorization: Bearer ...` must carry, but for `/healthz`; None for no check.
+        batchers: closed on shutdown, after the last request was answered.
+
+    Returns:
+        The ASGI application.
+    """
+
+    async def healthz(_: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def render(_: Request) -> Response:
+        return Response(metrics.render(), headers={"content-type": CONTENT_TYPE_LATEST})
+
+    async def refuse(_: Request, error: Exception) -> Response:
+        return JSONResponse({"error": str(error)}, status_code=400)
+
+    async def overloaded(_: Request, error: Exception) -> Response:
+        return JSONResponse({"error": str(error)}, status_code=503, headers={"retry-after": "1"})
+
+    async def http_error(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
+        return JSONResponse({"error": error.detail}, status_code=error.status_code, headers=error.headers)
+
+    async def failed(_: Request, error: Exception) -> Response:
+        return JSONResponse({"error": f"internal error ({type(error).__name__})"}, status_code=500)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        for batcher in batchers:
+            await batcher.close()
+
+    all_routes = [*routes, Route("/healthz", healthz), Route("/metrics", render)]
+    return Starlette(
+        routes=all_routes,
+        lifespan=lifespan,
+        middleware=[
+            Middleware(
+                _Guard,
+                paths=frozenset(route.path for route in all_routes),
+                metrics=metrics,
+                limits=limits or Limits(),
+                token=token,
+            )
+        ],
+        exception_handlers={
+            InputError: refuse,
+            OverloadedError: overloaded,
+            HTTPException: http_error,
+            Exception: failed,
+        },
+    )
+
+
+class _Guard:
+    """Checks the token and the size of the body, and counts every request."""
+
+    def __init__(
+        self, app: ASGIApp, *, paths: frozenset[str], metrics: Metrics, limits: Limits, token: str | None
+    ) -> None:
+        self.app, self.paths, self.metrics, self.limits = app, paths, metrics, limits
+        self.expected = None if token is None else f"Bearer {token}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        # Unknown paths share one label, so that a scanner cannot fill the memory with labels.
+        path = scope["path"] if scope["path"] in self.paths else "other"
+        started = perf_counter()
+        status = 500
+
+        async def counted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            refusal = self._refusal(scope)
+            if refusal is not None:
+                await refusal(scope, receive, counted)
+            else:
+                await self.app(scope, self._bounded(receive), counted)
+        finally:
+            self.metrics.requests.labels(path, str(status)).inc()
+            self.metrics.seconds.labels(path).observe(perf_counter() - started)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        headers = dict(scope["headers"])
+        if self.expected is not None and scope["path"] not in OPEN_PATHS:
+            given = headers.get(b"authorization", b"")
+            if not hmac.compare_digest(given, self.expected):
+                return JSONResponse(
+                    {"error": "missing or wrong bearer token"}, 401, headers={"www-authenticate": "Bearer"}
+                )
+        length = headers.get(b"content-length", b"0")
+        # isdigit before int(): the header may be anything, of any length.
+        if not length.isdigit() or len(length) > 18 or int(length) > self.limits.body_bytes:
+            return JSONResponse({"error": self._too_large()}, 413)
+        return None
+
+    def _bounded(self, receive: Receive) -> Receive:
+        deadline = asyncio.get_running_loop().time() + self.limits.body_seconds
+        seen, complete = 0, False
+
+        async def bounded() -> Message:
+            nonlocal seen, complete
+            if complete:  # what follows the body is the client hanging up, which may take as long as it likes
+                return await receive()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, f"the body took over {self.limits.body_seconds} s") from None
+            if message["type"] == "http.request":
+                seen += len(message.get("body", b""))
+                complete = not message.get("more_body", False)
+                if seen > self.limits.body_bytes:
+                    raise HTTPException(413, self._too_large())
+            return message
+
+        return bounded
+
+    def _too_large(self) -> str:
+        return f"the body may have at most {self.limits.body_bytes} bytes"
+
+
+def read_token(path: str | Path) -> str:
+    """Read a bearer token from a file, without the white space around it.
+
+    Args:
+        path: a text file that holds nothing else.
+
+    Returns:
+        The token: 1 to 4,096 printable ASCII characters without spaces.
+
+    Raises:
+        InputError: the file cannot be read, is empty, or holds something else.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            raw = file.read(4097)
+    except OSError as error:
+        raise InputError(f"token file {path}: {error.strerror}") from error
+    token = raw.decode("latin-1").strip()
+    if not (0 < len(token) <= 4096 and token.isascii() and token.isprintable() and " " not in token):
+        raise InputError(f"token file {path}: expected one token of printable ASCII without spaces")
+    return token
+
+
+def serve(
+    app: Starlette,
+    *,
+    host: str = "127.0.0.1",
+    port: int,
+    token: str | None,
+    drain_seconds: int = 30,
+    max_connections: int = 1024,
+) -> None:
+    """Serve until SIGTERM or SIGINT; then stop accepting, answer what was accepted, and return.
+
+    Args:
+        app: what `make_app` made.
+        host: the address to listen on; other than loopback only with a token.
+        port: the port.
+        token: the token that `app` checks, or None.
+        drain_seconds: how long accepted requests may take after the signal.
+        max_connections: how many connections are open at once; further ones are answered 503.
+
+    Raises:
+        InputError: the address is open to others and there is no token, or it cannot be listened on.
+    """
+    if host not in LOOPBACK and token is None:
+        raise InputError(f"serving on {host} opens the model to others: give a token, or use 127.0.0.1")
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        limit_concurrency=max_connections,
+        timeout_graceful_shutdown=drain_seconds,
+    )
+    try:
+        listener = socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=128
+        )
+    except (OSError, OverflowError) as error:
+        raise InputError(f"cannot listen on {host}:{port}: {error}") from error
+    # uvicorn raises SIGTERM again once it has drained; a service that has answered everything has not failed.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    with listener:
+        uvicorn.Server(config).run(sockets=[listener])

@@ -1,0 +1,100 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sparing.errors import InputError
+from sparing.offload import (
+    Bench,
+    EdgeOutput,
+    Gate,
+    Geometry,
+    Link,
+    Scheme,
+    ServerModel,
+    candidate_schemes,
+    choose,
+    score,
+    try_scheme,
+)
+from sparing.offload.evaluate import Trial, answers_of
+
+ALL = Gate(threshold=0)
+
+
+@pytest.fixture
+def bench(edge, server, pictures):
+    pixels = pictures(30)
+    labels = (pixels.mean((1, 2, 3)) < 128).astype(np.int64)
+    return Bench.make(pixels, labels, edge, server, ALL)
+
+
+def test_a_bench_counts_what_the_gate_keeps(edge, server, pictures):
+    pixels = pictures(30)
+    labels = (pixels.mean((1, 2, 3)) < 128).astype(np.int64)
+    bench = Bench.make(pixels, labels, edge, server, Gate(threshold=0.5))
+    right = edge(pixels).probs.argmax(1) == labels
+    kept = edge(pixels).probs.max(1) > 0.5**0.5
+    assert bench.requests == 30
+    assert len(bench.labels) == (~kept).sum() > 0
+    assert bench.kept_right == right[kept].sum()
+    with pytest.raises(InputError, match="none of 30"):
+        Bench.make(pixels, labels, edge, server, Gate(threshold=9))
+    other = ServerModel(server.run, Geometry(32, 32, 8))
+    with pytest.raises(InputError, match="takes pictures of"):
+        Bench.make(pixels, labels, edge, other, ALL)
+
+
+def test_without_labels_the_server_decides_what_is_right(edge, server, pictures):
+    bench = Bench.make(pictures(10), None, edge, server, ALL)
+    assert bench.ceiling == 1.0
+    assert not bench.labelled
+
+
+def test_everything_raw_reaches_the_ceiling_and_nothing_sent_is_the_edge(bench, server):
+    full, none = try_scheme(Scheme.parse("raw:sage"), [3200, 3], bench, server)
+    assert score(full, bench, 0.0)["share_of_ceiling"] == 1.0
+    result = score(none, bench, 0.0)
+    assert (result["unsent"], result["mean_bytes"], result["max_bytes"]) == (30, 0.0, 0)
+    np.testing.assert_array_equal(answers_of(none, bench, 0.5), bench.seen.probs.argmax(1))
+
+
+def trial(text, budget, right, bench, size):
+    """Make a trial in which the server is right on the first `right` samples only."""
+    classes = np.where(np.arange(len(bench.labels)) < right, bench.labels, 2)
+    return Trial(Scheme.parse(text), budget, np.eye(3, dtype=np.float32)[classes], np.full(30, size), 0.0)
+
+
+def test_the_choice_is_the_most_accurate_within_budget_and_mean(bench):
+    unsure = EdgeOutput(np.tile([0.0, 0.0, 0.1], (30, 1)), bench.seen.attention, bench.seen.embeddings)
+    bench = replace(bench, seen=unsure)  # the edge alone is never right
+    trials = [
+        trial("whole:webp", 100, 20, bench, 90),
+        trial("whole:dct8", 100, 25, bench, 95),
+        trial("whole:webp", 200, 29, bench, 190),
+        trial("whole:dct8", 200, 29, bench, 150),
+    ]
+    choices, scores = choose(trials, bench, [100, 200, 50])
+    assert (str(choices[100].scheme), choices[100].fill) == ("whole:dct8", 100)
+    assert (str(choices[200].scheme), scores[200]["mean_bytes"]) == ("whole:dct8", 150)
+    assert choices[50] is None
+    tight, _ = choose(trials, bench, [200], mean=92)
+    assert (str(tight[200].scheme), tight[200].fill) == ("whole:webp", 100)
+
+
+def test_late_answers_are_the_edges(bench, server):
+    (sent,) = try_scheme(Scheme.parse("whole:dct16"), [200], bench, server)
+    link = Link(bits_per_second=8000, latency=0.1)
+    slow = score(sent, bench, 0.0, link=link, timeout=0.05)
+    assert slow["late"] == 30
+    assert slow["accuracy_offloaded"] == (bench.seen.probs.argmax(1) == bench.labels).mean()
+    fast = score(sent, bench, 0.0, link=link, timeout=5)
+    assert fast["late"] == 0
+    assert fast["link_seconds"] == pytest.approx(sent.sizes.mean() / 1000 + 0.2)
+
+
+def test_the_candidates_fit_any_geometry():
+    for geometry in (Geometry(2, 2, 2), Geometry(32, 32, 4), Geometry(224, 224, 16)):
+        schemes = candidate_schemes(geometry)
+        assert len(set(map(str, schemes))) >= 10
+        assert all(scheme.count <= geometry.patches for scheme in schemes)

@@ -1,0 +1,344 @@
+import asyncio
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from sparing.errors import InputError
+from sparing.serving import Batcher, Limits, Metrics, OverloadedError, make_app, read_token, serve
+
+
+def double(items):
+    return [2 * item for item in items]
+
+
+def test_each_request_gets_its_own_result_and_batches_stay_within_the_limit():
+    sizes = []
+
+    def run(items):
+        sizes.append(len(items))
+        return double(items)
+
+    async def main():
+        async with Batcher(run, max_batch=4, max_wait=0.02) as batcher:
+            return await asyncio.gather(*(batcher.submit(i) for i in range(10)))
+
+    assert asyncio.run(main()) == double(range(10))
+    assert sizes == [4, 4, 2]
+
+
+def test_a_lone_item_is_not_kept_waiting_for_company():
+    async def main():
+        async with Batcher(double, max_batch=100, max_wait=0.0) as batcher:
+            return await asyncio.wait_for(batcher.submit(21), timeout=5)
+
+    assert asyncio.run(main()) == 42
+
+
+def test_a_failing_batch_fails_only_its_own_requests():
+    def run(items):
+        if "bad" in items:
+            raise ValueError("no")
+        return items
+
+    async def main():
+        async with Batcher(run, max_batch=2, max_wait=0.02) as batcher:
+            return await asyncio.gather(
+                *(batcher.submit(item) for item in ["a", "b", "bad", "c", "d", "e"]), return_exceptions=True
+            )
+
+    results = asyncio.run(main())
+    assert results[:2] == ["a", "b"]
+    assert [type(result) for result in results[2:4]] == [ValueError, ValueError]
+    assert results[4:] == ["d", "e"]
+
+
+def test_a_function_that_loses_results_fails_its_requests_instead_of_hanging_them():
+    async def main():
+        async with Batcher(lambda items: items[1:], max_batch=2, max_wait=0.01) as batcher:
+            return await asyncio.gather(batcher.submit(1), batcher.submit(2), return_exceptions=True)
+
+    assert [type(result) for result in asyncio.run(main())] == [RuntimeError, RuntimeError]
+
+
+def test_a_full_queue_refuses_at_once_and_what_was_accepted_is_answered():
+    release = threading.Event()
+
+    def run(items):
+        assert release.wait(10)
+        return items
+
+    async def main():
+        async with Batcher(run, max_batch=1, max_wait=0, max_queue=2) as batcher:
+            running = asyncio.create_task(batcher.submit(0))
+            await asyncio.sleep(0.05)
+            waiting = [asyncio.create_task(batcher.submit(i)) for i in (1, 2)]
+            await asyncio.sleep(0.05)
+            assert batcher.waiting == 2
+            with pytest.raises(OverloadedError, match="2 requests"):
+                await batcher.submit(3)
+            release.set()
+            return await asyncio.gather(running, *waiting)
+
+    assert asyncio.run(main()) == [0, 1, 2]
+
+
+def test_closing_answers_what_waits_and_refuses_what_comes_later():
+    async def main():
+        batcher = Batcher(double, max_batch=3, max_wait=5)
+        tasks = [asyncio.create_task(batcher.submit(i)) for i in range(5)]
+        await asyncio.sleep(0.05)
+        await asyncio.wait_for(batcher.close(), timeout=4)
+        with pytest.raises(OverloadedError, match="shutting down"):
+            await batcher.submit(1)
+        return await asyncio.gather(*tasks)
+
+    assert asyncio.run(main()) == [0, 2, 4, 6, 8]
+
+
+def test_items_whose_client_hung_up_are_not_run():
+    seen = []
+
+    def run(items):
+        seen.extend(items)
+        return items
+
+    async def main():
+        async with Batcher(run, max_batch=2, max_wait=0.05) as batcher:
+            gone = asyncio.create_task(batcher.submit("gone"))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            gone.cancel()
+            return await batcher.submit("kept")
+
+    assert asyncio.run(main()) == "kept"
+    assert seen == ["kept"]
+
+
+@pytest.mark.parametrize(
+    "limits", [{"max_batch": 0}, {"max_queue": 0}, {"max_wait": -1}, {"max_wait": float("nan")}]
+)
+def test_impossible_limits_are_refused(limits):
+    with pytest.raises(InputError, match="max_batch >= 1"):
+        Batcher(double, **limits)
+
+
+def make_service(*, token=None, limits=None, run=double):
+    metrics = Metrics()
+    batcher = Batcher(run, max_batch=8, max_wait=0.001, max_queue=4, sizes=metrics.batch_sizes)
+
+    async def handle(request):
+        body = await request.body()
+        if not body.isdigit():
+            raise InputError("expected digits")
+        return JSONResponse({"result": await batcher.submit(int(body))})
+
+    routes = [Route("/double", handle, methods=["POST"])]
+    return make_app(routes, metrics=metrics, token=token, limits=limits, batchers=[batcher])
+
+
+def ask(app, *requests):
+    async def main():
+        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://service") as client,
+        ):
+            return [await client.request(method, path, **extra) for method, path, extra in requests]
+
+    return asyncio.run(main())
+
+
+def test_answers_and_errors_have_their_status():
+    def run(items):
+        if 13 in items:
+            raise KeyError("secret detail")
+        return double(items)
+
+    answers = ask(
+        make_service(run=run),
+        ("POST", "/double", {"content": b"21"}),
+        ("POST", "/double", {"content": b"x"}),
+        ("POST", "/double", {"content": b"13"}),
+        ("POST", "/double", {"content": b"1"}),
+        ("GET", "/double", {}),
+        ("GET", "/nowhere", {}),
+        ("GET", "/healthz", {}),
+    )
+    assert [answer.status_code for answer in answers] == [200, 400, 500, 200, 405, 404, 200]
+    assert answers[0].json() == {"result": 42}
+    assert answers[1].json() == {"error": "expected digits"}
+    assert "secret" not in answers[2].text
+
+
+def test_overload_is_answered_503_and_says_when_to_come_back():
+    def run(items):
+        raise OverloadedError("full")
+
+    (answer,) = ask(make_service(run=run), ("POST", "/double", {"content": b"1"}))
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+
+
+def test_the_token_guards_everything_but_the_health_check():
+    def bearer(token):
+        return {"headers": {"authorization": f"Bearer {token}"}}
+
+    answers = ask(
+        make_service(token="s3cret"),  # noqa: S106
+        ("POST", "/double", {"content": b"1"}),
+        ("POST", "/double", {"content": b"1", **bearer("wrong")}),
+        ("POST", "/double", {"content": b"1", **bearer("s3cret")}),
+        ("GET", "/metrics", {}),
+        ("GET", "/metrics", bearer("s3cret")),
+        ("GET", "/healthz", {}),
+    )
+    assert [answer.status_code for answer in answers] == [401, 401, 200, 401, 200, 200]
+
+
+async def _chunks(count):
+    for _ in range(count):
+        yield b"1" * 10
+
+
+def test_a_large_body_is_refused_by_its_length_and_while_it_is_read():
+    limits = Limits(body_bytes=100)
+    answers = ask(
+        make_service(limits=limits),
+        ("POST", "/double", {"content": b"1" * 100}),
+        ("POST", "/double", {"content": b"1" * 101}),
+        ("POST", "/double", {"content": _chunks(10)}),  # chunked: no length is announced
+        ("POST", "/double", {"content": _chunks(11)}),
+        ("POST", "/double", {"content": b"1", "headers": {"content-length": "-1"}}),
+    )
+    assert [answer.status_code for answer in answers] == [200, 413, 200, 413, 413]
+    assert "at most 100 bytes" in answers[1].text
+
+
+def test_a_body_that_dawdles_is_cut_off():
+    async def slow():
+        yield b"1"
+        await asyncio.sleep(5)
+        yield b"1"
+
+    started = time.perf_counter()
+    (answer,) = ask(make_service(limits=Limits(body_seconds=0.05)), ("POST", "/double", {"content": slow()}))
+    assert answer.status_code == 408
+    assert time.perf_counter() - started < 4
+
+
+def test_metrics_are_prometheus_text_and_count_requests_by_path_and_status():
+    *_, answer = ask(
+        make_service(),
+        ("POST", "/double", {"content": b"1"}),
+        ("POST", "/double", {"content": b"2"}),
+        ("POST", "/double", {"content": b"x"}),
+        ("GET", "/random/one", {}),
+        ("GET", "/random/two", {}),
+        ("GET", "/metrics", {}),
+    )
+    samples = [sample for family in text_string_to_metric_families(answer.text) for sample in family.samples]
+    counts = {
+        (sample.labels["path"], sample.labels["status"]): sample.value
+        for sample in samples
+        if sample.name == "http_requests_total"
+    }
+    assert counts == {("/double", "200"): 2, ("/double", "400"): 1, ("other", "404"): 2}
+    assert next(s.value for s in samples if s.name == "batch_size_count") == 2
+
+
+def test_tokens_are_read_from_files_and_checked(tmp_path):
+    path = tmp_path / "token"
+    path.write_text("  abc123\n")
+    assert read_token(path) == "abc123"
+    for bad in ["", "\n", "two words", "naïve", "x" * 5000]:
+        path.write_text(bad)
+        with pytest.raises(InputError, match="one token"):
+            read_token(path)
+    with pytest.raises(InputError, match="No such file"):
+        read_token(tmp_path / "absent")
+
+
+def test_serving_to_others_needs_a_token_and_a_taken_port_is_named():
+    with pytest.raises(InputError, match="give a token"):
+        serve(make_service(), host="0.0.0.0", port=0, token=None)  # noqa: S104
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f"cannot listen on 127.0.0.1:{port}"):
+            serve(make_service(), port=port, token=None)
+
+
+SERVICE = """
+import sys, time
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from sparing.serving import Batcher, Metrics, make_app, serve
+
+def run(items):
+    print("running", flush=True)
+    time.sleep(1)
+    return items
+
+batcher = Batcher(run, max_batch=1, max_wait=0)
+
+async def echo(request):
+    return PlainTextResponse(await batcher.submit(await request.body()))
+
+app = make_app([Route("/echo", echo, methods=["POST"])], metrics=Metrics(), batchers=[batcher])
+serve(app, port=int(sys.argv[1]), token=None)
+"""
+
+
+def test_sigterm_answers_what_was_accepted_and_exits_with_0():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    service = subprocess.Popen(
+        [sys.executable, "-c", SERVICE, str(port)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(200):
+            try:
+                httpx.get(f"{url}/healthz")
+                break
+            except httpx.TransportError:
+                time.sleep(0.05)
+        answers = []
+
+        def send(body):
+            answers.append(httpx.post(f"{url}/echo", content=body, timeout=20).text)
+
+        senders = [threading.Thread(target=send, args=(str(i),)) for i in range(2)]
+        for sender in senders:
+            sender.start()
+        assert service.stdout.readline() == "running\n"
+        time.sleep(0.2)  # the second request is queued by now
+        service.send_signal(signal.SIGTERM)
+        for sender in senders:
+            sender.join()
+        assert sorted(answers) == ["0", "1"]
+        assert service.wait(10) == 0
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"{url}/healthz")
+    finally:
+        service.kill()
+        service.stdout.close()
+        service.wait()
+
+
+def test_the_missing_extra_is_named():
+    code = "import sys; sys.modules['uvicorn'] = None; import sparing.serving"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert re.search(r'needs uvicorn: pip install "sparing\[serve\]"', result.stderr)
