@@ -18,7 +18,7 @@ from sparing.distributions import UNCERTAINTY
 
 Float32 = npt.NDArray[np.float32]
 
-_BLOCK = 2048
+_BLOCK = 8192
 
 
 def uncertainty(encoded: Encoded, name: str) -> Float32:
@@ -54,7 +54,7 @@ def uncertainty(encoded: Encoded, name: str) -> Float32:
             scratch = np.empty(form.n_classes, np.int32)
             kernels.score_codes(*_code_arguments(encoded, rows), what, scratch, out)
 
-    in_blocks(work, len(encoded), 4 * _BLOCK)
+    in_blocks(work, len(encoded), _BLOCK)
     return np.float32(1) - result if name == "margin" else result
 
 
