@@ -127,12 +127,14 @@ class Client:
             return None, "no `sparing offload serve` answers there"
         return described, ""
 
-    async def ask(self, payload: bytes, classes: int) -> Reply:
+    async def ask(self, payload: bytes, classes: int, agreed: str) -> Reply:
         """Send a payload; whatever happens comes back as a reply within the timeout.
 
         Args:
             payload: what `Scheme.encode` made.
             classes: C, how many probabilities the answer must have.
+            agreed: what the server must say that it read the payload by (`payload.agreement_digest`); the
+                answer of a server with another geometry or codec would be about another picture.
 
         Returns:
             The server's distribution, or why there is none.
@@ -150,6 +152,8 @@ class Client:
                         wire += _wire_bytes(request, len(payload))
                         try:
                             body, headers = await self._exchange(request)
+                            if headers.get("x-agreement") != agreed:
+                                raise _RefusedError("edge and server differ in geometry, codec or version")
                             probs = _distribution(body, classes)
                             seconds = _seconds(headers.get("x-server-seconds", ""))
                             return Reply(probs, "", tries, wire, perf_counter() - started, seconds)
@@ -182,7 +186,7 @@ class Client:
                 offloaded=request.offloaded,
                 edge_seconds=request.seconds,
             )
-        reply = await self.ask(request.payload, len(request.probs))
+        reply = await self.ask(request.payload, len(request.probs), request.agreed)
         probs, by = request.probs, "edge"
         if reply.probs is not None:
             probs, by = pool(reply.probs[None], request.probs[None], edge_weight)[0], "server"
