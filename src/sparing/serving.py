@@ -80,6 +80,7 @@ class Batcher(Generic[Item, Result]):
         self._run = run
         self._max_batch, self._max_wait, self._sizes = max_batch, max_wait, sizes
         self._queue: asyncio.Queue[tuple[Item, asyncio.Future[Result]] | None] = asyncio.Queue()
+        self._unanswered: set[asyncio.Future[Result]] = set()
         self._max_queue = max_queue
         self._closing = False
         self._worker: asyncio.Task[None] | None = None
@@ -115,6 +116,8 @@ class Batcher(Generic[Item, Result]):
         if self._worker is None:
             self._worker = asyncio.create_task(self._work())
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._unanswered.add(future)
+        future.add_done_callback(self._unanswered.discard)
         self._queue.put_nowait((item, future))
         return await future
 
@@ -127,29 +130,48 @@ class Batcher(Generic[Item, Result]):
             self._worker = None
 
     async def _work(self) -> None:
+        try:
+            await self._answer_batches()
+        finally:
+            # However the worker ended, nobody waits for it for ever.
+            self._closing = True
+            for future in self._unanswered:
+                if not future.done():
+                    future.set_exception(OverloadedError("the service stopped before it could answer"))
+
+    async def _answer_batches(self) -> None:
         loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(1, thread_name_prefix="batcher") as thread:
             more = True
             while more:
                 batch, more = await self._collect()
-                # Whoever hung up while waiting is not worth the model's time.
-                batch = [(item, future) for item, future in batch if not future.cancelled()]
                 if not batch:
                     continue
                 if self._sizes is not None:
                     self._sizes.observe(len(batch))
-                try:
-                    results = await loop.run_in_executor(thread, self._run, [item for item, _ in batch])
-                    if len(results) != len(batch):
-                        raise RuntimeError(f"{len(results)} results came back for {len(batch)} items")
-                except Exception as error:  # noqa: BLE001 - whatever it is belongs to this batch's requests
-                    for _, future in batch:
-                        if not future.done():
-                            future.set_exception(error)
-                    continue
-                for (_, future), result in zip(batch, results, strict=True):
-                    if not future.done():
-                        future.set_result(result)
+                items = [item for item, _ in batch]
+                results, error = await loop.run_in_executor(thread, self._results, items)
+                for at, (_, future) in enumerate(batch):
+                    if future.done():
+                        continue
+                    if error is not None:
+                        future.set_exception(error)
+                    else:
+                        future.set_result(results[at])
+
+    def _results(self, items: list[Item]) -> tuple[Sequence[Result], Exception | None]:
+        """Run one batch in the thread; what it raises is handed back, to belong to its requests alone."""
+        try:
+            results = self._run(items)
+            if len(results) != len(items):
+                raise RuntimeError(f"{len(results)} results came back for {len(items)} items")
+        except StopIteration as error:  # no future takes it
+            return [], RuntimeError(f"the function raised {error!r}")
+        except Exception as error:  # noqa: BLE001
+            return [], error
+        except BaseException as error:  # noqa: BLE001 - an exit() in a model must not end the service
+            return [], RuntimeError(f"the function raised {error!r}")
+        return results, None
 
     async def _collect(self) -> tuple[list[tuple[Item, asyncio.Future[Result]]], bool]:
         """Return the next batch, and whether more may come after it."""
