@@ -126,10 +126,13 @@ def test_whatever_the_server_does_every_request_is_answered_once(fault, requests
         np.testing.assert_array_equal(answer.probs, request.probs)
         if request.payload is not None:
             assert answer.why not in ("", "confident")
-            assert answer.tries == (3 if fault in RETRIED else 1)
+            # Where no connection comes about, nothing is sent.
+            assert answer.tries == (0 if fault == "refusing" else 3 if fault in RETRIED else 1)
+            assert (answer.wire_bytes == 0) == (fault == "refusing")
     total = summarise(answers)
     assert sum(total["edge_answered_because"].values()) == len(requests)
-    assert total["tries"] == sum(calls.values())
+    assert total["tries"] == (0 if fault == "refusing" else sum(calls.values()))
+    assert max(calls.values()) == (3 if fault in RETRIED else 1)
 
 
 def test_a_slow_server_is_not_waited_for_longer_than_the_timeout(requests):
@@ -143,6 +146,24 @@ def test_a_slow_server_is_not_waited_for_longer_than_the_timeout(requests):
     late = [answer for answer in answers if answer.tries]
     assert {answer.why for answer in late} == {"no answer within 0.2 s"}
     assert all(answer.by == "edge" for answer in answers)
+
+
+def test_the_timeout_bounds_the_wait_for_ones_turn_too(requests):
+    async def handler(_request):
+        await asyncio.sleep(30)
+
+    requests = [request for request in requests if request.payload is not None]
+    assert len(requests) >= 12
+    answers = run(handler, requests[:12], timeout=0.3, concurrency=1)
+    assert sum(answer.tries for answer in answers) < 12  # most never had their turn
+    assert {answer.why for answer in answers} == {"no answer within 0.3 s"}
+    assert max(answer.link_seconds for answer in answers) < 3  # and not 12 timeouts
+
+
+def test_proxies_of_the_environment_are_not_used(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+    assert not Client("http://server")._http._mounts
 
 
 def test_a_link_that_loses_one_in_ten_loses_no_request(requests):
