@@ -12,7 +12,6 @@ from sparing.offload import (
     Link,
     Scheme,
     ServerModel,
-    ServerModel,
     candidate_schemes,
     choose,
     score,
