@@ -91,3 +91,11 @@ def test_a_grid_too_fine_to_choose_from_is_refused():
     assert Geometry(256, 256, 4).patches == 4096
     with pytest.raises(InputError, match="larger patches"):
         Geometry(512, 512, 4)
+
+
+def test_embeddings_that_float32_cannot_hold_are_named(geometry, pictures):
+    def run(pixels):
+        return np.zeros((len(pixels), 3)), np.ones((len(pixels), 64)), np.full((len(pixels), 64, 2), 1e300)
+
+    with pytest.raises(ModelError, match="embeddings hold"):
+        EdgeModel(run, geometry)(pictures(2))

@@ -269,5 +269,7 @@ def _check(what: str, array: Floats, shape: tuple[int | str, ...]) -> None:
     if not fits or array.dtype.kind not in "fiu":
         wanted = ", ".join(map(str, shape))
         raise ModelError(f"{what} must be numbers of shape ({wanted}), got {array.shape} of {array.dtype}")
-    if not np.isfinite(array).all():
-        raise ModelError(f"{what} hold NaN or infinity")
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(array.astype(np.float32)).all()  # what is computed with
+    if not finite:
+        raise ModelError(f"{what} hold NaN, infinity or what float32 cannot hold")
