@@ -254,6 +254,20 @@ def test_a_body_that_dawdles_is_cut_off():
     assert time.perf_counter() - started < 4
 
 
+def test_a_client_that_hangs_up_within_its_body_is_no_error():
+    sent = []
+
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/double", "headers": [], "query_string": b""}
+    asyncio.run(make_service()(scope, receive, send))  # raises nothing that a server would log
+    assert sent[0]["status"] == 499
+
+
 def test_metrics_are_prometheus_text_and_count_requests_by_path_and_status():
     *_, answer = ask(
         make_service(),

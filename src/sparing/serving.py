@@ -26,7 +26,7 @@ try:
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
     from starlette.middleware import Middleware
-    from starlette.requests import Request
+    from starlette.requests import ClientDisconnect, Request
     from starlette.responses import JSONResponse, PlainTextResponse, Response
     from starlette.routing import Route
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -274,6 +274,9 @@ def make_app(
         assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
         return JSONResponse({"error": error.detail}, status_code=error.status_code, headers=error.headers)
 
+    async def gone(_: Request, __: Exception) -> Response:
+        return Response(status_code=499)  # for the metrics: nobody reads it
+
     async def failed(_: Request, error: Exception) -> Response:
         return JSONResponse({"error": f"internal error ({type(error).__name__})"}, status_code=500)
 
@@ -300,6 +303,7 @@ def make_app(
             InputError: refuse,
             OverloadedError: overloaded,
             HTTPException: http_error,
+            ClientDisconnect: gone,
             Exception: failed,
         },
     )
@@ -410,6 +414,7 @@ def serve(
     token: str | None,
     drain_seconds: int = 30,
     max_connections: int = 1024,
+    ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; then stop accepting, answer what was accepted, and return.
 
@@ -420,6 +425,7 @@ def serve(
         token: the token that `app` checks, or None.
         drain_seconds: how long accepted requests may take after the signal.
         max_connections: how many connections are open at once; further ones are answered 503.
+        ready: called once the address is listened on.
 
     Raises:
         InputError: the address is open to others and there is no token, or it cannot be listened on.
@@ -444,4 +450,5 @@ def serve(
     # uvicorn raises SIGTERM again once it has drained; a service that has answered everything has not failed.
     signal.signal(signal.SIGTERM, lambda *_: None)
     with listener:
+        ready()
         uvicorn.Server(config).run(sockets=[listener])

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparing.distributions import softmax
-from sparing.offload.account import CONFIDENT, TOO_SMALL
+from sparing.offload.account import CONFIDENT, NOTHING_CHOSEN, TOO_SMALL
 from sparing.offload.gate import Gate
 from sparing.offload.payload import agreement_digest
 from sparing.offload.schemes import Scheme
@@ -61,7 +61,7 @@ def prepare(
     Args:
         model: the small model.
         gate: decides what is offloaded.
-        choice: what to send; None when no payload fits the budget.
+        choice: what to send; None when a policy sends nothing at this budget.
         pixels: shape (m, height, width, 3).
         seed: of a random policy.
 
@@ -83,12 +83,13 @@ def prepare(
         for row, payload in zip(rows.tolist(), made, strict=True):
             payloads[row] = payload
     agreed = "" if choice is None else agreement_digest(model.geometry, choice.scheme.codec)
+    unsent = NOTHING_CHOSEN if choice is None else TOO_SMALL
     share = (perf_counter() - started) / max(len(pixels), 1)
     return [
         Request(
             probs=probs[row],
             payload=payloads[row],
-            why="" if payloads[row] is not None else TOO_SMALL if offloads[row] else CONFIDENT,
+            why="" if payloads[row] is not None else unsent if offloads[row] else CONFIDENT,
             offloaded=bool(offloads[row]),
             seconds=share,
             agreed=agreed,
