@@ -108,8 +108,15 @@ def test_pixels_go_to_the_models_device_and_type(where):
     x = pixels(2, 32)
     expected = transformers_server(model).whole(x)
     model.to(**where)
+    given = []
+
+    def keep_input(_module, _inputs, named):
+        given.append(named["pixel_values"])
+
+    model.register_forward_pre_hook(keep_input, with_kwargs=True)
     np.testing.assert_allclose(transformers_server(model).whole(x), expected, atol=0.02)
     np.testing.assert_allclose(transformers_edge(model)(x).probs, expected, atol=0.02)
+    assert {(x.dtype, x.device) for x in given} == {(model.dtype, model.device)}
 
 
 def test_other_models_are_refused():
