@@ -106,23 +106,41 @@ def test_closing_answers_what_waits_and_refuses_what_comes_later():
     assert asyncio.run(main()) == [0, 2, 4, 6, 8]
 
 
-def test_items_whose_client_hung_up_are_not_run():
-    seen = []
-
+@pytest.mark.parametrize("raised", [StopIteration, SystemExit, KeyboardInterrupt])
+def test_whatever_the_function_raises_fails_its_requests_and_the_next_are_answered(raised):
     def run(items):
-        seen.extend(items)
+        if "bad" in items:
+            raise raised
         return items
 
     async def main():
-        async with Batcher(run, max_batch=2, max_wait=0.05) as batcher:
-            gone = asyncio.create_task(batcher.submit("gone"))
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            gone.cancel()
-            return await batcher.submit("kept")
+        async with Batcher(run, max_batch=1, max_wait=0) as batcher:
+            with pytest.raises(RuntimeError, match=raised.__name__):
+                await asyncio.wait_for(batcher.submit("bad"), 5)
+            return await asyncio.wait_for(batcher.submit("good"), 5)
 
-    assert asyncio.run(main()) == "kept"
-    assert seen == ["kept"]
+    assert asyncio.run(main()) == "good"
+
+
+def test_what_waits_fails_if_the_worker_ends():
+    release = threading.Event()
+
+    def run(items):
+        assert release.wait(10)
+        return items
+
+    async def main():
+        batcher = Batcher(run, max_batch=1, max_wait=0)
+        tasks = [asyncio.create_task(batcher.submit(i)) for i in range(3)]
+        await asyncio.sleep(0.05)
+        release.set()
+        batcher._worker.cancel()
+        answers = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 5)
+        with pytest.raises(OverloadedError):
+            await batcher.submit(3)
+        return answers
+
+    assert {type(answer) for answer in asyncio.run(main())} == {OverloadedError}
 
 
 @pytest.mark.parametrize(
@@ -234,6 +252,20 @@ def test_a_body_that_dawdles_is_cut_off():
     (answer,) = ask(make_service(limits=Limits(body_seconds=0.05)), ("POST", "/double", {"content": slow()}))
     assert answer.status_code == 408
     assert time.perf_counter() - started < 4
+
+
+def test_a_client_that_hangs_up_within_its_body_is_no_error():
+    sent = []
+
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/double", "headers": [], "query_string": b""}
+    asyncio.run(make_service()(scope, receive, send))  # raises nothing that a server would log
+    assert sent[0]["status"] == 499
 
 
 def test_metrics_are_prometheus_text_and_count_requests_by_path_and_status():

@@ -26,7 +26,7 @@ try:
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
     from starlette.middleware import Middleware
-    from starlette.requests import Request
+    from starlette.requests import ClientDisconnect, Request
     from starlette.responses import JSONResponse, PlainTextResponse, Response
     from starlette.routing import Route
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -80,6 +80,7 @@ class Batcher(Generic[Item, Result]):
         self._run = run
         self._max_batch, self._max_wait, self._sizes = max_batch, max_wait, sizes
         self._queue: asyncio.Queue[tuple[Item, asyncio.Future[Result]] | None] = asyncio.Queue()
+        self._unanswered: set[asyncio.Future[Result]] = set()
         self._max_queue = max_queue
         self._closing = False
         self._worker: asyncio.Task[None] | None = None
@@ -115,6 +116,8 @@ class Batcher(Generic[Item, Result]):
         if self._worker is None:
             self._worker = asyncio.create_task(self._work())
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._unanswered.add(future)
+        future.add_done_callback(self._unanswered.discard)
         self._queue.put_nowait((item, future))
         return await future
 
@@ -127,29 +130,48 @@ class Batcher(Generic[Item, Result]):
             self._worker = None
 
     async def _work(self) -> None:
+        try:
+            await self._answer_batches()
+        finally:
+            # However the worker ended, nobody waits for it for ever.
+            self._closing = True
+            for future in self._unanswered:
+                if not future.done():
+                    future.set_exception(OverloadedError("the service stopped before it could answer"))
+
+    async def _answer_batches(self) -> None:
         loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(1, thread_name_prefix="batcher") as thread:
             more = True
             while more:
                 batch, more = await self._collect()
-                # Whoever hung up while waiting is not worth the model's time.
-                batch = [(item, future) for item, future in batch if not future.cancelled()]
                 if not batch:
                     continue
                 if self._sizes is not None:
                     self._sizes.observe(len(batch))
-                try:
-                    results = await loop.run_in_executor(thread, self._run, [item for item, _ in batch])
-                    if len(results) != len(batch):
-                        raise RuntimeError(f"{len(results)} results came back for {len(batch)} items")
-                except Exception as error:  # noqa: BLE001 - whatever it is belongs to this batch's requests
-                    for _, future in batch:
-                        if not future.done():
-                            future.set_exception(error)
-                    continue
-                for (_, future), result in zip(batch, results, strict=True):
-                    if not future.done():
-                        future.set_result(result)
+                items = [item for item, _ in batch]
+                results, error = await loop.run_in_executor(thread, self._results, items)
+                for at, (_, future) in enumerate(batch):
+                    if future.done():
+                        continue
+                    if error is not None:
+                        future.set_exception(error)
+                    else:
+                        future.set_result(results[at])
+
+    def _results(self, items: list[Item]) -> tuple[Sequence[Result], Exception | None]:
+        """Run one batch in the thread; what it raises is handed back, to belong to its requests alone."""
+        try:
+            results = self._run(items)
+            if len(results) != len(items):
+                raise RuntimeError(f"{len(results)} results came back for {len(items)} items")
+        except StopIteration as error:  # no future takes it
+            return [], RuntimeError(f"the function raised {error!r}")
+        except Exception as error:  # noqa: BLE001
+            return [], error
+        except BaseException as error:  # noqa: BLE001 - an exit() in a model must not end the service
+            return [], RuntimeError(f"the function raised {error!r}")
+        return results, None
 
     async def _collect(self) -> tuple[list[tuple[Item, asyncio.Future[Result]]], bool]:
         """Return the next batch, and whether more may come after it."""
@@ -252,6 +274,9 @@ def make_app(
         assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
         return JSONResponse({"error": error.detail}, status_code=error.status_code, headers=error.headers)
 
+    async def gone(_: Request, __: Exception) -> Response:
+        return Response(status_code=499)  # for the metrics: nobody reads it
+
     async def failed(_: Request, error: Exception) -> Response:
         return JSONResponse({"error": f"internal error ({type(error).__name__})"}, status_code=500)
 
@@ -278,6 +303,7 @@ def make_app(
             InputError: refuse,
             OverloadedError: overloaded,
             HTTPException: http_error,
+            ClientDisconnect: gone,
             Exception: failed,
         },
     )
@@ -388,6 +414,7 @@ def serve(
     token: str | None,
     drain_seconds: int = 30,
     max_connections: int = 1024,
+    ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; then stop accepting, answer what was accepted, and return.
 
@@ -398,6 +425,7 @@ def serve(
         token: the token that `app` checks, or None.
         drain_seconds: how long accepted requests may take after the signal.
         max_connections: how many connections are open at once; further ones are answered 503.
+        ready: called once the address is listened on.
 
     Raises:
         InputError: the address is open to others and there is no token, or it cannot be listened on.
@@ -422,4 +450,5 @@ def serve(
     # uvicorn raises SIGTERM again once it has drained; a service that has answered everything has not failed.
     signal.signal(signal.SIGTERM, lambda *_: None)
     with listener:
+        ready()
         uvicorn.Server(config).run(sockets=[listener])

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from sparing.cli.main import main
+from sparing.cli.offload import _print_rows
 from sparing.tables import read_outputs
 
 MODELS = """
@@ -168,6 +169,33 @@ def test_calibrate_writes_a_policy_that_evaluate_reads(folder, monkeypatch, caps
     assert [row["accuracy_offloaded"] for row in chosen] == [best] or not chosen
     assert sparing(monkeypatch, "calibrate", *arguments, "--out", "tight.toml", "--mean", "100B") == 0
     assert "offl.%" in capsys.readouterr().out
+
+
+def test_a_first_row_of_the_edge_alone_hides_no_column(capsys):
+    _print_rows([{"budget": 3, "scheme": None}, {"budget": 60, "scheme": "whole:dct8", "unsent": 7}])
+    assert "unsent" in capsys.readouterr().out
+
+
+def test_send_says_that_the_policy_sends_nothing(folder, monkeypatch, capsys):
+    geometry = "[geometry]\nheight = 32\nwidth = 32\npatch = 4\n"
+    gate = '[gate]\nmeasure = "min-entropy"\nthreshold = 0.0\n'
+    Path("p.toml").write_text(f"version = 1\n{geometry}{gate}[[choice]]\nbudget = 200\n")
+    code = sparing(
+        monkeypatch, "send", "--edge", "models.py:edge", "--server", "http://127.0.0.1:1", "--samples",
+        "images.parquet", "--budget", "200B", "--out", "a.parquet", "--json", "--policy", "p.toml",
+    )  # fmt: skip
+    assert code == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["edge_answered_because"] == {"the policy sends nothing at this budget": 30}
+
+
+def test_serve_names_its_address_only_once_it_has_it(folder, monkeypatch, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert sparing(monkeypatch, "serve", "--model", "models.py:server", "--port", port) == 1
+    error = capsys.readouterr().err
+    assert "cannot listen" in error
+    assert "serving" not in error
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,30 @@ def test_timm():
     np.testing.assert_allclose(server(patches, positions), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("where", [{"dtype": torch.bfloat16}, {"device": "cuda"}])
+def test_pixels_go_to_the_models_device_and_type(where):
+    if "device" in where and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        image_size=32, patch_size=8, num_labels=3,
+    )  # fmt: skip
+    model = transformers.ViTForImageClassification(config)
+    x = pixels(2, 32)
+    expected = transformers_server(model).whole(x)
+    model.to(**where)
+    given = []
+
+    def keep_input(_module, _inputs, named):
+        given.append(named["pixel_values"])
+
+    model.register_forward_pre_hook(keep_input, with_kwargs=True)
+    np.testing.assert_allclose(transformers_server(model).whole(x), expected, atol=0.02)
+    np.testing.assert_allclose(transformers_edge(model)(x).probs, expected, atol=0.02)
+    assert {(x.dtype, x.device) for x in given} == {(model.dtype, model.device)}
+
+
 def test_other_models_are_refused():
     model = torch.nn.Linear(2, 2)
     for adapter in (transformers_edge, transformers_server, timm_edge, timm_server):

@@ -7,16 +7,21 @@ import numpy as np
 import pytest
 
 from sparing.errors import InputError
-from sparing.offload import Choice, Gate, Scheme, prepare, summarise
+from sparing.offload import Choice, Gate, Geometry, Scheme, ServerModel, prepare, summarise
 from sparing.offload.client import MAX_REPLY, Client
+from sparing.offload.payload import agreement_digest
 from sparing.offload.server import make_server
 
 GOOD = np.array([0.7, 0.2, 0.1], dtype="<f4").tobytes()
 CHOICE = Choice(Scheme.parse("whole:dct16"), 150)
 
 
+AGREED = agreement_digest(Geometry(32, 32, 4), "dct16")
+
+
 def response(status, content=b"", headers=None):
     # A stream that was not read yet, as the network gives it.
+    headers = {"x-agreement": AGREED, **(headers or {})}
     return httpx.Response(status, stream=httpx.ByteStream(content), headers=headers)
 
 
@@ -71,7 +76,7 @@ def test_bytes_on_the_wire_are_those_of_the_request():
         head = await reader.readuntil(b"\r\n\r\n")
         body = await reader.readexactly(100)
         sizes.append(len(head) + len(body))
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\n" + GOOD)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 12\r\nx-agreement: a\r\n\r\n" + GOOD)
         await writer.drain()
         writer.close()
 
@@ -79,7 +84,7 @@ def test_bytes_on_the_wire_are_those_of_the_request():
         listening = await asyncio.start_server(serve, "127.0.0.1", 0)
         port = listening.sockets[0].getsockname()[1]
         async with Client(f"http://127.0.0.1:{port}", token="abc") as client:  # noqa: S106
-            reply = await client.ask(b"x" * 100, 3)
+            reply = await client.ask(b"x" * 100, 3, "a")
         listening.close()
         await listening.wait_closed()
         return reply
@@ -121,10 +126,13 @@ def test_whatever_the_server_does_every_request_is_answered_once(fault, requests
         np.testing.assert_array_equal(answer.probs, request.probs)
         if request.payload is not None:
             assert answer.why not in ("", "confident")
-            assert answer.tries == (3 if fault in RETRIED else 1)
+            # Where no connection comes about, nothing is sent.
+            assert answer.tries == (0 if fault == "refusing" else 3 if fault in RETRIED else 1)
+            assert (answer.wire_bytes == 0) == (fault == "refusing")
     total = summarise(answers)
     assert sum(total["edge_answered_because"].values()) == len(requests)
-    assert total["tries"] == sum(calls.values())
+    assert total["tries"] == (0 if fault == "refusing" else sum(calls.values()))
+    assert max(calls.values()) == (3 if fault in RETRIED else 1)
 
 
 def test_a_slow_server_is_not_waited_for_longer_than_the_timeout(requests):
@@ -138,6 +146,24 @@ def test_a_slow_server_is_not_waited_for_longer_than_the_timeout(requests):
     late = [answer for answer in answers if answer.tries]
     assert {answer.why for answer in late} == {"no answer within 0.2 s"}
     assert all(answer.by == "edge" for answer in answers)
+
+
+def test_the_timeout_bounds_the_wait_for_ones_turn_too(requests):
+    async def handler(_request):
+        await asyncio.sleep(30)
+
+    requests = [request for request in requests if request.payload is not None]
+    assert len(requests) >= 12
+    answers = run(handler, requests[:12], timeout=0.3, concurrency=1)
+    assert sum(answer.tries for answer in answers) < 12  # most never had their turn
+    assert {answer.why for answer in answers} == {"no answer within 0.3 s"}
+    assert max(answer.link_seconds for answer in answers) < 3  # and not 12 timeouts
+
+
+def test_proxies_of_the_environment_are_not_used(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+    assert not Client("http://server")._http._mounts
 
 
 def test_a_link_that_loses_one_in_ten_loses_no_request(requests):
@@ -184,6 +210,38 @@ def test_the_real_server_and_client_agree(edge, server, requests, geometry):
     answers, refused = asyncio.run(main())
     assert sum(answer.by == "server" for answer in answers) == offloaded(requests)
     assert {a.why for a in refused if a.tries} == {"the server answered 401"}
+
+
+@pytest.mark.parametrize("differs", ["geometry", "codec"])
+def test_a_server_that_reads_payloads_otherwise_is_not_credited_with_the_answer(
+    differs, edge, server, pictures, monkeypatch
+):
+    # Nothing was checked beforehand: the server may have come up, or changed, after the client started.
+    codec = "dct16" if differs == "geometry" else "jpeg"
+    choice = Choice(Scheme.parse(f"whole:{codec}"), 400)
+    requests = prepare(edge, Gate(threshold=0), choice, pictures(4))
+    assert all(request.payload for request in requests)
+    if differs == "geometry":
+        server = ServerModel(server.run, Geometry(64, 64, 4))
+    else:
+        agreement_digest.cache_clear()
+        monkeypatch.setattr("sparing.offload.containers.digests", lambda *_: {"jpeg": "other", "avif": "x"})
+
+    async def main():
+        app = make_server(server)
+        async with (
+            app.router.lifespan_context(app),
+            Client("http://server", transport=httpx.ASGITransport(app=app), timeout=30) as client,
+        ):
+            return await asyncio.gather(*(client.answer(request) for request in requests))
+
+    answers = asyncio.run(main())
+    agreement_digest.cache_clear()
+    assert {(a.by, a.why, a.tries) for a in answers} == {
+        ("edge", "edge and server differ in geometry, codec or version", 1)
+    }
+    for request, answer in zip(requests, answers, strict=True):
+        np.testing.assert_array_equal(answer.probs, request.probs)
 
 
 @pytest.mark.parametrize(

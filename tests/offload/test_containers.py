@@ -50,3 +50,11 @@ def test_digests_name_the_templates_and_differ_by_size():
     assert containers.digests(32, 32) == containers.digests(32, 32)
     assert set(containers.digests(32, 32)) == {"jpeg", "avif"}
     assert containers.digests(32, 32)["avif"] != containers.digests(32, 64)["avif"]
+
+
+@pytest.mark.parametrize(("codec", "saved"), [("webp", {28}), ("jpeg", {624}), ("avif", {290, 291})])
+def test_stripping_saves_what_the_documentation_says(codec, saved):
+    picture = np.random.default_rng(0).integers(90, 160, (32, 32, 3), dtype=np.uint8)
+    for quality in (5, 30, 60, 90):
+        file, stripped = containers._save(picture, codec, quality), containers.encode(picture, codec, quality)
+        assert len(file) - len(stripped) in saved

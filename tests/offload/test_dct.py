@@ -74,3 +74,10 @@ def test_bytes_that_no_encoder_sends_are_refused(pictures):
     for bad in (b"", data + b"\x00", data + b"\x01" * 8):
         with pytest.raises(InputError):
             dct.decode(bad, 32, 32, 8)
+
+
+def test_pictures_of_many_shapes_leave_little_behind():
+    dct._layout.cache_clear()
+    for cols in range(1, 21):
+        dct.decode(b"\x3f", 8, 8 * cols, 8)
+    assert dct._layout.cache_info().currsize <= 8

@@ -1,7 +1,7 @@
 import numpy as np
 
 from sparing.offload import Choice, Gate, Scheme, pool, prepare
-from sparing.offload.account import CONFIDENT, TOO_SMALL
+from sparing.offload.account import CONFIDENT, NOTHING_CHOSEN, TOO_SMALL
 
 
 def test_the_edge_keeps_what_it_is_sure_of_and_makes_payloads_of_the_rest(edge, pictures):
@@ -20,9 +20,9 @@ def test_the_edge_keeps_what_it_is_sure_of_and_makes_payloads_of_the_rest(edge, 
 
 
 def test_a_budget_below_the_smallest_payload_leaves_the_edges_answer_and_says_so(edge, pictures):
-    for choice in (None, Choice(Scheme.parse("raw:sage"), 5)):
+    for choice, why in ((None, NOTHING_CHOSEN), (Choice(Scheme.parse("raw:sage"), 5), TOO_SMALL)):
         requests = prepare(edge, Gate(threshold=0), choice, pictures(3))
-        assert [request.why for request in requests] == [TOO_SMALL] * 3
+        assert [request.why for request in requests] == [why] * 3
         assert all(request.offloaded and request.payload is None for request in requests)
 
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sparing.errors import InputError
+from sparing.errors import InputError, ModelError
 from sparing.offload import (
     Bench,
     EdgeOutput,
@@ -98,3 +98,9 @@ def test_the_candidates_fit_any_geometry():
         schemes = candidate_schemes(geometry)
         assert len(set(map(str, schemes))) >= 10
         assert all(scheme.count <= geometry.patches for scheme in schemes)
+
+
+def test_models_that_tell_other_numbers_of_classes_apart_are_refused(edge, geometry, pictures):
+    five = ServerModel(lambda patches, _positions: np.zeros((len(patches), 5)), geometry)
+    with pytest.raises(ModelError, match="3 classes apart, the server model 5"):
+        Bench.make(pictures(4), None, edge, five, ALL)

@@ -1,3 +1,4 @@
+from collections import Counter
 from itertools import combinations
 from math import comb
 
@@ -32,6 +33,28 @@ def test_large_sets_come_back(n, data):
     chosen = data.draw(st.sets(st.integers(0, n - 1)))
     text = as_text(list(chosen), n)
     assert decode_indices(text, n) == (sorted(chosen), len(text))
+
+
+def test_a_rank_is_the_sum_of_lehmers_binomials():
+    for n, chosen in ((64, [0, 5, 9, 40, 63]), (64, [0, 1, 2]), (196, list(range(3, 196, 13)))):
+        code, _ = encode_indices(chosen, n)
+        rank = sum(comb(index, place + 1) for place, index in enumerate(chosen))
+        assert code & (1 << (comb(n, len(chosen)) - 1).bit_length()) - 1 == rank
+
+
+def test_the_finest_grid_takes_few_large_binomials(monkeypatch):
+    calls = Counter()
+
+    def counted(n, k):
+        calls["comb"] += 1
+        return comb(n, k)
+
+    monkeypatch.setattr("sparing.offload.indices.comb", counted)
+    n, chosen = 4096, list(range(0, 4096, 10))
+    text = as_text(chosen, n)
+    assert len(text) < n
+    assert decode_indices(text, n) == (chosen, len(text))
+    assert calls["comb"] <= 4
 
 
 def test_the_shorter_coding_is_used():

@@ -73,3 +73,29 @@ def test_what_is_no_picture_is_refused(geometry):
             read_picture(bad, geometry, what="sample 's1'")
     with pytest.raises(InputError, match=r"pixels are too many|decompression bomb"):
         read_picture(encoded((20000, 20000)), geometry)
+
+
+def test_a_damaged_picture_that_a_library_gives_up_on_is_refused(geometry):
+    shades = np.linspace(0, 255, 64 * 64 * 3).astype(np.uint8).reshape(64, 64, 3)
+    buffer = io.BytesIO()
+    Image.fromarray(shades).save(buffer, "AVIF")
+    data = bytearray(buffer.getvalue())
+    data[data.index(b"mdat") + 4] = 0
+    with pytest.raises(RuntimeError), Image.open(io.BytesIO(data)) as opened:
+        opened.convert("RGB")
+    with pytest.raises(InputError, match="damaged"):
+        read_picture(bytes(data), geometry)
+
+
+def test_a_grid_too_fine_to_choose_from_is_refused():
+    assert Geometry(256, 256, 4).patches == 4096
+    with pytest.raises(InputError, match="larger patches"):
+        Geometry(512, 512, 4)
+
+
+def test_embeddings_that_float32_cannot_hold_are_named(geometry, pictures):
+    def run(pixels):
+        return np.zeros((len(pixels), 3)), np.ones((len(pixels), 64)), np.full((len(pixels), 64, 2), 1e300)
+
+    with pytest.raises(ModelError, match="embeddings hold"):
+        EdgeModel(run, geometry)(pictures(2))

@@ -76,8 +76,8 @@ def serve(
     token = None if token_file is None else read_token(token_file)
     loaded = _load(model, ServerModel)
     service = make_server(loaded, token=token, max_batch=max_batch, max_wait=max_wait, max_queue=max_queue)
-    hint(f"serving {model} on http://{host}:{port}; stop with Ctrl-C")
-    run(service, host=host, port=port, token=token)
+    said = f"serving {model} on http://{host}:{port}; stop with Ctrl-C"
+    run(service, host=host, port=port, token=token, ready=lambda: hint(said))
 
 
 @app.command(
@@ -383,7 +383,7 @@ _HEADINGS = {
 
 
 def _print_rows(rows: list[dict[str, Any]]) -> None:
-    names = [name for name in _HEADINGS if rows and name in rows[0]]
+    names = [name for name in _HEADINGS if any(name in row for row in rows)]
     cells = [[_cell(name, row.get(name)) for name in names] for row in rows]
     _print_table([_HEADINGS[name] for name in names], cells)
     hint("sizes in bytes; accuracy on offloaded and on all requests; share of the server's ceiling")

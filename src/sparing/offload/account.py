@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 CONFIDENT = "confident"
+NOTHING_CHOSEN = "the policy sends nothing at this budget"
 TOO_SMALL = "budget below the smallest payload"
 
 
@@ -19,7 +20,8 @@ class Answer:
     Attributes:
         probs: shape (C,), the distribution that is the answer.
         by: "edge" or "server"; the server's answers may have the edge's distribution pooled in.
-        why: why the edge answered: confident, the budget below the smallest payload, or what went wrong with
+        why: why the edge answered: confident, the budget below the smallest payload, the policy's choice, or
+            what went wrong with
             the server; empty for the server's answers.
         offloaded: whether the gate wanted to offload it.
         payload_bits: bits of the payload, once; 0 when none was made.

@@ -43,7 +43,7 @@ def transformers_edge(
 
     def run(pixels: Pixels) -> EdgeOutput:
         with lib.inference_mode():
-            x = _normalised(lib.from_numpy(np.ascontiguousarray(pixels)), mean, std)
+            x = _normalised(lib.from_numpy(np.ascontiguousarray(pixels)), mean, std, model)
             out = model(pixel_values=x, output_attentions=True, output_hidden_states=True)
             n = geometry.patches
             attention = out.attentions[-1].mean(dim=1)[:, 0, -n:]
@@ -81,7 +81,7 @@ def transformers_server(
         hook = embeddings.register_forward_hook(keep)
         try:
             with lib.inference_mode():
-                x = _normalised(lib.from_numpy(_canvas(patches, positions, geometry)), mean, std)
+                x = _normalised(lib.from_numpy(_canvas(patches, positions, geometry)), mean, std, model)
                 return model(pixel_values=x).logits.float().cpu().numpy()
         finally:
             hook.remove()
@@ -126,7 +126,7 @@ def timm_edge(model: Any, *, layer: int = -1) -> EdgeModel:
         hooks.append(model.blocks[-1].register_forward_hook(keep_output))
         try:
             with lib.inference_mode():
-                x = _normalised(lib.from_numpy(np.ascontiguousarray(pixels)), mean, std)
+                x = _normalised(lib.from_numpy(np.ascontiguousarray(pixels)), mean, std, model)
                 logits = model(x)
         finally:
             for hook in hooks:
@@ -162,7 +162,7 @@ def timm_server(model: Any) -> ServerModel:
         hook = model.norm_pre.register_forward_pre_hook(keep)
         try:
             with lib.inference_mode():
-                x = _normalised(lib.from_numpy(_canvas(patches, positions, geometry)), mean, std)
+                x = _normalised(lib.from_numpy(_canvas(patches, positions, geometry)), mean, std, model)
                 return model(x).float().cpu().numpy()
         finally:
             hook.remove()
@@ -205,9 +205,14 @@ def _timm_parts(model: Any) -> tuple[Geometry, tuple[float, ...], tuple[float, .
     )
 
 
-def _normalised(pixels: "torch.Tensor", mean: tuple[float, ...], std: tuple[float, ...]) -> "torch.Tensor":
-    x = pixels.permute(0, 3, 1, 2).float() / 255
-    return (x - x.new_tensor(mean).view(3, 1, 1)) / x.new_tensor(std).view(3, 1, 1)
+def _normalised(
+    pixels: "torch.Tensor", mean: tuple[float, ...], std: tuple[float, ...], model: Any
+) -> "torch.Tensor":
+    """Scale pixels as the model was trained to see them, on its device and in its type of numbers."""
+    weight = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
+    x = pixels.to(weight.device).permute(0, 3, 1, 2).float() / 255
+    normalised = (x - x.new_tensor(mean).view(3, 1, 1)) / x.new_tensor(std).view(3, 1, 1)
+    return normalised.to(weight.dtype)
 
 
 def _canvas(patches: Pixels, positions: Indices, geometry: Geometry) -> Pixels:

@@ -58,7 +58,8 @@ class Client:
     Args:
         url: of the server, for example "http://127.0.0.1:8081".
         token: the bearer token; None for none.
-        timeout: seconds for a request with all its tries, after which the edge's answer stands.
+        timeout: seconds for a request with all its tries and the wait for its turn, after which the
+            edge's answer stands.
         tries: HTTP requests per payload at most; a try is repeated when the server is not reached, is
             overloaded (503) or fails (5xx), after a random pause that may double each time.
         pause: seconds, the longest first pause.
@@ -97,7 +98,8 @@ class Client:
         self._random = random.Random(seed)  # noqa: S311 - jitter
         self._slots = asyncio.Semaphore(concurrency)
         limits = httpx.Limits(max_connections=concurrency)
-        self._http = httpx.AsyncClient(timeout=timeout, limits=limits, transport=transport)
+        # No proxy and no .netrc from the environment: payloads and the token go to the server that was named.
+        self._http = httpx.AsyncClient(timeout=timeout, limits=limits, transport=transport, trust_env=False)
 
     async def __aenter__(self) -> "Client":
         return self
@@ -127,42 +129,49 @@ class Client:
             return None, "no `sparing offload serve` answers there"
         return described, ""
 
-    async def ask(self, payload: bytes, classes: int) -> Reply:
+    async def ask(self, payload: bytes, classes: int, agreed: str) -> Reply:
         """Send a payload; whatever happens comes back as a reply within the timeout.
 
         Args:
             payload: what `Scheme.encode` made.
             classes: C, how many probabilities the answer must have.
+            agreed: what the server must say that it read the payload by (`payload.agreement_digest`); the
+                answer of a server with another geometry or codec would be about another picture.
 
         Returns:
             The server's distribution, or why there is none.
         """
-        async with self._slots:
-            started = perf_counter()
-            tries, wire, error = 0, 0, ""
-            try:
-                async with asyncio.timeout(self.timeout):
-                    while True:
-                        request = httpx.Request(
-                            "POST", f"{self.base}/v1/answer", headers=self._headers, content=payload
-                        )
-                        tries += 1
-                        wire += _wire_bytes(request, len(payload))
-                        try:
-                            body, headers = await self._exchange(request)
-                            probs = _distribution(body, classes)
-                            seconds = _seconds(headers.get("x-server-seconds", ""))
-                            return Reply(probs, "", tries, wire, perf_counter() - started, seconds)
-                        except _RetryableError as problem:
-                            error = str(problem)
-                            if tries == self.tries:
-                                break
-                        await asyncio.sleep(self._random.uniform(0, self.pause * 2 ** (tries - 1)))
-            except _RefusedError as problem:
-                error = str(problem)
-            except TimeoutError:
-                error = f"no answer within {self.timeout:g} s" + (f" ({error})" if error else "")
-            return Reply(None, error, tries, wire, perf_counter() - started)
+        started = perf_counter()
+        attempts, tries, wire, error = 0, 0, 0, ""
+        try:
+            # The wait for a slot counts too: whoever asks has been promised an answer in time.
+            async with asyncio.timeout(self.timeout), self._slots:
+                while True:
+                    request = httpx.Request(
+                        "POST", f"{self.base}/v1/answer", headers=self._headers, content=payload
+                    )
+                    attempts, tries = attempts + 1, tries + 1
+                    wire += _wire_bytes(request, len(payload))
+                    try:
+                        body, headers = await self._exchange(request)
+                        if headers.get("x-agreement") != agreed:
+                            raise _RefusedError("edge and server differ in geometry, codec or version")
+                        probs = _distribution(body, classes)
+                        seconds = _seconds(headers.get("x-server-seconds", ""))
+                        return Reply(probs, "", tries, wire, perf_counter() - started, seconds)
+                    except _RetryableError as problem:
+                        error = str(problem)
+                        if isinstance(problem.__cause__, httpx.ConnectError | httpx.ConnectTimeout):
+                            tries -= 1  # without a connection nothing was sent
+                            wire -= _wire_bytes(request, len(payload))
+                        if attempts == self.tries:
+                            break
+                    await asyncio.sleep(self._random.uniform(0, self.pause * 2 ** (attempts - 1)))
+        except _RefusedError as problem:
+            error = str(problem)
+        except TimeoutError:
+            error = f"no answer within {self.timeout:g} s" + (f" ({error})" if error else "")
+        return Reply(None, error, tries, wire, perf_counter() - started)
 
     async def answer(self, request: Request, edge_weight: float = 0.0) -> Answer:
         """Answer a request: by the server if it is to and does so in time, else by the edge.
@@ -182,7 +191,7 @@ class Client:
                 offloaded=request.offloaded,
                 edge_seconds=request.seconds,
             )
-        reply = await self.ask(request.payload, len(request.probs))
+        reply = await self.ask(request.payload, len(request.probs), request.agreed)
         probs, by = request.probs, "edge"
         if reply.probs is not None:
             probs, by = pool(reply.probs[None], request.probs[None], edge_weight)[0], "server"
@@ -224,7 +233,7 @@ class Client:
 
 def _distribution(body: bytes, classes: int) -> npt.NDArray[np.float32]:
     if len(body) != 4 * classes:
-        raise _RefusedError(f"the server sent {len(body)} bytes, not {classes} probabilities")
+        raise _RefusedError(f"the server sent {len(body) // 4} probabilities, not the edge's {classes}")
     probs = np.frombuffer(body, dtype="<f4").astype(np.float32)
     if not (np.isfinite(probs).all() and (probs >= 0).all() and abs(float(probs.sum()) - 1) < 0.01):
         raise _RefusedError("the server sent numbers that are no distribution")

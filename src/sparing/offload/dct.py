@@ -9,7 +9,7 @@ The probabilities were fitted to photographs of natural scenes by `benchmarks/fi
 the format: changing them needs a new payload version.
 """
 
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -145,7 +145,8 @@ def class_shift(quality: int, busy: int) -> int:
     return 32 - (COARSEST - quality + 1) // 2 + BUSY[busy]
 
 
-@cache
+# Payloads choose the shapes of mosaics: few are kept, so that no sequence of them fills the memory.
+@lru_cache(maxsize=8)
 def _layout(rows: int, cols: int, block: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
     return layout_of(rows, cols, block, FREQUENCY_EDGES, CLASSES, MEAN_CLASS)
 

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sparing.distributions import softmax
-from sparing.offload.account import CONFIDENT, TOO_SMALL
+from sparing.offload.account import CONFIDENT, NOTHING_CHOSEN, TOO_SMALL
 from sparing.offload.gate import Gate
+from sparing.offload.payload import agreement_digest
 from sparing.offload.schemes import Scheme
 from sparing.offload.views import EdgeModel, Pixels
 
@@ -41,6 +42,7 @@ class Request:
         why: why the edge answers, if it does.
         offloaded: whether the gate wanted the server's answer.
         seconds: this picture's share of the batch's time.
+        agreed: what the server must have agreed on to read the payload (`payload.agreement_digest`).
     """
 
     probs: npt.NDArray[np.float32]
@@ -48,6 +50,7 @@ class Request:
     why: str
     offloaded: bool
     seconds: float
+    agreed: str = ""
 
 
 def prepare(
@@ -58,7 +61,7 @@ def prepare(
     Args:
         model: the small model.
         gate: decides what is offloaded.
-        choice: what to send; None when no payload fits the budget.
+        choice: what to send; None when a policy sends nothing at this budget.
         pixels: shape (m, height, width, 3).
         seed: of a random policy.
 
@@ -79,14 +82,17 @@ def prepare(
         made = choice.scheme.encode(pixels[rows], part, model.geometry, [choice.fill], seed=seed)[0]
         for row, payload in zip(rows.tolist(), made, strict=True):
             payloads[row] = payload
+    agreed = "" if choice is None else agreement_digest(model.geometry, choice.scheme.codec)
+    unsent = NOTHING_CHOSEN if choice is None else TOO_SMALL
     share = (perf_counter() - started) / max(len(pixels), 1)
     return [
         Request(
             probs=probs[row],
             payload=payloads[row],
-            why="" if payloads[row] is not None else TOO_SMALL if offloads[row] else CONFIDENT,
+            why="" if payloads[row] is not None else unsent if offloads[row] else CONFIDENT,
             offloaded=bool(offloads[row]),
             seconds=share,
+            agreed=agreed,
         )
         for row in range(len(pixels))
     ]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sparing.errors import InputError
+from sparing.errors import InputError, ModelError
 from sparing.offload.edge import Choice, pool
 from sparing.offload.gate import Gate
 from sparing.offload.link import Link
@@ -73,7 +73,7 @@ class Bench:
 
         Raises:
             InputError: nothing is offloaded, or the models take different pictures.
-            ModelError: a model failed.
+            ModelError: a model failed, or they differ in the number of classes.
         """
         if edge.geometry != server.geometry:
             raise InputError(
@@ -87,9 +87,14 @@ class Bench:
         if not offloads.any():
             raise InputError(f"the gate offloads none of {len(pixels)} pictures; lower its threshold")
         chosen = pixels[offloads]
-        whole = np.concatenate(
+        answers = np.concatenate(
             [server.whole(chosen[at : at + MAX_BATCH]) for at in range(0, len(chosen), MAX_BATCH)]
-        ).argmax(axis=1)
+        )
+        if answers.shape[1] != logits.shape[1]:
+            raise ModelError(
+                f"the edge model tells {logits.shape[1]} classes apart, the server model {answers.shape[1]}"
+            )
+        whole = answers.argmax(axis=1)
         if labels is None:
             # What the edge keeps counts as right: nobody knows better.
             wanted, kept_right = whole, int((~offloads).sum())

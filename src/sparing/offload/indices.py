@@ -1,5 +1,6 @@
 """Coding which k of n patches a payload holds: the shorter of a bitmap and the rank among all such sets."""
 
+from functools import lru_cache
 from math import comb
 
 from sparing.errors import InputError
@@ -31,8 +32,7 @@ def encode_indices(chosen: list[int], n: int) -> tuple[int, int]:
     ordered = sorted(chosen)
     k = len(ordered)
     if _ranked_bits(n, k) < n:
-        rank = sum(comb(index, place + 1) for place, index in enumerate(ordered))
-        return (1 << n.bit_length() | k) << _rank_bits(n, k) | rank, index_bits(n, k)
+        return (1 << n.bit_length() | k) << _rank_bits(n, k) | _rank(ordered, n), index_bits(n, k)
     return sum(1 << (n - 1 - index) for index in ordered), index_bits(n, k)
 
 
@@ -69,27 +69,48 @@ def decode_indices(bits: str, n: int) -> tuple[list[int], int]:
 
 
 def _rank_bits(n: int, k: int) -> int:
-    return (comb(n, k) - 1).bit_length()
+    return _all_rank_bits(n)[k]
 
 
 def _ranked_bits(n: int, k: int) -> int:
     return n.bit_length() + _rank_bits(n, k)
 
 
+@lru_cache(maxsize=8)
+def _all_rank_bits(n: int) -> list[int]:
+    """Count the bits of a rank for k = 0 to n, each number of sets from the one before."""
+    bits, ways = [], 1
+    for k in range(n + 1):
+        bits.append((ways - 1).bit_length())
+        ways = ways * (n - k) // (k + 1)
+    return bits
+
+
+def _rank(ordered: list[int], n: int) -> int:
+    """Find the rank of an ascending set in the combinatorial number system (Lehmer)."""
+    rank, place = 0, len(ordered)
+    index, ways = n - 1, comb(n - 1, place)
+    for chosen in reversed(ordered):
+        while index > chosen:
+            ways = ways * (index - place) // index
+            index -= 1
+        rank += ways
+        ways = ways * place // max(index, 1)
+        index, place = index - 1, place - 1
+    return rank
+
+
 def _unrank(rank: int, n: int, k: int) -> list[int]:
-    """Find the set of a rank in the combinatorial number system (Lehmer)."""
+    """Find the set of a rank; the inverse of `_rank`."""
     chosen = []
-    index = n - 1
-    ways = comb(index, k)  # sets of k indices below `index`
+    index, ways = n - 1, comb(n - 1, k)  # sets of `place` indices below `index`
+    # Both steps derive the next number of sets from this one: computing it anew would be quadratic in n.
     for place in range(k, 0, -1):
         while ways > rank:
-            # comb(index - 1, place) from comb(index, place), without computing it anew
-            ways = ways * (index - place) // index
+            ways = ways * (index - place) // index  # to comb(index - 1, place)
             index -= 1
         rank -= ways
         chosen.append(index)
-        if place > 1:
-            # comb(index - 1, place - 1) from comb(index, place), which may be 0
-            index -= 1
-            ways = comb(index, place - 1)
+        ways = ways * place // max(index, 1)  # to comb(index - 1, place - 1)
+        index -= 1
     return chosen[::-1]

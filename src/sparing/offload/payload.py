@@ -14,6 +14,9 @@ Patches are in ascending order of position. A mosaic of k patches has ceil(sqrt(
 left over repeat the last patch.
 """
 
+import hashlib
+import json
+from functools import lru_cache
 from math import isqrt
 from typing import Any, Literal
 
@@ -68,6 +71,27 @@ def check_agreement(described: dict[str, Any], geometry: Geometry, codec: str) -
         raise InputError(
             f"the server's {codec} library codes differently from this one; use another codec, such as dct16"
         )
+
+
+@lru_cache(maxsize=64)
+def agreement_digest(geometry: Geometry, codec: str) -> str:
+    """Digest what edge and server have to agree on for one codec, to compare with every reply.
+
+    Args:
+        geometry: of the side that asks.
+        codec: of the payload (`codec_of`); "" for raw patches.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    agreed = agreement(geometry)
+    agreed["templates"] = agreed["templates"].get(codec, "")
+    return hashlib.sha256(json.dumps([codec, agreed], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def codec_of(payload: bytes) -> str:
+    """Give the codec of a payload that `unpack` reads; "" for raw patches."""
+    return "" if _KINDS[payload[0] >> 3 & 3] == "raw" else CODECS[payload[0] & 7]
 
 
 def max_payload(geometry: Geometry) -> int:

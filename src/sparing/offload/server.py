@@ -1,7 +1,8 @@
 """The server's side: payloads in, distributions out, over HTTP.
 
 `POST /v1/answer` takes a payload and returns C little-endian float32 probabilities, and the header
-`x-server-seconds`; `GET /v1/model` says what both sides have to agree on.
+`x-server-seconds` and `x-agreement`, a digest of what the payload was read by; `GET /v1/model` says what both
+sides have to agree on.
 """
 
 import asyncio
@@ -14,7 +15,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from sparing.offload.payload import EIGHTHS, agreement, max_payload, unpack, whole_head
+from sparing.offload.payload import (
+    EIGHTHS,
+    agreement,
+    agreement_digest,
+    codec_of,
+    max_payload,
+    unpack,
+    whole_head,
+)
 from sparing.offload.schemes import best_fits
 from sparing.offload.views import Evidence, ServerModel
 from sparing.serving import Batcher, Limits, Metrics, make_app
@@ -62,7 +71,10 @@ def make_server(
         return Response(
             probs.astype("<f4").tobytes(),
             media_type="application/octet-stream",
-            headers={"x-server-seconds": f"{perf_counter() - started:.6f}"},
+            headers={
+                "x-server-seconds": f"{perf_counter() - started:.6f}",
+                "x-agreement": agreement_digest(geometry, codec_of(payload)),
+            },
         )
 
     async def describe(_: Request) -> Response:

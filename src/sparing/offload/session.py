@@ -37,7 +37,7 @@ async def answer_all(
         edge: the small model.
         client: to the server.
         gate: decides what is offloaded.
-        choice: what to send; None when no payload fits the budget.
+        choice: what to send; None when a policy sends nothing at this budget.
         seed: of a random policy.
 
     Yields:
@@ -71,6 +71,8 @@ class AnswersWriter:
         self._writer: Any = None
 
     def __enter__(self) -> "AnswersWriter":
+        if self.path.is_dir():
+            raise InputError(f"{self.path}: cannot be written: it is a folder")
         try:
             self.partial.open("wb").close()  # now rather than after the first batch
         except OSError as error:
@@ -90,8 +92,12 @@ class AnswersWriter:
         self._writer.write_table(table)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            if kind is None:
-                self.partial.replace(self.path)
-        self.partial.unlink(missing_ok=True)
+        try:
+            if self._writer is not None:
+                self._writer.close()
+                if kind is None:
+                    self.partial.replace(self.path)
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be written: {error.strerror}") from error
+        finally:
+            self.partial.unlink(missing_ok=True)

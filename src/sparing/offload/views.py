@@ -22,6 +22,10 @@ MAX_SIDE = 4096
 """The longest side of a picture, which bounds what a payload can make a server allocate."""
 
 
+MAX_PATCHES = 4096
+"""The most patches of a picture; policies compare all pairs of them."""
+
+
 @dataclass(frozen=True)
 class Geometry:
     """A picture of `height` x `width` pixels, cut into square patches that are numbered row by row.
@@ -43,6 +47,12 @@ class Geometry:
         if self.height % self.patch or self.width % self.patch:
             raise InputError(
                 f"a picture of {self.height}x{self.width} pixels cannot be cut into patches of {self.patch}"
+            )
+
+        if self.patches > MAX_PATCHES:
+            raise InputError(
+                f"{self.patches} patches of {self.patch} pixels are too many, use larger patches: "
+                f"at most {MAX_PATCHES} in a picture of {self.height}x{self.width}"
             )
 
     @property
@@ -215,7 +225,7 @@ def read_picture(data: bytes, geometry: Geometry, *, what: str = "the picture") 
             if opened.width * opened.height > Image.MAX_IMAGE_PIXELS:  # type: ignore[operator]
                 raise InputError(f"{what}: {opened.width}x{opened.height} pixels are too many")
             picture = opened.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError) as error:
         raise InputError(f"{what}: not a picture, or damaged ({error})") from error
     size = (geometry.width, geometry.height)
     if picture.size != size:
@@ -259,5 +269,7 @@ def _check(what: str, array: Floats, shape: tuple[int | str, ...]) -> None:
     if not fits or array.dtype.kind not in "fiu":
         wanted = ", ".join(map(str, shape))
         raise ModelError(f"{what} must be numbers of shape ({wanted}), got {array.shape} of {array.dtype}")
-    if not np.isfinite(array).all():
-        raise ModelError(f"{what} hold NaN or infinity")
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(array.astype(np.float32)).all()  # what is computed with
+    if not finite:
+        raise ModelError(f"{what} hold NaN, infinity or what float32 cannot hold")
