@@ -36,6 +36,8 @@ from sparing.cache.rows import (
 from sparing.errors import CacheError, InputError
 
 CHUNK_ROWS = 65_536
+# Lance reads ahead by whole files and hundreds of batches; this keeps memory from growing with the cache.
+_READAHEAD = {"batch_readahead": 2, "fragment_readahead": 1, "io_buffer_size": 64 << 20}
 
 _LARGE = 200_000_000
 """Probabilities of a table whose scoring takes numpy about as long as loading compiled loops."""
@@ -193,7 +195,7 @@ class Cache:
     def scan(self, chunk_rows: int = CHUNK_ROWS) -> Iterator[Rows]:
         """Read all rows, chunk by chunk, in bounded memory."""
         form, large = self.encoding, self._large
-        for batch in self._dataset.to_batches(batch_size=chunk_rows, columns=COLUMNS):
+        for batch in self._dataset.to_batches(batch_size=chunk_rows, columns=COLUMNS, **_READAHEAD):
             yield from_batch(batch, form, large)
 
     def get(self, ids: Sequence[Any] | pa.Array) -> Rows:

@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. Nothing heavy is i
 `sparing --help` answers at once; each verb imports what it needs when it runs.
 """
 
+import contextlib
 import sys
 import time
 from typing import Annotated
@@ -13,6 +14,7 @@ import typer
 from sparing.cli import bounds, cache, evaluate, fit, offload, refresh, simulate
 from sparing.errors import SparingError
 
+_M_ARENA_MAX = -8
 STARTED = time.monotonic()
 """When this command began: a budget in seconds covers the whole of it."""
 
@@ -52,8 +54,17 @@ app.command(epilog=simulate.EPILOG)(simulate.simulate)
 app.command(epilog=bounds.EPILOG)(bounds.bounds)
 
 
+def _keep_memory_flat() -> None:
+    """Stop glibc from keeping an arena per thread: Lance has many, and freed memory would pile up in them."""
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
+
+
 def main() -> None:
     """Run the command line and exit with its code."""
+    _keep_memory_flat()
     try:
         app()
     except SparingError as error:
