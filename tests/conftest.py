@@ -4,8 +4,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import settings
 
 from sparing.cache import Cache, ModelInfo
+
+# A slow machine is no failure: speed is measured in benchmarks.
+settings.register_profile("sparing", deadline=None)
+settings.load_profile("sparing")
 
 
 @pytest.fixture(scope="session")
