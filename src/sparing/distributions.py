@@ -185,6 +185,20 @@ def softmax(logits: Floats) -> Floats:
     return result
 
 
+def log_softmax(logits: Floats) -> Floats:
+    """Turn rows of logits into logarithms of probabilities.
+
+    Args:
+        logits: shape (m, C), finite.
+
+    Returns:
+        Shape (m, C), at most 0.
+    """
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    result: Floats = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return result
+
+
 def apply_temperature(probs: Floats, temperature: float) -> Floats:
     """Sharpen (temperature < 1) or soften (> 1) rows of probabilities.
 

@@ -58,3 +58,9 @@ def read_arrow(path: Path) -> pa.Table:
     """Map an Arrow file into memory."""
     with pa.memory_map(str(path)) as source:
         return pa.ipc.open_file(source).read_all()
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with replacing(path) as draft:
+        draft.write_text(text, encoding="utf-8")

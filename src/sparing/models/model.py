@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sparing.distributions import as_distributions, softmax
+from sparing.distributions import as_distributions, log_softmax, softmax
 from sparing.errors import InputError, MissingExtraError, ModelError
 
 Function = Callable[[list[object], list[Any]], npt.ArrayLike]
@@ -33,6 +33,8 @@ class Model:
         logits: whether `function` returns logits, which then go through a softmax.
         classes: the class names, in the order of the outputs; None when unknown. A cache that knows
             its own refuses a model with others.
+        takes_pixels: whether `function` takes decoded pictures (uint8 of shape (height, width, 3)) as well
+            as encoded ones, so that several models can share one decoding.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Model:
     needs_samples: bool = True
     logits: bool = False
     classes: tuple[str, ...] | None = None
+    takes_pixels: bool = False
     _classes: int | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -69,21 +72,50 @@ class Model:
             ModelError: the model raised, or what it returned is not one distribution per sample over the same
                 classes as before; the message names the model and the ids.
         """
-        ids = list(ids)
+        if not len(ids):
+            return np.zeros((0, self._classes or 0), dtype=np.float32)
+        return self._check(self._output(list(ids), values), list(ids))
+
+    def log_probs(
+        self, ids: Sequence[object], values: Sequence[Any] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Run one batch and give the logarithms of its probabilities.
+
+        Where the model gives logits, they are exact however small a probability is; where it gives
+        probabilities, those below the smallest float32 count as that.
+
+        Args:
+            ids: m sample ids.
+            values: m sample values; may be left out when `needs_samples` is False.
+
+        Returns:
+            Shape (m, C), float32, at most 0.
+
+        Raises:
+            InputError: as calling the model.
+            ModelError: as calling the model.
+        """
+        if not len(ids):
+            return np.zeros((0, self._classes or 0), dtype=np.float32)
+        output = self._output(list(ids), values)
+        probs = self._check(output, list(ids))
+        if self.logits:
+            return log_softmax(np.asarray(output, dtype=np.float64)).astype(np.float32)
+        return np.log(np.maximum(probs, np.finfo(np.float32).tiny))
+
+    def _output(self, ids: list[object], values: Sequence[Any] | None) -> Any:
+        """Run one batch, and give its output as it comes."""
         if self.needs_samples and values is None:
             raise InputError(f"model {self.name!r} needs the samples, but only ids were given")
-        values = list(values) if self.needs_samples and values is not None else [None] * len(ids)
-        if len(values) != len(ids):
-            raise InputError(f"model {self.name!r}: {len(ids)} ids but {len(values)} values")
-        if not ids:
-            return np.zeros((0, self._classes or 0), dtype=np.float32)
+        given = list(values) if self.needs_samples and values is not None else [None] * len(ids)
+        if len(given) != len(ids):
+            raise InputError(f"model {self.name!r}: {len(ids)} ids but {len(given)} values")
         try:
-            output = self.function(ids, values)
+            return self.function(ids, given)
         except MissingExtraError:
             raise
         except (Exception, SystemExit) as error:
             raise ModelError(f"model {self.name!r} failed on {_describe(ids)}: {_reason(error)}") from error
-        return self._check(output, ids)
 
     def _check(self, output: npt.ArrayLike, ids: list[object]) -> npt.NDArray[np.float32]:
         try:

@@ -117,6 +117,7 @@ def load_onnx(
         batch_size=fixed or batch_size or description.batch_size or _BATCH,
         logits=description.logits,
         classes=description.classes,
+        takes_pixels=description.input.decode == "image",
     )
 
 

@@ -23,7 +23,7 @@ def images(
 
     Args:
         ids: m sample ids, to name the one that cannot be decoded.
-        values: m encoded pictures (bytes), in any format that Pillow knows.
+        values: m encoded pictures (bytes), in any format that Pillow knows, or decoded ones; see `decode`.
         channels: 3 for RGB, 1 for grey.
         resize: height and width to resize to (bilinear); None to leave them.
 
@@ -35,14 +35,14 @@ def images(
             size from the others; its id is named.
     """
 
-    def decode(row: int) -> npt.NDArray[np.uint8]:
-        return _decode(ids[row], values[row], channels, resize)
+    def decode_row(row: int) -> npt.NDArray[np.uint8]:
+        return decode(ids[row], values[row], channels, resize)
 
     if sum(len(v) for v in values if isinstance(v, bytes)) > _POOL_FROM_BYTES * len(values):
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            pictures = list(pool.map(decode, range(len(values))))
+            pictures = list(pool.map(decode_row, range(len(values))))
     else:
-        pictures = [decode(row) for row in range(len(values))]
+        pictures = [decode_row(row) for row in range(len(values))]
     for sample_id, picture in zip(ids, pictures, strict=True):
         if picture.shape != pictures[0].shape:
             raise InputError(
@@ -53,17 +53,32 @@ def images(
     return batch.reshape(*batch.shape[:3], channels)
 
 
-def _decode(
-    sample_id: object, value: Any, channels: int, resize: tuple[int, int] | None
+def decode(
+    sample_id: object, value: Any, channels: int = 3, resize: tuple[int, int] | None = None
 ) -> npt.NDArray[np.uint8]:
+    """Decode one picture, or take one that is decoded already, and resize it.
+
+    Args:
+        sample_id: its id, for messages.
+        value: an encoded picture (bytes), or uint8 of shape (height, width), (height, width, 1) or
+            (height, width, 3).
+        channels: 3 for RGB, 1 for grey.
+        resize: height and width to resize to (bilinear); None to leave them.
+
+    Returns:
+        Shape (height, width) for grey, (height, width, 3) for RGB, uint8.
+
+    Raises:
+        InputError: the value is no picture, is damaged or holds more pixels than Pillow's limit.
+    """
     from PIL import Image
 
-    if not isinstance(value, bytes | bytearray | memoryview):
+    if not isinstance(value, bytes | bytearray | memoryview | np.ndarray):
         raise InputError(
             f'the value of id {sample_id!r} is {_kind(value)}; decode = "image" needs the bytes of a picture'
         )
     try:
-        with Image.open(io.BytesIO(value)) as picture:
+        with _opened(value) as picture:
             limit = Image.MAX_IMAGE_PIXELS
             # Pillow itself only warns here, and raises from twice the limit on.
             if limit is not None and picture.width * picture.height > limit:
@@ -80,6 +95,16 @@ def _decode(
         raise
     except Exception as error:  # decoders raise whatever they like on damaged bytes
         raise InputError(f"the picture of id {sample_id!r} cannot be decoded: {error}") from error
+
+
+def _opened(value: Any) -> Any:
+    from PIL import Image
+
+    if isinstance(value, np.ndarray):
+        if value.dtype != np.uint8:
+            raise InputError(f"decoded pictures are uint8, this one is {value.dtype}")
+        return Image.fromarray(value[:, :, 0] if value.ndim == 3 and value.shape[2] == 1 else value)
+    return Image.open(io.BytesIO(value))
 
 
 def normalise_images(

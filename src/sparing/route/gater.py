@@ -1,0 +1,247 @@
+"""The trained gater in its folder: the network as ONNX, and what it was trained for as JSON. Needs no torch.
+
+- `gater.onnx`: from the prepared samples to one score per expert
+- `gater.toml`: how a sample becomes the input, as beside any ONNX model
+- `gater.json`: objective, experts, latencies, calibration and operating points
+"""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sparing.cache.durable import write_durably
+from sparing.errors import InputError, ModelError
+from sparing.models import Model
+from sparing.route.choosing import Indices, choose
+from sparing.route.experts import Expert, Latency, expert_from_dict, latency_from_dict
+
+FORMAT = 1
+OBJECTIVES = ("benefit", "trade-off", "entropy")
+"""What a gater's scores are: the logit of each expert being right; the paper's routing logits; the predicted
+entropy of the cheapest expert, negated, against 0 for the others."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Turns scores into chances of being right: `sigmoid(scale * score + bias)`, expert by expert.
+
+    Attributes:
+        scale: n slopes, not negative.
+        bias: n intercepts.
+        samples: how many samples it was fitted on.
+    """
+
+    scale: tuple[float, ...]
+    bias: tuple[float, ...]
+    samples: int
+
+
+@dataclass(frozen=True)
+class Point:
+    """An operating point: how to choose under one budget.
+
+    Attributes:
+        budget: the budget as the user put it, such as "5ms", "p95 20ms" or "0.4 dollars".
+        costs: what each expert counts against the budget, the gater's own cost included.
+        multiplier: the price of one unit of cost; see `choose`.
+        expected_cost: mean cost per sample on the calibration samples.
+        expected_accuracy: accuracy on the calibration samples.
+    """
+
+    budget: str
+    costs: tuple[float, ...]
+    multiplier: float
+    expected_cost: float
+    expected_accuracy: float
+
+
+@dataclass(frozen=True)
+class Description:
+    """What `gater.json` says.
+
+    Attributes:
+        objective: one of `OBJECTIVES`.
+        experts: in the order of the scores.
+        single: the gater's own latency, one sample at a time.
+        batched: the gater's own latency, a batch at a time.
+        classes: the experts' class names; None when unknown.
+        training: how it was trained (trade-off, seed, epochs, samples, variants, ...), for the record.
+        calibration: None before `calibrate`.
+        points: operating points, the last calibrated first.
+    """
+
+    objective: str
+    experts: tuple[Expert, ...]
+    single: Latency
+    batched: Latency
+    classes: tuple[str, ...] | None
+    training: dict[str, Any]
+    calibration: Calibration | None = None
+    points: tuple[Point, ...] = ()
+
+
+@dataclass
+class Gater:
+    """A loaded gater.
+
+    Attributes:
+        path: its folder.
+        description: what it was trained for.
+        model: the network; its `function` gives the raw scores.
+    """
+
+    path: Path
+    description: Description
+    model: Model
+
+    @property
+    def experts(self) -> tuple[Expert, ...]:
+        """The experts, in the order of the scores."""
+        return self.description.experts
+
+    def scores(self, ids: list[object], values: list[Any]) -> npt.NDArray[np.float32]:
+        """Score a batch.
+
+        Args:
+            ids: m sample ids, for messages.
+            values: m sample values; for pictures, encoded bytes or decoded uint8 arrays.
+
+        Returns:
+            Shape (m, n), one score per expert; what they mean is up to the objective.
+
+        Raises:
+            InputError: a value does not fit the gater's input; its id is named.
+            ModelError: the network's output has another shape or is not finite.
+        """
+        scores = np.asarray(self.model.function(ids, values), dtype=np.float32)
+        if scores.shape != (len(ids), len(self.experts)) or not np.isfinite(scores).all():
+            raise ModelError(
+                f"{self.path}: the gater gave scores of shape {scores.shape}, or none that are finite, for "
+                f"{len(ids)} samples and {len(self.experts)} experts; train it again"
+            )
+        return scores
+
+    def gains(self, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Turn scores into what an expert is predicted to bring.
+
+        Args:
+            scores: shape (m, n), from `scores`.
+
+        Returns:
+            Shape (m, n): calibrated chances of being right for the objective `benefit`, else the scores.
+        """
+        if self.description.objective != "benefit":
+            return scores.astype(np.float64)
+        fitted = self.description.calibration
+        logits = scores if fitted is None else scores * np.array(fitted.scale) + np.array(fitted.bias)
+        return 1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -60, 60)))
+
+    def choose(self, scores: npt.NDArray[np.float32], point: Point | None = None) -> Indices:
+        """Pick one expert per sample.
+
+        Args:
+            scores: shape (m, n), from `scores`.
+            point: the operating point; None for the largest score, which is what a gater trained for one
+                trade-off does.
+
+        Returns:
+            Shape (m,), indices of experts.
+
+        Raises:
+            InputError: the gater needs an operating point and got none.
+        """
+        if point is None:
+            if self.description.objective != "trade-off":
+                raise InputError(f"{self.path}: no operating point yet; run `sparing route calibrate`")
+            largest: Indices = scores.argmax(axis=1).astype(np.int32)
+            return largest
+        return choose(self.gains(scores), np.array(point.costs), point.multiplier)
+
+    def point(self, budget: str | None = None) -> Point | None:
+        """Find the operating point of a budget.
+
+        Args:
+            budget: as it was given to `calibrate`; None for the last calibrated.
+
+        Returns:
+            The point; None when the gater was trained for one trade-off and none is asked for.
+
+        Raises:
+            InputError: there is no such point.
+        """
+        points = self.description.points
+        if budget is None and (points or self.description.objective == "trade-off"):
+            return points[0] if points else None
+        for point in points:
+            if point.budget == budget:
+                return point
+        known = ", ".join(repr(point.budget) for point in points) or "none"
+        asked = "no operating point" if budget is None else f"no operating point {budget!r}"
+        raise InputError(f"{self.path}: {asked}; calibrated are: {known}. Run `sparing route calibrate`")
+
+
+def open_gater(path: str | Path, *, threads: int = 1) -> Gater:
+    """Open a gater's folder.
+
+    Args:
+        path: the folder.
+        threads: threads of one forward; the network is too small for more than one to help.
+
+    Returns:
+        The gater.
+
+    Raises:
+        InputError: no such folder, or one of its files is missing or damaged.
+    """
+    from sparing.models.onnx import load_onnx
+
+    path = Path(path)
+    if not (path / "gater.json").is_file():
+        raise InputError(f"{path}: no gater here (gater.json is missing); `sparing route train` makes one")
+    return Gater(path, read_gater(path), load_onnx(path / "gater.onnx", name="gater", threads=threads))
+
+
+def read_gater(path: Path) -> Description:
+    """Read `gater.json`; InputError when it is damaged or of another version."""
+    what = str(path / "gater.json")
+    try:
+        values = json.loads((path / "gater.json").read_text(encoding="utf-8"))
+        if values["format"] != FORMAT:
+            raise InputError(f"{what}: format {values['format']}, this version reads {FORMAT}")
+        if values["objective"] not in OBJECTIVES:
+            raise InputError(f"{what}: unknown objective {values['objective']!r}")
+        fitted = values["calibration"]
+        return Description(
+            objective=values["objective"],
+            experts=tuple(expert_from_dict(one, what) for one in values["experts"]),
+            single=latency_from_dict(values["single"], what),
+            batched=latency_from_dict(values["batched"], what),
+            classes=None if values["classes"] is None else tuple(values["classes"]),
+            training=dict(values["training"]),
+            calibration=None
+            if fitted is None
+            else Calibration(
+                tuple(map(float, fitted["scale"])), tuple(map(float, fitted["bias"])), int(fitted["samples"])
+            ),
+            points=tuple(Point(**{**one, "costs": tuple(one["costs"])}) for one in values["points"]),
+        )
+    except OSError as error:
+        raise InputError(f"{what}: cannot be read: {error.strerror}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{what}: damaged ({error!r}); train the gater again") from error
+
+
+def write_gater(path: Path, description: Description) -> None:
+    """Write `gater.json`, whole or not at all."""
+    values = {"format": FORMAT, **asdict(description)}
+    write_durably(path / "gater.json", json.dumps(values, indent=1) + "\n")
+
+
+def with_point(description: Description, point: Point) -> Description:
+    """Add an operating point, in front of the others; one of the same budget is replaced."""
+    rest = tuple(other for other in description.points if other.budget != point.budget)
+    return replace(description, points=(point, *rest))
