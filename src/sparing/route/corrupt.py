@@ -13,10 +13,10 @@ from sparing.models.preprocess import decode
 
 SEVERITIES = ("clean", "mild", "moderate", "severe")
 KINDS = ("blur", "noise")
-BLUR = {"clean": 0.0, "mild": 0.75, "moderate": 1.5, "severe": 3.0}
+BLUR = {"clean": 0.0, "mild": 0.75, "moderate": 1.5, "severe": 2.75}
 """Standard deviation of the Gaussian, in hundredths of the picture's shorter side: pictures look alike at
 every size."""
-NOISE = {"clean": 0.0, "mild": 0.05, "moderate": 0.12, "severe": 0.25}
+NOISE = {"clean": 0.0, "mild": 0.05, "moderate": 0.12, "severe": 0.32}
 """Standard deviation of the noise, where pixels go from 0 to 1."""
 
 

@@ -1,0 +1,225 @@
+"""Train a gater on profiled experts and export it; "train dense, route sparse". Needs torch."""
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sparing.errors import InputError, MissingExtraError
+from sparing.models.description import InputDescription
+from sparing.route.corrupt import CLEAN, Corruption
+from sparing.route.gater import Description, Gater, open_gater, write_gater
+from sparing.route.latency import measure
+from sparing.route.profile import Profile, open_profile
+from sparing.samples import Samples, open_samples
+
+try:
+    import torch
+
+    from sparing.route.fitting import Settings, fit
+    from sparing.route.networks import MEAN, STD, GaterNetwork, squeezenet_stem
+except ImportError as missing:
+    raise MissingExtraError(str(missing.name), "torch", "Training a gater") from missing
+
+from sparing.route.inputs import Inputs
+
+CHECKPOINT = "training.pt"
+
+
+def train(
+    profile: Profile | str | Path,
+    samples: Any,
+    out: str | Path,
+    *,
+    settings: Settings | None = None,
+    variants: Sequence[Corruption] = (CLEAN,),
+    size: int = 96,
+    backbone: Callable[[], torch.nn.Module] | None = None,
+    weights: str | Path | None = None,
+    progress: Callable[[str, int, float], None] | None = None,
+) -> Gater:
+    """Train a gater on what the experts say, and write it to a folder.
+
+    The experts run only where the profile does not know their outputs yet. The gater never sees samples that
+    the experts were trained on, if you can help it: on those all of them are right, and the gater would learn
+    to trust the cheapest.
+
+    Args:
+        profile: the folder that `profile` wrote.
+        samples: labelled samples; whatever `open_samples` takes.
+        out: the gater's folder; a training that was stopped is taken up again there.
+        settings: objective and training; the objective "benefit" by default.
+        variants: corruptions that the gater is trained on, each sample once under each.
+        size: height and width of the gater's input pictures.
+        backbone: makes the network under the linear layer, for inputs other than pictures or to your taste:
+            from a batch of inputs to features (m, d) or (m, d, ...). SqueezeNet's stem by default, for
+            pictures, and two hidden layers of 64 for numbers.
+        weights: published weights of SqueezeNet 1.1 to start from; random ones by default.
+        progress: called with "profile", "prepare" or "train", the number done, and the loss so far.
+
+    Returns:
+        The gater, as `open_gater` gives it.
+
+    Raises:
+        InputError: samples without labels, a label that is no class of the experts, settings or weights that
+            do not fit, a folder that holds another gater or cannot be written.
+        ModelError: an expert failed.
+    """
+    settings = settings or Settings()
+    opened = profile if isinstance(profile, Profile) else open_profile(profile)
+    data = open_samples(samples)
+    folder = Path(out)
+    if (folder / "gater.json").exists():
+        raise InputError(f"{folder}: holds a gater already; remove it, or choose another folder")
+    labels = _labels(data)
+    _make_folder(folder)
+    report = progress or (lambda _stage, _done, _loss: None)
+    said = [
+        opened.outputs(data, variant, progress=lambda done: report("profile", done, 0.0))
+        for variant in variants
+    ]
+    if labels.max() >= said[0].shape[2]:
+        raise InputError(
+            f"{data.what}: a label is {labels.max()}, the experts know {said[0].shape[2]} classes"
+        )
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".inputs-") as temporary:
+        inputs = Inputs(
+            data,
+            variants,
+            size=size,
+            path=Path(temporary) / "inputs.npy",
+            mean=MEAN,
+            std=STD,
+            progress=lambda done: report("prepare", done, 0.0),
+        )
+        torch.manual_seed(settings.seed)
+        example = torch.from_numpy(inputs(np.array([0])))
+        network = GaterNetwork(
+            _backbone(backbone, weights, inputs.pictures, example), example, len(opened.experts)
+        )
+        losses = fit(
+            network,
+            inputs,
+            lambda rows: said[rows],
+            np.tile(labels, len(variants)),
+            np.array([expert.single.median for expert in opened.experts]),
+            settings,
+            checkpoint=folder / CHECKPOINT,
+            progress=lambda epoch, loss: report("train", epoch, loss),
+        )
+        description = inputs.description
+    training = {
+        **asdict(settings),
+        "size": size if inputs.pictures else None,
+        "samples": len(data),
+        "variants": [variant.name for variant in variants],
+        "losses": losses,
+    }
+    export(network, example, description, folder)
+    return _describe(folder, opened, data, settings.objective, training)
+
+
+def export(
+    network: torch.nn.Module, example: torch.Tensor, description: InputDescription, folder: Path
+) -> None:
+    """Write `gater.onnx` and `gater.toml`; InputError where ONNX cannot hold the network."""
+    path = folder / "gater.onnx"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about torch's own internals
+            logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+            torch.onnx.export(
+                network.cpu().eval(),
+                (example,),
+                path,
+                dynamo=True,
+                verbose=False,
+                external_data=False,
+                input_names=["input"],
+                output_names=["scores"],
+                dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+            )
+    except ImportError as error:
+        raise MissingExtraError(str(error.name), "torch", "Exporting a gater") from error
+    except Exception as error:  # the exporter raises what it likes
+        raise InputError(f"{path}: the network cannot be exported to ONNX: {error}") from error
+    lines = ["[input]", f'decode = "{description.decode}"']
+    if description.resize is not None:
+        lines.append(f"resize = {list(description.resize)}")
+    lines += [f"mean = {list(description.mean or (0.0,))}", f"std = {list(description.std or (1.0,))}"]
+    (folder / "gater.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _describe(
+    folder: Path, profile: Profile, samples: Samples, objective: str, training: dict[str, Any]
+) -> Gater:
+    """Measure the gater's own latency and write `gater.json`, which makes the folder a gater."""
+    from sparing.models.onnx import load_onnx
+
+    model = load_onnx(folder / "gater.onnx", name="gater", threads=1)
+    rows = np.arange(min(len(samples), 256))
+    values = decoded(model, samples.ids.take(rows).to_pylist(), samples.fetch(rows))
+    batch = profile.experts[0].batched.batch_size
+    single, batched = (measure(model.function, values, batch_size=count) for count in (1, batch))
+    write_gater(
+        folder,
+        Description(
+            objective=objective,
+            experts=profile.experts,
+            single=single,
+            batched=batched,
+            classes=profile.classes,
+            training=training,
+        ),
+    )
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    return open_gater(folder)
+
+
+def _labels(samples: Samples) -> npt.NDArray[np.int64]:
+    labels = samples.labels()
+    if labels is None:
+        raise InputError(f"{samples.what}: a gater learns from labels; add an integer column `label`")
+    if (labels < 0).any():
+        missing = samples.ids[int((labels < 0).argmax())].as_py()
+        raise InputError(f"{samples.what}: id {missing!r} has no label ({int((labels < 0).sum())} have none)")
+    return labels
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made: {error.strerror}") from error
+
+
+def _backbone(
+    make: Callable[[], torch.nn.Module] | None,
+    weights: str | Path | None,
+    pictures: bool,
+    example: torch.Tensor,
+) -> torch.nn.Module:
+    if make is not None:
+        if weights is not None:
+            raise InputError("weights are for SqueezeNet's stem; a backbone of your own brings its own")
+        made = make()
+        if not isinstance(made, torch.nn.Module):
+            raise InputError(f"the backbone must be a torch module, got {type(made).__name__}")
+        return made
+    if pictures:
+        return squeezenet_stem(weights)
+    if weights is not None:
+        raise InputError("weights are for SqueezeNet's stem, which takes pictures; these samples are numbers")
+    return torch.nn.Sequential(
+        torch.nn.Flatten(),
+        torch.nn.Linear(example[0].numel(), 64),
+        torch.nn.ReLU(),
+        torch.nn.Linear(64, 64),
+        torch.nn.ReLU(),
+    )
