@@ -5,7 +5,8 @@ training images that the gater never sees:
 
 - small: SqueezeNet 1.1 with batch normalisation, on clean pictures only;
 - medium: a residual network of width 16, on clean and slightly corrupted pictures;
-- large: a residual network of width 32 (four times the work), on clean and corrupted pictures of every strength.
+- large: a residual network of width 32 (four times the work), on clean and corrupted pictures of every
+  strength, and then for a second cycle with half of every batch clean.
 
 python benchmarks/intel_experts.py --data DATA/intel_scenes --work WORK
 """
@@ -26,10 +27,15 @@ from torch.nn import functional
 
 SIZE = 96
 """Height and width of the experts' input; the photographs are 100 x 100."""
-STAGES = ((64, 0.7), (SIZE, 0.3))
-"""Picture size and share of the epochs: most of the training runs on smaller crops, which cost less."""
-EPOCHS = {"small": 40, "medium": 40, "large": 40}
-STRENGTH = {"small": 0.0, "medium": 0.3, "large": 1.0}
+EPOCHS = 40
+"""The first cycle: 28 epochs on pictures of 64 x 64, which cost less, and 12 of the full size."""
+SMALL_SIZE, SMALL_EPOCHS = 64, 28
+SECOND_EPOCHS = {"small": 0, "medium": 0, "large": 20}
+"""The second cycle, at the full size and a lower learning rate."""
+RATES = (0.1, 0.04)
+CLEAN_SHARES = (0.25, 0.5)
+"""Share of every batch that is left clean in each cycle, where an expert sees corruption at all."""
+STRENGTH = {"small": 0.0, "medium": 0.1, "large": 1.0}
 """How strong the corruption is that each expert is trained on, as a share of the strongest."""
 STRONGEST_BLUR = 4.0
 STRONGEST_NOISE = 0.4
@@ -133,16 +139,18 @@ def blur(pictures: torch.Tensor, sigma: float) -> torch.Tensor:
     return functional.conv2d(rows, kernel[:, None, None, :], groups=3)
 
 
-def augment(pictures: torch.Tensor, strength: float, generator: torch.Generator) -> torch.Tensor:
-    """Corrupt three quarters of a batch (blur, noise, both), each with a strength drawn for the batch."""
+def augment(
+    pictures: torch.Tensor, strength: float, clean: float, generator: torch.Generator
+) -> torch.Tensor:
+    """Corrupt a batch but for a clean share: a third each by blur, noise and both, of a strength drawn anew."""
 
     def draw() -> float:
         return float(torch.rand((), generator=generator)) * strength
 
     if strength == 0:
         return pictures
-    quarter = len(pictures) // 4
-    parts = list(pictures.split([quarter] * 3 + [len(pictures) - 3 * quarter]))
+    third = int(len(pictures) * (1 - clean)) // 3
+    parts = list(pictures.split([third] * 3 + [len(pictures) - 3 * third]))
     for at in (0, 2):
         parts[at] = blur(parts[at], draw() * STRONGEST_BLUR)
     for at in (1, 2):
@@ -160,20 +168,21 @@ def load(path: Path, part: str | None = None) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([np.asarray(p) for p in pictures]), np.array([table["label"][i] for i in rows])
 
 
-def train(name: str, pictures: np.ndarray, labels: np.ndarray, classes: int, seed: int) -> nn.Module:
-    """Train one expert: SGD with Nesterov momentum, one cycle of the learning rate, label smoothing."""
-    torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
-    network = NETWORKS[name](classes).to(memory_format=torch.channels_last)
-    optimiser = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
-    epochs, steps = EPOCHS[name], len(pictures) // BATCH
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.1, total_steps=epochs * steps, pct_start=0.2)
+def train(
+    network: nn.Module, name: str, pictures: np.ndarray, labels: np.ndarray, cycle: int, seed: int
+) -> None:
+    """Train one cycle: SGD with Nesterov momentum, one cycle of the learning rate, label smoothing."""
+    generator = torch.Generator().manual_seed(seed + cycle)
+    rate, clean = RATES[cycle], CLEAN_SHARES[cycle]
+    epochs, steps = (EPOCHS, SECOND_EPOCHS[name])[cycle], len(pictures) // BATCH
+    optimiser = torch.optim.SGD(network.parameters(), lr=rate, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=epochs * steps, pct_start=0.2)
     data, target = torch.from_numpy(pictures).permute(0, 3, 1, 2), torch.from_numpy(labels)
     mean, std = torch.tensor(MEAN)[:, None, None], torch.tensor(STD)[:, None, None]
     started = time.perf_counter()
+    network.train()
     for epoch in range(epochs):
-        size = STAGES[0][0] if epoch < STAGES[0][1] * epochs else STAGES[1][0]
-        network.train()
+        size = SMALL_SIZE if cycle == 0 and epoch < SMALL_EPOCHS else SIZE
         order = torch.randperm(len(data), generator=generator)
         total = 0.0
         for step in range(steps):
@@ -181,7 +190,7 @@ def train(name: str, pictures: np.ndarray, labels: np.ndarray, classes: int, see
             batch = data[rows].float() / 255
             if torch.rand((), generator=generator) < 0.5:
                 batch = batch.flip(3)
-            batch = augment(batch, STRENGTH[name], generator)
+            batch = augment(batch, STRENGTH[name], clean, generator)
             scale = 0.7 + 0.3 * float(torch.rand((), generator=generator))
             side = int(100 * scale)
             top, left = (int(v) for v in torch.randint(0, 101 - side, (2,), generator=generator))
@@ -198,10 +207,10 @@ def train(name: str, pictures: np.ndarray, labels: np.ndarray, classes: int, see
             total += loss.item()
         seconds = time.perf_counter() - started
         print(
-            f"{name} epoch {epoch + 1}/{epochs} size {size} loss {total / steps:.3f} {seconds:.0f} s",
+            f"{name} cycle {cycle + 1} epoch {epoch + 1}/{epochs} size {size} loss {total / steps:.3f} "
+            f"{seconds:.0f} s",
             flush=True,
         )
-    return network.eval()
 
 
 def export(network: nn.Module, name: str, classes: list[str], folder: Path) -> None:
@@ -235,9 +244,16 @@ def main() -> None:
     pictures, labels = load(arguments.data / "train.parquet", "experts")
     print(f"{len(pictures)} pictures, {len(classes)} classes")
     for name in arguments.experts.split(","):
-        network = train(name, pictures, labels, len(classes), arguments.seed)
-        torch.save(network.state_dict(), arguments.work / f"{name}.pth")
-        export(network, name, classes, arguments.work)
+        torch.manual_seed(arguments.seed)
+        network = NETWORKS[name](len(classes)).to(memory_format=torch.channels_last)
+        for cycle in (0, 1):
+            kept = arguments.work / f"{name}-cycle{cycle + 1}.pth"
+            if kept.exists():
+                network.load_state_dict(torch.load(kept, weights_only=True))
+            elif cycle == 0 or SECOND_EPOCHS[name]:
+                train(network, name, pictures, labels, cycle, arguments.seed)
+                torch.save(network.state_dict(), kept)
+        export(network.eval(), name, classes, arguments.work)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from sparing.errors import InputError
-from sparing.route.corrupt import Corruption
+from sparing.route.corrupt import CLEAN, Corruption
 from sparing.route.inputs import Inputs
 from sparing.samples import open_samples
 
@@ -17,7 +17,7 @@ def picture(seed, size=(20, 30)):
     return stream.getvalue()
 
 
-def prepared(values, tmp_path, variants=(Corruption(),), size=8):
+def prepared(values, tmp_path, variants=(CLEAN,), size=8):
     samples = open_samples([(f"s{i}", value) for i, value in enumerate(values)])
     return Inputs(
         samples, variants, size=size, path=tmp_path / "inputs.npy", mean=(0.5,) * 3, std=(0.25,) * 3

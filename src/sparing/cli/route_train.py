@@ -91,7 +91,7 @@ def train(
     if as_json:
         print_json({"gater": str(out), **training, "milliseconds": gater.description.single.median * 1e3})
         return
-    print(f"{out}: loss {training['losses'][0]:.4f} -> {training['losses'][-1]:.4f} in {epochs} epochs")
-    print(f"one decision takes {gater.description.single.median * 1e3:.2f} ms")
+    typer.echo(f"{out}: loss {training['losses'][0]:.4f} -> {training['losses'][-1]:.4f} in {epochs} epochs")
+    typer.echo(f"one decision takes {gater.description.single.median * 1e3:.2f} ms")
     if settings.objective != "trade-off":
         hint(f"next: sparing route calibrate {out} {experts} --samples val.parquet --latency 5ms")
