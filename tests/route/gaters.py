@@ -17,7 +17,7 @@ LATENCY = Latency(batch_size=1, median=0.001, p95=0.002, calls=10)
 BATCHED = Latency(batch_size=32, median=0.008, p95=0.010, calls=10)
 PICTURES = '[input]\ndecode = "image"\n'
 
-# From the mean red, green and blue (0 to 1) to the scores of two experts: "dark" below a half, "bright" above.
+# From the mean red, green and blue (0 to 1) to the scores of two experts: "dark" up to a half, "bright" on.
 GATER = (np.array([[-10, 10], [0, 0], [0, 0]]), np.array([5, -5]))
 # From the same to the logits of two classes, differently by expert.
 EXPERTS = {
