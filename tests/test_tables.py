@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparing.errors import InputError
-from sparing.tables import iter_outputs, list_column, read_outputs, write_outputs
+from sparing.tables import TableWriter, iter_outputs, list_column, read_outputs, write_outputs
 
 
 def probs(m, classes=3, seed=0):
@@ -200,3 +200,42 @@ def test_damage_in_the_middle_is_reported(tmp_path):
     path.write_bytes(content)
     with pytest.raises(InputError, match="damaged"):
         read_outputs(path)
+
+
+ROW = pa.table({"id": ["s1"], "probs": [[0.5, 0.5]]})
+
+
+def test_a_table_written_in_chunks_appears_whole_and_leaves_nothing_beside_it(tmp_path):
+    with TableWriter(tmp_path / "a.parquet") as writer:
+        writer.write(ROW)
+        writer.write(ROW)
+        assert not (tmp_path / "a.parquet").exists()
+    assert pq.read_table(tmp_path / "a.parquet")["id"].to_pylist() == ["s1", "s1"]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_error_between_two_chunks_leaves_the_old_table_and_nothing_beside_it(tmp_path):
+    path = tmp_path / "a.parquet"
+    path.write_bytes(b"old")
+    with pytest.raises(ZeroDivisionError), TableWriter(path) as writer:  # noqa: PT012
+        writer.write(ROW)
+        1 / 0  # noqa: B018
+    assert path.read_bytes() == b"old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_in_the_way_is_named_before_any_work(tmp_path):
+    (tmp_path / "a").mkdir()
+    with pytest.raises(InputError, match="it is a folder"), TableWriter(tmp_path / "a"):
+        pytest.fail("the work began")
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_that_comes_meanwhile_leaves_nothing_behind(tmp_path):
+    writer = TableWriter(tmp_path / "a")
+    writer.__enter__()
+    writer.write(ROW)
+    (tmp_path / "a").mkdir()
+    with pytest.raises(InputError, match="cannot be written"):
+        writer.__exit__(None, None, None)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]

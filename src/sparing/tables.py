@@ -125,26 +125,61 @@ def write_outputs(
     Raises:
         InputError: bad rows, as for `iter_outputs`, or the file cannot be written.
     """
-    target = Path(path)
-    partial = target.with_name(target.name + ".partial")
     arrays = (ids, probs) if labels is None else (ids, probs, labels)
-    writer = None
-    try:
+    with TableWriter(path) as writer:
         for chunk in iter_outputs(arrays):
             columns = {"id": chunk.ids, "probs": list_column(chunk.probs)}
             if chunk.labels is not None:
                 columns["label"] = pa.array(chunk.labels, mask=chunk.labels == NO_LABEL)
-            table = pa.table(columns)
-            if writer is None:
-                writer = pq.ParquetWriter(partial, table.schema, compression="zstd")
-            writer.write_table(table)
-        if writer is not None:
-            writer.close()
-        partial.replace(target)
-    except ARROW_ERRORS as error:
-        raise InputError(f"{path}: cannot be written: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+            writer.write(pa.table(columns))
+
+
+class TableWriter:
+    """Writes a Parquet file chunk by chunk; it appears whole or not at all. Use it as a context manager.
+
+    Args:
+        path: the file, which keeps what it held until the block has ended without an error.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.partial = self.path.with_name(self.path.name + ".partial")
+        self._writer: Any = None
+
+    def __enter__(self) -> "TableWriter":
+        if self.path.is_dir():
+            raise InputError(f"{self.path}: cannot be written: it is a folder")
+        try:
+            self.partial.open("wb").close()  # now rather than after the first chunk
+        except OSError as error:
+            raise self._failed(error) from error
+        return self
+
+    def write(self, table: pa.Table) -> None:
+        """Append a chunk; all chunks have the columns of the first."""
+        try:
+            if self._writer is None:
+                self._writer = pq.ParquetWriter(self.partial, table.schema, compression="zstd")
+            self._writer.write_table(table)
+        except ARROW_ERRORS as error:
+            raise self._failed(error) from error
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if self._writer is not None:
+                self._writer.close()
+                if kind is None:
+                    self.partial.replace(self.path)
+        except ARROW_ERRORS as error:
+            raise self._failed(error) from error
+        finally:
+            self.partial.unlink(missing_ok=True)
+
+    def _failed(self, error: Exception) -> InputError:
+        return InputError(f"{self.path}: cannot be written: {getattr(error, 'strerror', None) or error}")
 
 
 def list_column(probs: npt.NDArray[np.floating[Any]]) -> pa.Array:

@@ -1,35 +1,17 @@
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-import pytest
 
-from sparing.errors import InputError
 from sparing.offload import Answer
-from sparing.offload.session import AnswersWriter
-
-ANSWER = Answer(np.array([0.5, 0.5], dtype=np.float32), "edge")
+from sparing.offload.session import answers_table
 
 
-def test_a_table_appears_whole_and_leaves_nothing_beside_it(tmp_path):
-    with AnswersWriter(tmp_path / "a.parquet") as writer:
-        writer.write(pa.array(["s1"]), [ANSWER])
-        assert not (tmp_path / "a.parquet").exists()
-    assert pq.read_table(tmp_path / "a.parquet")["id"].to_pylist() == ["s1"]
-    assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_a_folder_in_the_way_is_named_before_any_work(tmp_path):
-    (tmp_path / "a").mkdir()
-    with pytest.raises(InputError, match="it is a folder"), AnswersWriter(tmp_path / "a"):
-        pytest.fail("the work began")
-    assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_a_folder_that_comes_meanwhile_leaves_nothing_behind(tmp_path):
-    writer = AnswersWriter(tmp_path / "a")
-    writer.__enter__()
-    writer.write(pa.array(["s1"]), [ANSWER])
-    (tmp_path / "a").mkdir()
-    with pytest.raises(InputError, match="cannot be written"):
-        writer.__exit__(None, None, None)
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+def test_answers_become_rows_with_the_account_of_each_request():
+    answers = [
+        Answer(np.array([0.5, 0.5], dtype=np.float32), "edge"),
+        Answer(np.array([0.25, 0.75], dtype=np.float32), "server"),
+    ]
+    table = answers_table(pa.array(["s1", "s2"]), answers)
+    assert table["id"].to_pylist() == ["s1", "s2"]
+    assert table["probs"].to_pylist() == [[0.5, 0.5], [0.25, 0.75]]
+    assert table["by"].to_pylist() == ["edge", "server"]
+    assert table["link_seconds"].type == pa.float64()

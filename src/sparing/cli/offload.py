@@ -117,9 +117,10 @@ def send(
     from sparing.offload.client import Client
     from sparing.offload.payload import check_agreement
     from sparing.offload.schemes import parse_budget
-    from sparing.offload.session import AnswersWriter, answer_all
+    from sparing.offload.session import answer_all, answers_table
     from sparing.samples import open_samples
     from sparing.serving import read_token
+    from sparing.tables import TableWriter
 
     if policy is not None and scheme is not None:
         raise InputError("--policy says what to send already; leave out --scheme")
@@ -148,9 +149,10 @@ def send(
                 hint(f"{server}: {problem}; the edge answers until the server does")
             else:
                 check_agreement(described, model.geometry, choice.scheme.codec if choice else "")
-            with AnswersWriter(out) as writer:
+            with TableWriter(out) as writer:
                 async for batch in answer_all(opened, model, client, gate, choice, seed=seed):
-                    writer.write(opened.ids[len(answers) : len(answers) + len(batch)], batch)
+                    ids = opened.ids[len(answers) : len(answers) + len(batch)]
+                    writer.write(answers_table(ids, batch))
                     answers += batch
         return answers
 

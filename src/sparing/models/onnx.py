@@ -131,7 +131,8 @@ class _Prepare:
                 f"{toml.with_suffix('.onnx')}: inputs of type {graph_input.type} are not supported"
             )
         self.dtype = np.dtype(_TYPES[graph_input.type])
-        self.rank = len(graph_input.shape)
+        self.shape: list[Any] = list(graph_input.shape)
+        self.rank = len(self.shape)
         stated = self.input.dtype
         if stated is not None and stated != ("string" if self.dtype == object else self.dtype.name):
             raise InputError(f"{toml}: [input] dtype is {stated!r}, but the graph takes {graph_input.type}")
@@ -161,6 +162,16 @@ class _Prepare:
                     raise InputError(f"{toml}: [input] {key} needs 1 or {self.channels} numbers")
 
     def __call__(self, ids: list[object], values: list[Any]) -> npt.NDArray[Any]:
+        batch = self._batch(ids, values)
+        wanted = self.shape[1:]
+        if self.rank and (batch.ndim != self.rank or not _fits(batch.shape[1:], wanted)):
+            raise InputError(
+                f"the value of id {ids[0]!r} has the shape {batch.shape[1:]} once prepared, but the graph "
+                f"takes ({', '.join(map(str, wanted))}) per sample"
+            )
+        return batch
+
+    def _batch(self, ids: list[object], values: list[Any]) -> npt.NDArray[Any]:
         if self.input.decode == "image":
             pixels = preprocess.images(ids, values, channels=self.channels, resize=self.input.resize)
             return preprocess.normalise_images(pixels, self.input, self.dtype)
@@ -170,6 +181,11 @@ class _Prepare:
             batch = preprocess.numbers(ids, values, self.input, self.dtype)
         # A column of single values feeds a graph that wants (m, 1).
         return batch[:, None] if batch.ndim == 1 and self.rank == 2 else batch
+
+
+def _fits(shape: tuple[int, ...], wanted: list[Any]) -> bool:
+    """Say whether sizes are those that the graph fixes; free ones have a name, or none."""
+    return all(size == known for size, known in zip(shape, wanted, strict=True) if isinstance(known, int))
 
 
 def _pick(nodes: list[Any], name: str | None, path: Path, role: str) -> Any:

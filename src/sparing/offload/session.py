@@ -2,14 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from sparing.errors import InputError
 from sparing.offload.account import Answer
 from sparing.offload.client import Client
 from sparing.offload.edge import Choice, prepare
@@ -55,49 +52,19 @@ async def answer_all(
         yield list(await asyncio.gather(*(client.answer(request, weight) for request in requests)))
 
 
-class AnswersWriter:
-    """Writes answers to a Parquet table, which appears whole or not at all. Use it as a context manager.
+def answers_table(ids: pa.Array, answers: list[Answer]) -> pa.Table:
+    """Write a batch of answers as a table: id, probs, and the account of each request.
 
     Args:
-        path: the table: id, probs, and the account of each request.
+        ids: m ids.
+        answers: m answers.
 
-    Raises:
-        InputError: the file cannot be written.
+    Returns:
+        m rows.
     """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self.partial = self.path.with_name(self.path.name + ".partial")
-        self._writer: Any = None
-
-    def __enter__(self) -> "AnswersWriter":
-        if self.path.is_dir():
-            raise InputError(f"{self.path}: cannot be written: it is a folder")
-        try:
-            self.partial.open("wb").close()  # now rather than after the first batch
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot be written: {error.strerror}") from error
-        return self
-
-    def write(self, ids: pa.Array, answers: list[Answer]) -> None:
-        """Append one batch."""
-        columns: dict[str, Any] = {"id": ids, "probs": list_column(np.stack([a.probs for a in answers]))}
-        for name in ("by", "why", "offloaded", "payload_bits", "wire_bytes", "tries"):
-            columns[name] = [getattr(answer, name) for answer in answers]
-        for name in ("edge_seconds", "link_seconds", "server_seconds"):
-            columns[name] = pa.array([getattr(answer, name) for answer in answers], pa.float64())
-        table = pa.table(columns)
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(self.partial, table.schema, compression="zstd")
-        self._writer.write_table(table)
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if self._writer is not None:
-                self._writer.close()
-                if kind is None:
-                    self.partial.replace(self.path)
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot be written: {error.strerror}") from error
-        finally:
-            self.partial.unlink(missing_ok=True)
+    columns: dict[str, Any] = {"id": ids, "probs": list_column(np.stack([a.probs for a in answers]))}
+    for name in ("by", "why", "offloaded", "payload_bits", "wire_bytes", "tries"):
+        columns[name] = [getattr(answer, name) for answer in answers]
+    for name in ("edge_seconds", "link_seconds", "server_seconds"):
+        columns[name] = pa.array([getattr(answer, name) for answer in answers], pa.float64())
+    return pa.table(columns)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparing.cache.durable import write_durably
-from sparing.errors import InputError, ModelError
+from sparing.errors import InputError, ModelError, SparingError
 from sparing.models import Model
 from sparing.route.choosing import Indices, choose
 from sparing.route.experts import Expert, Latency, expert_from_dict, latency_from_dict
@@ -115,9 +115,14 @@ class Gater:
 
         Raises:
             InputError: a value does not fit the gater's input; its id is named.
-            ModelError: the network's output has another shape or is not finite.
+            ModelError: the network failed, or its output has another shape or is not finite.
         """
-        scores = np.asarray(self.model.function(ids, values), dtype=np.float32)
+        try:
+            scores = np.asarray(self.model.function(ids, values), dtype=np.float32)
+        except SparingError:
+            raise
+        except Exception as error:  # ONNX Runtime's errors share no base class
+            raise ModelError(f"{self.path}: the gater failed on {len(ids)} samples: {error}") from error
         if scores.shape != (len(ids), len(self.experts)) or not np.isfinite(scores).all():
             raise ModelError(
                 f"{self.path}: the gater gave scores of shape {scores.shape}, or none that are finite, for "

@@ -1,0 +1,213 @@
+"""The service: one sample in, one answer and the name of its expert out, over HTTP.
+
+`POST /v1/answer` takes an encoded picture as the body, or for other data `{"value": ...}` as
+`application/json`, and returns `probs`, `prediction`, `class`, `expert` and `seconds`; `GET /v1/model` says
+what answers. This module needs the extra `serve`.
+"""
+
+import json
+import logging
+from dataclasses import dataclass
+from itertools import count
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sparing.errors import InputError, SparingError
+from sparing.route.dispatch import NOBODY, Dispatcher
+from sparing.route.gater import Gater, Point
+from sparing.serving import Batcher, Limits, Metrics, make_app
+
+# Below the import that says which extra is missing.
+from prometheus_client import Counter, Histogram  # isort: skip
+from starlette.requests import Request  # isort: skip
+from starlette.responses import JSONResponse, Response  # isort: skip
+from starlette.routing import Route  # isort: skip
+
+BODY_BYTES = 4_000_000
+"""The largest body by default: a photograph of twelve megapixels as a good JPEG."""
+
+SECONDS = [0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 4.096, 16.384]
+"""Bounds of the histograms' buckets."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What became of one request: a distribution or an error, and the position of its expert."""
+
+    answer: npt.NDArray[np.float32] | SparingError
+    expert: int
+
+
+class Service:
+    """A gater and its experts behind HTTP.
+
+    Args:
+        gater: an open gater.
+        point: the operating point; None as for `Gater.choose`.
+        token: what requests must carry; None for no check.
+        limits: what a request may take.
+        max_batch: requests per batch.
+        max_wait: seconds that the first request of a batch waits for others.
+        max_queue: requests that may wait; further ones are answered 503.
+        preload: whether every expert is loaded, and run once where pictures are taken, before the service
+            stands; otherwise each is loaded by the first request that it gets.
+
+    Raises:
+        SparingError: with `preload`, an expert cannot be loaded or fails.
+
+    Attributes:
+        app: the ASGI application that `sparing.serving.serve` runs.
+        answered: how many requests each expert has answered so far.
+    """
+
+    def __init__(
+        self,
+        gater: Gater,
+        point: Point | None,
+        *,
+        token: str | None = None,
+        limits: Limits | None = None,
+        max_batch: int = 32,
+        max_wait: float = 0.005,
+        max_queue: int = 256,
+        preload: bool = True,
+    ) -> None:
+        self._dispatcher = Dispatcher(gater, point)
+        self._names = [expert.name for expert in gater.experts]
+        self._classes = gater.description.classes
+        self.answered = dict.fromkeys(self._names, 0)
+        self._numbers = count()
+        if preload:
+            self._dispatcher.warm()
+        metrics = Metrics()
+        registry = metrics.registry
+        self._by_expert = Counter("route_expert", "Answers by expert", ["expert"], registry=registry)
+        self._failures = Counter("route_failures", "Requests failed by expert", ["expert"], registry=registry)
+        self._expert_seconds = Histogram(
+            "route_expert_seconds",
+            "Time that an expert took for its part of a batch",
+            ["expert"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._gater_seconds = Histogram(
+            "route_gater_seconds", "Time that choosing took for a batch", buckets=SECONDS, registry=registry
+        )
+        self._decoding_seconds = Histogram(
+            "route_decoding_seconds",
+            "Time that decoding a batch's pictures took",
+            buckets=SECONDS,
+            registry=registry,
+        )
+        for name in self._names:  # so that an expert nobody needed shows as 0
+            self._by_expert.labels(name)
+            self._failures.labels(name)
+        self._batcher: Batcher[tuple[bytes, bool], _Outcome] = Batcher(
+            self._answer_batch,
+            max_batch=max_batch,
+            max_wait=max_wait,
+            max_queue=max_queue,
+            sizes=metrics.batch_sizes,
+        )
+        self.app = make_app(
+            [Route("/v1/answer", self._answer, methods=["POST"]), Route("/v1/model", self._describe)],
+            metrics=metrics,
+            limits=limits or Limits(body_bytes=BODY_BYTES),
+            token=token,
+            batchers=[self._batcher],
+        )
+
+    async def _answer(self, request: Request) -> Response:
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        body = await request.body()
+        started = perf_counter()
+        outcome = await self._batcher.submit((body, kind == "application/json"))
+        if isinstance(outcome.answer, InputError):
+            raise outcome.answer
+        if isinstance(outcome.answer, SparingError):
+            return self._failed(outcome.answer, outcome.expert)
+        name = self._names[outcome.expert]
+        prediction = int(outcome.answer.argmax())
+        self.answered[name] += 1
+        self._by_expert.labels(name).inc()
+        return JSONResponse(
+            {
+                "probs": outcome.answer.tolist(),
+                "prediction": prediction,
+                "class": None if self._classes is None else self._classes[prediction],
+                "expert": name,
+                "seconds": perf_counter() - started,
+            }
+        )
+
+    def _failed(self, error: SparingError, expert: int) -> Response:
+        """Answer 500 with the kind of error alone; what the model said is for the operator."""
+        _log.error("%s", error)
+        kind = type(error.__cause__ or error).__name__
+        if expert == NOBODY:
+            return JSONResponse({"error": f"the gater failed ({kind})"}, 500)
+        name = self._names[expert]
+        self._failures.labels(name).inc()
+        return JSONResponse({"error": f"the expert {name!r} failed ({kind})"}, 500)
+
+    def _answer_batch(self, bodies: list[tuple[bytes, bool]]) -> list[_Outcome]:
+        values = [_value(body) if as_json else body for body, as_json in bodies]
+        fit = [at for at, value in enumerate(values) if not isinstance(value, InputError)]
+        outcomes = [_Outcome(value, NOBODY) if isinstance(value, InputError) else None for value in values]
+        if fit:
+            ids = [f"request {next(self._numbers)}" for _ in fit]
+            part = self._dispatcher.answer(ids, [values[at] for at in fit])
+            self._gater_seconds.observe(part.gater)
+            if self._dispatcher.gater.model.takes_pixels:
+                self._decoding_seconds.observe(part.decoding)
+            for which in np.unique(part.chosen[part.chosen != NOBODY]).tolist():
+                self._expert_seconds.labels(self._names[which]).observe(part.experts[which])
+            for at, answer, which in zip(fit, part.answers, part.chosen.tolist(), strict=True):
+                outcomes[at] = _Outcome(answer, which)
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    async def _describe(self, _: Request) -> Response:
+        gater, point = self._dispatcher.gater, self._dispatcher.point
+        return JSONResponse(
+            {
+                "experts": [
+                    {
+                        "name": expert.name,
+                        "seconds": expert.single.median,
+                        "cost": expert.cost,
+                        "unit": expert.unit,
+                    }
+                    for expert in gater.experts
+                ],
+                "classes": self._classes,
+                "budget": None if point is None else point.budget,
+                "expected_cost": None if point is None else point.expected_cost,
+                "takes": "picture" if gater.model.takes_pixels else "json",
+            }
+        )
+
+
+def _value(body: bytes) -> Any:
+    """Read `{"value": ...}`; an InputError is returned, not raised: it belongs to one request of a batch."""
+    try:
+        document = json.loads(body, parse_constant=_refuse)
+        if not isinstance(document, dict) or set(document) != {"value"}:
+            return InputError('expected a JSON object with the one key "value"')
+        value = document["value"]
+        if isinstance(value, str):
+            return value
+        array = np.asarray(value)
+    except (ValueError, RecursionError) as error:
+        return InputError(f"the body is no JSON with a value: {error}")
+    if array.dtype.kind not in "iuf" or not np.isfinite(array).all():
+        return InputError('"value" must be a finite number, a regular list of them, or a text')
+    return array
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")
