@@ -202,9 +202,10 @@ def test_other_chances_make_former_points_void(tmp_path):
     assert [point.budget for point in gater.description.points] == ["5ms"]
 
 
-def test_a_trade_off_gater_has_no_chances_but_points(tmp_path):
+@pytest.mark.parametrize("objective", ["trade-off", "entropy"])
+def test_other_objectives_have_no_chances_but_points(tmp_path, objective):
     old = Point("9ms", (1.0, 2.0), 0.0, 1.0, 0.5)
-    gater = world.make_gater(tmp_path / "g", "trade-off", points=(old,))
+    gater = world.make_gater(tmp_path / "g", objective, points=(old,))
     found = calibrate(gater, world.FakeProfile(), world.samples(300), latencies=["4ms"])
     assert found.calibration is None
     assert found.dropped == ()

@@ -182,9 +182,7 @@ def _tell(report: "Report") -> None:
     )
     for point in report.points:
         typer.echo("")
-        typer.echo(
-            "as trained" if point.budget is None else f"budget {point.budget}: spent {point.spent:.4g}"
-        )
+        typer.echo(_heading(point.budget, point.spent))
         for part in point.parts:
             _tell_part(part)
         for sentence in point.advice:
@@ -192,6 +190,16 @@ def _tell(report: "Report") -> None:
     typer.echo("")
     for note in report.notes:
         typer.echo(f"note: {note}")
+
+
+def _heading(budget: str | None, spent: float | None) -> str:
+    if budget is None or spent is None:
+        return "as trained"
+    if " " not in budget:  # a mean latency, which the table shows
+        return f"budget {budget}"
+    if budget.startswith("p"):
+        return f"budget {budget}: {share(spent)} of the samples take longer"
+    return f"budget {budget}: spent {spent:.4g}"
 
 
 def _tell_part(part: "Part") -> None:
@@ -205,7 +213,7 @@ def _tell_part(part: "Part") -> None:
         shares = "-" if row.shares is None else " ".join(f"{100 * one:.1f}%" for one in row.shares)
         error = "" if row.error is None else f" ± {196 * row.error:.2f}"
         behind = "" if row.kind == "gater" else f"{100 * row.behind:+.2f}{error}"
-        headroom = "-" if row.headroom != row.headroom else f"{row.headroom:.2f}"
+        headroom = "-" if row.headroom != row.headroom else f"{round(row.headroom, 2) + 0.0:.2f}"
         typer.echo(
             f"  {_called(row):<{width}}{share(row.accuracy):>10}{_ms(row.latency):>10}{_ms(row.p95):>10}"
             f"{headroom:>10}{behind:>16}  {shares}"

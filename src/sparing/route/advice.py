@@ -139,10 +139,13 @@ def _overhead(
     if share <= OVERHEAD:
         return []
     dearest = int(np.argmax(experts))
-    beside = "" if names[dearest] == best else f" and {gater / experts[dearest]:.0%} of {names[dearest]}'s"
+    beside = (
+        "" if names[dearest] == best else f" and {100 * gater / experts[dearest]:.0f} % of {names[dearest]}'s"
+    )
     return [
-        f"The gater itself takes {_ms(gater)}, {share:.0%} of the latency of {best}, the most accurate expert"
-        f"{beside}; in the paper it is {OVERHEAD:.0%}. A smaller input or network leaves more to save."
+        f"The gater itself takes {_ms(gater)}, {100 * share:.0f} % of the latency of {best}, the most "
+        f"accurate expert{beside}; in the paper it is {100 * OVERHEAD:.0f} %. A smaller input or network "
+        "leaves more to save."
     ]
 
 

@@ -266,7 +266,7 @@ def solve(limit: Limit, gains: Floats, correct: Bools, times: Timing) -> Solved:
             if multiplier == 0
             else "many samples have the same scores and would all go to a dearer expert at once"
         )
-        notes.append(f"{spent / limit.most:.0%} of the budget is spent: {why}")
+        notes.append(f"{100 * spent / limit.most:.0f} % of the budget is spent: {why}")
     point = Point(
         limit.budget,
         limit.costs,

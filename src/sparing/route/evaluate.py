@@ -29,9 +29,9 @@ from sparing.route.rows import Row
 from sparing.samples import Samples
 
 HINDSIGHT = (
-    "The threshold of each cascade is the one that meets the gater's mean latency on these very samples, and "
-    "the best cascade is picked by its accuracy on them: that flatters cascades. The fair comparison chooses "
-    "both on calibration samples."
+    "Cascades are picked in hindsight, which flatters them: each threshold is the one that meets the gater's "
+    "mean latency on these very samples, and the best cascade is the one most accurate on them. The fair "
+    "comparison chooses both on calibration samples."
 )
 CURVE_POINTS = 101
 
