@@ -20,7 +20,7 @@ COMMANDS = [
         "compact",
         "discard",
     )
-] + [["fit"], ["refresh"], ["evaluate"], ["simulate"]]
+] + [["fit"], ["refresh"], ["evaluate"], ["simulate"], ["route", "calibrate"], ["route", "evaluate"]]
 
 
 def test_version_and_help(sparing):

@@ -12,7 +12,6 @@ from typing import Annotated
 import typer
 
 from sparing.cli import bounds, cache, evaluate, fit, offload, refresh, route, simulate
-from sparing.cli import route_run as route_run  # registers its verbs on route.app
 from sparing.errors import SparingError
 
 _M_ARENA_MAX = -8

@@ -7,7 +7,8 @@ import typer
 
 from sparing.cli.options import ColumnOption
 from sparing.cli.output import JsonOption, hint, print_json, progress, share
-from sparing.cli.route import app
+
+app = typer.Typer()
 
 GaterArgument = Annotated[
     Path, typer.Argument(metavar="GATER", help="What `route train` made.", show_default=False)

@@ -7,7 +7,8 @@ import typer
 
 from sparing.cli.options import ColumnOption
 from sparing.cli.output import JsonOption, hint, print_json
-from sparing.cli.route import app
+
+app = typer.Typer()
 
 
 @app.command(

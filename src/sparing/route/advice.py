@@ -1,0 +1,168 @@
+"""Whether routing pays, in sentences: what is better than the gater, and by how much."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sparing.route.rows import Row
+
+SURE = 1.96
+"""Standard errors within which a difference is noise, at 95 %."""
+
+OVERHEAD = 0.11
+"""The gater's latency as a share of the most accurate expert's in the paper: 0.82 of 7.56 ms (Table 1)."""
+
+ONE_SIDED = 0.999
+"""A gater that sends this share to one expert decides nothing."""
+
+
+def advise(
+    rows: Sequence[Row], names: Sequence[str], gater: float, experts: Sequence[float], *, samples: int
+) -> tuple[str, ...]:
+    """Say what is better than the gater; else, what the gater brings.
+
+    Args:
+        rows: from `evaluate.compare`: the gater first, then each expert, then mixtures and cascades at the
+            gater's mean latency.
+        names: n, of the experts.
+        gater: the gater's own seconds per sample.
+        experts: n, each expert's own seconds per sample.
+        samples: how many the rows were judged on; bounds the noise where a row does not state it.
+
+    Returns:
+        Sentences, the most important first.
+    """
+    routed = rows[0]
+    alone = [row for row in rows if row.kind == "expert"]
+    better = [
+        *_single(routed, alone, names, samples),
+        *_cascade(routed, rows, names, samples),
+        *_mixture(routed, rows, names, samples),
+    ]
+    said = better or [_pays(routed, alone, names, samples)]
+    if routed.shares is not None and max(routed.shares) >= ONE_SIDED:
+        only = names[int(np.argmax(routed.shares))]
+        said.append(
+            f"The gater sends {_percent(max(routed.shares))} of the samples to {only}: it decides nothing "
+            f"here, and {only} alone saves the gater's {_ms(gater)}."
+        )
+    return (*said, *_overhead(alone, names, gater, experts))
+
+
+def noise(row: Row, routed: Row, names: Sequence[str], samples: int) -> float:
+    """Give what a difference in accuracy has to exceed to be more than noise.
+
+    Where the paired error is not known, an expert's answers can differ from the gater's on those samples only
+    that the gater sends elsewhere, which bounds it; other rows count as independent.
+
+    Args:
+        row: the policy that is compared with the gater.
+        routed: the gater.
+        names: n, of the experts.
+        samples: how many both were judged on.
+    """
+    if row.error is not None:
+        return SURE * row.error
+    if row.kind == "expert" and routed.shares is not None:
+        return SURE * float(np.sqrt((1 - routed.shares[names.index(row.name)]) / samples))
+    spread = sum(one.accuracy * (1 - one.accuracy) for one in (row, routed))
+    return SURE * float(np.sqrt(spread / samples))
+
+
+def _single(routed: Row, alone: Sequence[Row], names: Sequence[str], samples: int) -> list[str]:
+    as_good = [
+        row
+        for row in alone
+        if row.latency <= routed.latency and row.behind <= noise(row, routed, names, samples)
+    ]
+    if not as_good:
+        return []
+    best = max(as_good, key=lambda row: (row.accuracy, -row.latency))
+    aside = _aside(best, routed, names, samples)
+    return [
+        f"Run {best.name} alone: {_percent(best.accuracy)} at {_ms(best.latency)}, against "
+        f"{_percent(routed.accuracy)} at {_ms(routed.latency)} with the gater{aside}."
+    ]
+
+
+def _cascade(routed: Row, rows: Sequence[Row], names: Sequence[str], samples: int) -> list[str]:
+    cascades = [row for row in rows if row.kind.endswith("cascade")]
+    if not cascades:
+        return []
+    best = max(cascades, key=lambda row: row.accuracy)
+    limit = noise(best, routed, names, samples)
+    if best.behind > limit:
+        return []
+    verdict = "is better" if best.behind < -limit else "does as well"
+    return [
+        f"A cascade {verdict} at equal latency: {best.name} by {best.kind.split()[0]} reaches "
+        f"{_percent(best.accuracy)} at {_ms(best.latency)}, the gater {_percent(routed.accuracy)}"
+        f"{_aside(best, routed, names, samples)}. Its threshold was picked in hindsight on these samples, "
+        "which flatters it; choose it on calibration samples before you rely on it."
+    ]
+
+
+def _mixture(routed: Row, rows: Sequence[Row], names: Sequence[str], samples: int) -> list[str]:
+    # Of a single expert there is nothing to add to what is said of experts.
+    mixtures = [row for row in rows if row.kind == "mixture" and " | " in row.name]
+    return [
+        f"The gater knows no better than chance: sending samples to {row.name} at random reaches "
+        f"{_percent(row.accuracy)} at {_ms(row.latency)}, the gater {_percent(routed.accuracy)}"
+        f"{_aside(row, routed, names, samples)}."
+        for row in mixtures
+        if row.behind <= noise(row, routed, names, samples)
+    ]
+
+
+def _pays(routed: Row, alone: Sequence[Row], names: Sequence[str], samples: int) -> str:
+    best = max(alone, key=lambda row: (row.accuracy, -row.latency))
+    saved = 1 - routed.latency / best.latency
+    aside = _aside(best, routed, names, samples)
+    if saved > 0:
+        return (
+            f"The gater pays: {100 * saved:.0f} % less mean latency than {best.name}, the most accurate "
+            f"expert ({_ms(routed.latency)} against {_ms(best.latency)}), at {_points(best.behind)} of "
+            f"accuracy{aside}."
+        )
+    return (
+        f"The gater pays in accuracy, not in time: {_percent(routed.accuracy)} at {_ms(routed.latency)}, "
+        f"against {_percent(best.accuracy)} at {_ms(best.latency)} for {best.name}, the most accurate "
+        f"expert{aside}."
+    )
+
+
+def _overhead(
+    alone: Sequence[Row], names: Sequence[str], gater: float, experts: Sequence[float]
+) -> list[str]:
+    best = max(alone, key=lambda row: (row.accuracy, -row.latency)).name
+    share = gater / experts[names.index(best)]
+    if share <= OVERHEAD:
+        return []
+    dearest = int(np.argmax(experts))
+    beside = (
+        "" if names[dearest] == best else f" and {100 * gater / experts[dearest]:.0f} % of {names[dearest]}'s"
+    )
+    return [
+        f"The gater itself takes {_ms(gater)}, {100 * share:.0f} % of the latency of {best}, the most "
+        f"accurate expert{beside}; in the paper it is {100 * OVERHEAD:.0f} %. A smaller input or network "
+        "leaves more to save."
+    ]
+
+
+def _aside(row: Row, routed: Row, names: Sequence[str], samples: int) -> str:
+    limit = noise(row, routed, names, samples)
+    if row.behind == 0 or abs(row.behind) > limit:
+        return ""
+    return f" (the difference of {_points(abs(row.behind), sign='')} is within noise, {_points(limit, '±')})"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
+
+
+def _points(difference: float, sign: str = "+") -> str:
+    return f"{100 * difference:+.2f} points" if sign == "+" else f"{sign}{100 * difference:.2f} points"
+
+
+def _ms(seconds: float) -> str:
+    return f"{1000 * seconds:.2f} ms"

@@ -1,0 +1,428 @@
+"""Operating points: scores become chances of being right, and budgets become multipliers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sparing.budget import Budget
+from sparing.errors import BudgetError, InputError
+from sparing.route.choosing import Floats, choose, mean_cost, solve_multiplier
+from sparing.route.corrupt import CLEAN, Corruption
+from sparing.route.evidence import (
+    Profiled,
+    Progress,
+    Timing,
+    check_experts,
+    gather,
+    join,
+    known_labels,
+    shares_of,
+    tails,
+    timing,
+)
+from sparing.route.experts import Expert
+from sparing.route.gater import Calibration, Gater, Point, with_point, write_gater
+from sparing.samples import Samples
+
+Bools = npt.NDArray[np.bool_]
+
+BINS = 15
+UNSPENT = 0.03
+"""A budget of which more than this share is left is worth a note."""
+
+
+def fit_calibration(scores: Floats, correct: Bools) -> Calibration:
+    """Fit Platt scaling, expert by expert: the chance of being right is `sigmoid(scale * score + bias)`.
+
+    Targets are smoothed as by Platt (1999), (r + 1) / (r + 2) for the r samples that are right and
+    1 / (w + 2) for the w that are wrong, which regularises: an expert that is always right, or scores that
+    tell right from wrong without error, still get finite chances. Slopes are not negative, since a score that
+    ranks the wrong way on these samples is more likely noise than a rule.
+
+    Args:
+        scores: shape (m, n), m >= 1, finite.
+        correct: shape (m, n), whether expert i is right.
+
+    Returns:
+        n slopes and intercepts.
+
+    Raises:
+        InputError: the shapes differ, there are no samples, or a score is not finite.
+    """
+    if scores.shape != correct.shape or scores.ndim != 2 or not scores.size:
+        raise InputError(f"calibration: scores of shape {scores.shape}, outcomes of shape {correct.shape}")
+    if not np.isfinite(scores).all():
+        raise InputError("calibration: every score must be a finite number")
+    fitted = [_platt(scores[:, i].astype(np.float64), correct[:, i]) for i in range(scores.shape[1])]
+    return Calibration(
+        tuple(scale for scale, _ in fitted), tuple(bias for _, bias in fitted), samples=len(scores)
+    )
+
+
+def _platt(scores: npt.NDArray[np.float64], correct: Bools) -> tuple[float, float]:
+    from scipy.optimize import minimize
+
+    right = int(correct.sum())
+    targets = np.where(correct, (right + 1) / (right + 2), 1 / (len(correct) - right + 2))
+    centre, spread = scores.mean(), scores.std()
+    # Without spread there is no slope to find; the intercept then says all there is.
+    units = (scores - centre) / spread if spread > 0 else np.zeros(len(scores))
+
+    def objective(parameters: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
+        logits = parameters[0] * units + parameters[1]
+        loss = float((np.logaddexp(0, logits) - targets * logits).mean())
+        off = 1 / (1 + np.exp(-np.clip(logits, -700, 700))) - targets
+        return loss, np.array([(off * units).mean(), off.mean()])
+
+    start = np.array([0.0, np.log(targets.mean() / (1 - targets.mean()))])
+    solution = minimize(
+        objective,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(0, None), (None, None)],
+        options={"ftol": 1e-14, "gtol": 1e-10},
+    )
+    scale = float(solution.x[0] / spread) if spread > 0 else 0.0
+    return scale, float(solution.x[1] - scale * centre)
+
+
+def expected_calibration_error(chances: Floats, correct: Bools, bins: int = BINS) -> float:
+    """Mean gap between predicted chance and share of right answers, over bins of equal width (Guo, 2017).
+
+    Args:
+        chances: shape (m,), m >= 1, in [0, 1].
+        correct: shape (m,).
+        bins: how many.
+
+    Returns:
+        A mean over samples, in [0, 1]; 0 is best. Chance alone makes it positive, about the square root of
+        bins / m.
+    """
+    bin_of = np.minimum((chances * bins).astype(np.int64), bins - 1)
+    gaps = np.bincount(bin_of, weights=chances - correct, minlength=bins)
+    return float(np.abs(gaps).sum() / len(chances))
+
+
+def calibration_errors(chances: Floats, correct: Bools) -> tuple[float, ...]:
+    """Expected calibration error of each expert's chances, both of shape (m, n)."""
+    return tuple(expected_calibration_error(chances[:, i], correct[:, i]) for i in range(chances.shape[1]))
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A budget as `solve_multiplier` takes it.
+
+    Attributes:
+        budget: what the point is called: "5ms", "p95 20ms" or "0.4 dollars".
+        costs: n, what each expert counts against it.
+        most: the mean cost that is allowed.
+        unit: what the costs are.
+        notes: what has to be said about it.
+    """
+
+    budget: str
+    costs: tuple[float, ...]
+    most: float
+    unit: str
+    notes: tuple[str, ...] = ()
+
+
+def latency_limit(text: str, times: Timing) -> Limit:
+    """Limit the mean latency, decoding and gater included.
+
+    Args:
+        text: a time, such as "5ms".
+        times: latencies of the experts and the gater.
+
+    Raises:
+        BudgetError: no time, or less than the gater and the fastest expert take.
+    """
+    seconds, name = _seconds(text)
+    least = float(times.routed.min())
+    if seconds < least:
+        raise BudgetError(f"a mean latency of {name} cannot be met: {_least(times)}")
+    return Limit(name, tuple(times.routed.tolist()), seconds, "seconds")
+
+
+def quantile_limit(text: str, q: float, times: Timing, names: Sequence[str], tails: Floats) -> Limit:
+    """Limit a quantile of the latency: at most a share 1 - q of the samples goes to experts that take longer.
+
+    An expert counts as within the limit when decoding, gater and its median are. How its own calls vary is
+    not known well enough to count; where its P95 is over the limit, a note says so.
+
+    Args:
+        text: a time, such as "20ms".
+        q: the quantile, above 0 and below 1.
+        times: latencies of the experts and the gater.
+        names: n, of the experts.
+        tails: shape (n,), seconds by which an expert's own P95 exceeds its median.
+
+    Raises:
+        BudgetError: no time or no quantile, or less than the gater and the fastest expert take.
+    """
+    seconds, name = _seconds(text)
+    if not 0 < q < 1:
+        raise BudgetError(f"a quantile of {q:g} is none: it lies above 0 and below 1, such as 0.95")
+    over = times.routed > seconds
+    budget = f"p{100 * q:g} {name}"
+    if over.all():
+        raise BudgetError(f"the latency limit {budget} cannot be met: {_least(times)}")
+    slow = times.routed + tails
+    notes = [
+        f"{names[i]} counts as within {name} by its median; with its own P95 it takes {1000 * slow[i]:.3g} ms"
+        for i in np.flatnonzero(~over & (slow > seconds)).tolist()
+    ]
+    return Limit(budget, tuple(over.astype(float).tolist()), 1 - q, f"share over {name}", tuple(notes))
+
+
+def cost_limit(amount: float, experts: Sequence[Expert]) -> Limit:
+    """Limit the mean of the experts' stated costs.
+
+    Args:
+        amount: mean cost per sample, in the unit of the stated costs.
+        experts: each with a stated cost, all in one unit.
+
+    Raises:
+        BudgetError: no such costs, or none that fits into the amount.
+    """
+    unstated = [expert.name for expert in experts if expert.cost is None]
+    if unstated:
+        raise BudgetError(
+            f"a cost budget needs the cost of every expert, and none is stated for {', '.join(unstated)}; "
+            "profile again with --cost NAME=COST"
+        )
+    units = sorted({expert.unit for expert in experts})
+    if len(units) > 1:
+        raise BudgetError(f"a cost budget needs all costs in one unit; the experts state {', '.join(units)}")
+    costs = tuple(float(expert.cost or 0) for expert in experts)
+    if not amount >= min(costs):
+        raise BudgetError(
+            f"a mean cost of {amount:g} {units[0]} cannot be met: the least possible is {min(costs):g} "
+            f"({experts[costs.index(min(costs))].name})"
+        )
+    note = f"the gater's own cost in {units[0]} is not known and not counted"
+    return Limit(f"{amount:g} {units[0]}", costs, float(amount), units[0], (note,))
+
+
+def _seconds(text: str) -> tuple[float, str]:
+    name = "".join(text.split())
+    budget = Budget.parse(name)
+    if budget.unit != "seconds":
+        raise BudgetError(f"the latency {text!r} is no time: write 5ms or 0.2s")
+    return float(budget.amount), name
+
+
+def _least(times: Timing) -> str:
+    gater, expert = 1000 * times.gater, 1000 * times.experts.min()
+    decoding = f" and decoding {1000 * times.decoding:.3g} ms" if times.decoding else ""
+    return (
+        f"the least possible is {1000 * times.routed.min():.4g} ms (the gater takes {gater:.3g} ms, "
+        f"the fastest expert {expert:.3g} ms{decoding})"
+    )
+
+
+@dataclass(frozen=True)
+class Solved:
+    """An operating point and what it does on the calibration samples.
+
+    Attributes:
+        point: as it is kept in `gater.json`.
+        most: the mean cost that was allowed, in `unit`.
+        unit: what the point's costs are.
+        latency: mean seconds per sample, decoding and gater included.
+        shares: n, share of samples per expert.
+        notes: what has to be said about it.
+    """
+
+    point: Point
+    most: float
+    unit: str
+    latency: float
+    shares: tuple[float, ...]
+    notes: tuple[str, ...]
+
+
+def solve(limit: Limit, gains: Floats, correct: Bools, times: Timing) -> Solved:
+    """Find the operating point of a budget.
+
+    Args:
+        limit: the budget.
+        gains: shape (m, n), what the gater predicts.
+        correct: shape (m, n), what came out.
+        times: latencies, for the record.
+    """
+    costs = np.array(limit.costs)
+    multiplier = solve_multiplier(gains, costs, limit.most)
+    chosen = choose(gains, costs, multiplier)
+    spent = mean_cost(chosen, costs)
+    notes = list(limit.notes)
+    if spent < (1 - UNSPENT) * limit.most and not limit.unit.startswith("share"):
+        why = (
+            "the gater expects no more from spending more"
+            if multiplier == 0
+            else "many samples have the same scores and would all go to a dearer expert at once"
+        )
+        notes.append(f"{100 * spent / limit.most:.0f} % of the budget is spent: {why}")
+    point = Point(
+        limit.budget,
+        limit.costs,
+        multiplier,
+        expected_cost=spent,
+        expected_accuracy=float(correct[np.arange(len(chosen)), chosen].mean()),
+    )
+    shares = shares_of(chosen, len(costs))
+    return Solved(
+        point, limit.most, limit.unit, float(shares @ times.routed), tuple(shares.tolist()), tuple(notes)
+    )
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What `calibrate` found.
+
+    Attributes:
+        objective: the gater's.
+        experts: their names.
+        samples: how many pictures or other samples, before corruption.
+        variants: names of the variants that every sample was seen in.
+        calibration: of the chances; None unless the objective is `benefit`.
+        errors_before: n, expected calibration error of the raw scores read as logits, on these samples.
+        errors_after: n, the same after scaling, on the samples that it was fitted on.
+        points: the operating points, as asked for.
+        dropped: budgets of former points, which another calibration made void.
+    """
+
+    objective: str
+    experts: tuple[str, ...]
+    samples: int
+    variants: tuple[str, ...]
+    calibration: Calibration | None
+    errors_before: tuple[float, ...] | None
+    errors_after: tuple[float, ...] | None
+    points: tuple[Solved, ...]
+    dropped: tuple[str, ...]
+
+
+def calibrate(
+    gater: Gater,
+    profile: Profiled,
+    samples: Samples,
+    *,
+    latencies: Sequence[str] = (),
+    q: float | None = None,
+    cost_budgets: Sequence[float] = (),
+    batched: bool = False,
+    variants: Sequence[Corruption] = (CLEAN,),
+    progress: Progress | None = None,
+) -> Calibrated:
+    """Fit the chances, solve the budgets and keep both in the gater's folder.
+
+    The samples should be none that the experts or the gater were trained on, and as hard as those to come:
+    a budget is met on samples like these.
+
+    Args:
+        gater: the gater; `gater.json` in its folder is rewritten, and `gater.description` replaced.
+        profile: of its experts.
+        samples: labelled.
+        latencies: limits on the mean latency, such as "5ms", or on its quantile `q`.
+        q: limit this quantile of the latency instead of the mean.
+        cost_budgets: limits on the mean of the experts' stated costs.
+        batched: count the latencies of batches.
+        variants: each sample is seen once in every variant.
+        progress: called while experts run.
+
+    Returns:
+        What was found. The last budget becomes the gater's default.
+
+    Raises:
+        BudgetError: a budget is no such, or below the least possible.
+        InputError: no budget, no labels, or gater and profile do not belong together.
+        ModelError: the gater or an expert failed.
+    """
+    if not latencies and not cost_budgets:
+        raise InputError("calibrate needs a budget: --latency 5ms or --cost-budget 0.4")
+    check_experts(gater, profile)
+    known_labels(samples)
+    names = tuple(expert.name for expert in profile.experts)
+    times, late = timing(gater, profile, batched=batched), tails(profile, batched=batched)
+    limits = [
+        latency_limit(text, times) if q is None else quantile_limit(text, q, times, names, late)
+        for text in latencies
+    ]
+    limits += [cost_limit(amount, profile.experts) for amount in cost_budgets]
+    seen = join([gather(gater, profile, samples, variant, progress=progress) for variant in variants])
+    old = gater.description
+    fitted, before, after = None, None, None
+    if old.objective == "benefit":
+        fitted = fit_calibration(seen.scores, seen.correct)
+        before = calibration_errors(_gains(gater, None, seen.scores), seen.correct)
+        after = calibration_errors(_gains(gater, fitted, seen.scores), seen.correct)
+    new = replace(old, calibration=fitted)
+    if fitted != old.calibration:
+        new = replace(new, points=())
+    gains = _gains(gater, fitted, seen.scores)
+    solved = tuple(solve(limit, gains, seen.correct, times) for limit in limits)
+    for one in solved:
+        new = with_point(new, one.point)
+    write_gater(gater.path, new)
+    gater.description = new
+    kept = {point.budget for point in new.points}
+    return Calibrated(
+        old.objective,
+        names,
+        len(samples),
+        tuple(variant.name for variant in variants),
+        fitted,
+        before,
+        after,
+        solved,
+        tuple(point.budget for point in old.points if point.budget not in kept),
+    )
+
+
+def _gains(
+    gater: Gater, fitted: Calibration | None, scores: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float64]:
+    described = replace(gater.description, calibration=fitted)
+    return Gater(gater.path, described, gater.model).gains(scores)
+
+
+def to_json(result: Calibrated) -> dict[str, Any]:
+    """Give a calibration as JSON values, expert by expert and point by point."""
+    fitted, before, after = result.calibration, result.errors_before, result.errors_after
+    chances = None
+    if fitted is not None and before is not None and after is not None:
+        chances = {
+            name: {
+                "scale": fitted.scale[i],
+                "bias": fitted.bias[i],
+                "calibration_error_before": before[i],
+                "calibration_error_after": after[i],
+            }
+            for i, name in enumerate(result.experts)
+        }
+    return {
+        "objective": result.objective,
+        "samples": result.samples,
+        "variants": list(result.variants),
+        "chances": chances,
+        "points": [
+            {
+                "budget": one.point.budget,
+                "unit": one.unit,
+                "allowed": one.most,
+                "spent": one.point.expected_cost,
+                "multiplier": one.point.multiplier,
+                "accuracy": one.point.expected_accuracy,
+                "latency": one.latency,
+                "shares": dict(zip(result.experts, one.shares, strict=True)),
+                "notes": list(one.notes),
+            }
+            for one in result.points
+        ],
+        "dropped": list(result.dropped),
+    }

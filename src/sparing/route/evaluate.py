@@ -1,0 +1,322 @@
+"""A gater beside its baselines on labelled samples: accuracy, latency, shares and headroom, by variant."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sparing.errors import InputError
+from sparing.frontier import headroom_at_cost, oracle_frontier, static_mixture
+from sparing.route.advice import advise
+from sparing.route.baselines import Cascade, cascade, cascade_orders, mixture_shares, stops
+from sparing.route.calibrate import calibration_errors
+from sparing.route.choosing import Indices, mean_cost
+from sparing.route.corrupt import CLEAN, Corruption
+from sparing.route.evidence import (
+    Evidence,
+    Profiled,
+    Progress,
+    Timing,
+    gather,
+    join,
+    quantile,
+    shares_of,
+    timing,
+)
+from sparing.route.gater import Gater, Point
+from sparing.route.rows import Row
+from sparing.samples import Samples
+
+HINDSIGHT = (
+    "Cascades are picked in hindsight, which flatters them: each threshold is the one that meets the gater's "
+    "mean latency on these very samples, and the best cascade is the one most accurate on them. The fair "
+    "comparison chooses both on calibration samples."
+)
+CURVE_POINTS = 101
+
+
+@dataclass(frozen=True)
+class Part:
+    """The comparison on one variant, or on all of them together.
+
+    Attributes:
+        name: of the variant; "overall" for all.
+        samples: how many.
+        rows: the gater first, then each expert alone, and at the gater's mean latency the mixture, the
+            cascades and the oracle.
+        calibration_error: by expert, of the chances on these samples; None unless the objective is `benefit`.
+    """
+
+    name: str
+    samples: int
+    rows: tuple[Row, ...]
+    calibration_error: dict[str, float] | None
+
+
+@dataclass(frozen=True)
+class PointReport:
+    """One operating point.
+
+    Attributes:
+        budget: of the point; None for a gater as it was trained.
+        spent: mean of the point's own costs, in the budget's unit; None without a point.
+        parts: overall first, then by variant where there are several.
+        advice: sentences, the most important first.
+    """
+
+    budget: str | None
+    spent: float | None
+    parts: tuple[Part, ...]
+    advice: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `evaluate` found. Latencies are seconds per sample, decoding included where it is known.
+
+    Attributes:
+        objective: the gater's.
+        samples: how many, before corruption.
+        variants: their names.
+        batched: whether latencies are those of batches.
+        decoding: seconds of decoding in every latency; None where it is not known.
+        gater: the gater's own seconds.
+        experts: by name, each expert's own seconds.
+        points: the operating points.
+        curves: by policy, mean latency and accuracy over all variants: mixture, oracle, and every cascade.
+        notes: what has to be said about the comparison.
+    """
+
+    objective: str
+    samples: int
+    variants: tuple[str, ...]
+    batched: bool
+    decoding: float | None
+    gater: float
+    experts: dict[str, float]
+    points: tuple[PointReport, ...]
+    curves: dict[str, dict[str, list[float]]]
+    notes: tuple[str, ...]
+
+
+def compare(
+    seen: Evidence, chosen: Indices, times: Timing, names: Sequence[str], *, repeats: int = 1
+) -> tuple[Row, ...]:
+    """Put a gater's choices beside every baseline on the same samples.
+
+    Args:
+        seen: on m samples.
+        chosen: shape (m,), the experts that the gater picks.
+        times: latencies.
+        names: n, of the experts.
+        repeats: how many variants of the same samples `seen` holds, below each other: their errors are not
+            independent.
+
+    Returns:
+        One row per policy; see `Part.rows`.
+    """
+    n = len(names)
+    mixture = static_mixture(times.alone, seen.correct.mean(axis=0))
+    frontier = oracle_frontier(seen.correct, times.alone)
+    routed = seen.correct[np.arange(len(chosen)), chosen].astype(np.float64)
+    shares = shares_of(chosen, n)
+    target = float(shares @ times.routed)
+
+    def row(
+        kind: str,
+        name: str,
+        right: npt.NDArray[np.float64],
+        latency: float,
+        p95: float,
+        shares: npt.NDArray[np.float64],
+    ) -> Row:
+        accuracy = float(right.mean())
+        ahead, error = (0.0, 0.0) if kind == "gater" else paired_difference(routed - right, repeats)
+        headroom = headroom_at_cost(latency, accuracy, mixture, frontier)
+        return Row(kind, name, accuracy, latency, p95, tuple(shares.tolist()), headroom, ahead, error)
+
+    rows = [row("gater", "gater", routed, target, quantile(times.routed, shares), shares)]
+    for i, name in enumerate(names):
+        alone = float(times.alone[i])
+        rows.append(row("expert", name, seen.correct[:, i].astype(np.float64), alone, alone, np.eye(n)[i]))
+    mixed = mixture_shares(times.alone, seen.correct.mean(axis=0), target)
+    rows.append(
+        row(
+            "mixture",
+            " | ".join(names[i] for i in np.flatnonzero(mixed).tolist()),
+            seen.correct @ mixed,
+            float(mixed @ times.alone),
+            quantile(times.alone, mixed),
+            mixed,
+        )
+    )
+    for kind, certainty in (("confidence cascade", seen.confidence), ("entropy cascade", -seen.entropy)):
+        for order in cascade_orders(times.experts):
+            traced = cascade(certainty, seen.correct, times.experts, order)
+            # Where the gater spends less than the cascade's first expert, there is no such cascade.
+            if target < times.decoding + traced.costs[0]:
+                continue
+            right, stages = _cascaded(traced, target - times.decoding, certainty, seen.correct)
+            ends = times.decoding + np.cumsum(times.experts[list(order)])
+            answers = np.zeros(n)
+            answers[list(order)] = stages
+            rows.append(
+                row(
+                    kind,
+                    " > ".join(names[i] for i in order),
+                    right,
+                    float(stages @ ends),
+                    quantile(ends, stages),
+                    answers,
+                )
+            )
+    best = frontier.accuracy_at(target)
+    rows.append(Row("oracle", "oracle", best, target, None, None, 1.0, float(routed.mean()) - best, None))
+    return tuple(rows)
+
+
+def _cascaded(
+    traced: Cascade,
+    cost: float,
+    certainty: npt.NDArray[np.float32],
+    correct: npt.NDArray[np.bool_],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Chance of a right answer per sample, and share of samples per stage, at a mean cost."""
+    order = np.array(traced.order)
+    right, stages = np.zeros(len(correct)), np.zeros(len(order))
+    for threshold, share in traced.between(cost):
+        at = stops(certainty, traced.order, threshold)
+        right += share * correct[np.arange(len(at)), order[at]]
+        stages += share * shares_of(at, len(order))
+    return right, stages
+
+
+def paired_difference(differences: npt.NDArray[np.float64], repeats: int = 1) -> tuple[float, float]:
+    """Mean difference in accuracy between two policies on the same samples, and its standard error.
+
+    With answers that are right or wrong this is Wald's form of McNemar's test. Variants of one sample are
+    averaged first, since the sample is what was drawn.
+
+    Args:
+        differences: shape (repeats * m,), per sample how much more often the first policy is right.
+        repeats: variants of the same m samples, below each other.
+
+    Returns:
+        The mean and its standard error; the error is infinite for a single sample.
+    """
+    means = differences.reshape(repeats, -1).mean(axis=0)
+    if len(means) < 2:
+        return float(means.mean()), float("inf")
+    return float(means.mean()), float(means.std(ddof=1) / np.sqrt(len(means)))
+
+
+def evaluate(
+    gater: Gater,
+    profile: Profiled,
+    samples: Samples,
+    *,
+    variants: Sequence[Corruption] = (CLEAN,),
+    budget: str | None = None,
+    batched: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Judge a gater on samples that neither it, its experts nor its calibration have seen.
+
+    Args:
+        gater: the gater, with operating points unless it was trained for one trade-off.
+        profile: of its experts.
+        samples: labelled.
+        variants: each sample is judged once in every variant.
+        budget: the operating point to judge; None for all, and for the trade-off that it was trained for.
+        batched: take the latency per sample of batches.
+        progress: called while experts run.
+
+    Returns:
+        The comparison and the advice. Thresholds of cascades are picked in hindsight; see `HINDSIGHT`.
+
+    Raises:
+        InputError: no labels, no operating point, or gater and profile do not belong together.
+        ModelError: the gater or an expert failed.
+    """
+    points = _points(gater, budget)
+    names = tuple(expert.name for expert in profile.experts)
+    times = timing(gater, profile, batched=batched)
+    parts = [gather(gater, profile, samples, variant, progress=progress) for variant in variants]
+    everything = join(parts)
+    chances = gater.description.objective == "benefit"
+
+    def judge(name: str, seen: Evidence, point: Point | None, repeats: int = 1) -> Part:
+        rows = compare(seen, gater.choose(seen.scores, point), times, names, repeats=repeats)
+        errors = calibration_errors(gater.gains(seen.scores), seen.correct) if chances else None
+        return Part(
+            name, len(seen.scores), rows, None if errors is None else dict(zip(names, errors, strict=True))
+        )
+
+    reports = []
+    for point in points:
+        overall = judge("overall", everything, point, len(parts))
+        by_variant = [
+            judge(variant.severity, seen, point)
+            for variant, seen in zip(variants, parts, strict=True)
+            if len(parts) > 1
+        ]
+        spent = (
+            None
+            if point is None
+            else mean_cost(gater.choose(everything.scores, point), np.array(point.costs))
+        )
+        advice = advise(
+            overall.rows, names, times.gater, times.experts.tolist(), samples=len(everything.scores)
+        )
+        reports.append(
+            PointReport(None if point is None else point.budget, spent, (overall, *by_variant), advice)
+        )
+    return Report(
+        objective=gater.description.objective,
+        samples=len(samples),
+        variants=tuple(variant.name for variant in variants),
+        batched=batched,
+        decoding=None if profile.decoding is None else times.decoding,
+        gater=times.gater,
+        experts=dict(zip(names, times.experts.tolist(), strict=True)),
+        points=tuple(reports),
+        curves=curves(everything, times, names),
+        notes=(HINDSIGHT,),
+    )
+
+
+def _points(gater: Gater, budget: str | None) -> list[Point | None]:
+    if budget is not None:
+        known = {"".join(point.budget.split()): point.budget for point in gater.description.points}
+        return [gater.point(known.get("".join(budget.split()), budget))]
+    trained: list[Point | None] = [None] if gater.description.objective == "trade-off" else []
+    if not trained and not gater.description.points:
+        raise InputError(f"{gater.path}: no operating point yet; run `sparing route calibrate`")
+    return [*trained, *gater.description.points]
+
+
+def curves(seen: Evidence, times: Timing, names: Sequence[str]) -> dict[str, dict[str, list[float]]]:
+    """Trace accuracy over mean latency for every policy that has a knob, thinned for drawing.
+
+    Args:
+        seen: on m samples.
+        times: latencies.
+        names: n, of the experts.
+
+    Returns:
+        By policy, "latency" in seconds, decoding included, and "accuracy".
+    """
+    mixture = static_mixture(times.alone, seen.correct.mean(axis=0))
+    frontier = oracle_frontier(seen.correct, times.alone)
+    found = {"mixture": (mixture.costs, mixture.accuracies), "oracle": (frontier.costs, frontier.accuracies)}
+    for kind, certainty in (("confidence cascade", seen.confidence), ("entropy cascade", -seen.entropy)):
+        for order in cascade_orders(times.experts):
+            traced = cascade(certainty, seen.correct, times.experts, order)
+            keep = np.unique(np.linspace(0, len(traced.costs) - 1, CURVE_POINTS).astype(np.int64))
+            name = f"{kind} {' > '.join(names[i] for i in order)}"
+            found[name] = (times.decoding + traced.costs[keep], traced.accuracies[keep])
+    return {
+        name: {"latency": costs.tolist(), "accuracy": accuracies.tolist()}
+        for name, (costs, accuracies) in found.items()
+    }

@@ -1,0 +1,212 @@
+"""What a gater and its experts say about labelled samples, as arrays."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from sparing.distributions import entropy
+from sparing.errors import InputError
+from sparing.route.choosing import Floats
+from sparing.route.corrupt import CLEAN, Corruption
+from sparing.route.experts import Expert, Latency
+from sparing.route.gater import Gater
+from sparing.samples import Samples
+
+Progress = Callable[[Any], None]
+
+BATCH = 256
+"""How many samples the gater scores at a time."""
+
+
+class Profiled(Protocol):
+    """What is needed of a profile: the experts, and what they answer."""
+
+    @property
+    def experts(self) -> tuple[Expert, ...]:
+        """The experts, with their latencies."""
+
+    @property
+    def decoding(self) -> Latency | None:
+        """How long the decoding takes that gater and experts share."""
+
+    def outputs(
+        self, samples: Samples, variant: Corruption = CLEAN, *, progress: Progress | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Log-probabilities, shape (m, n, C)."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of m samples and n experts.
+
+    Attributes:
+        scores: shape (m, n), the gater's.
+        correct: shape (m, n), whether expert i is right.
+        confidence: shape (m, n), expert i's largest probability.
+        entropy: shape (m, n), of expert i's distribution, in nats.
+    """
+
+    scores: npt.NDArray[np.float32]
+    correct: npt.NDArray[np.bool_]
+    confidence: npt.NDArray[np.float32]
+    entropy: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds per sample: T = decoding + gater + expert.
+
+    Attributes:
+        experts: shape (n,), each expert's own.
+        gater: the gater's own.
+        decoding: of one picture, once for whoever sees it; 0 where there is none, or it is not known.
+    """
+
+    experts: npt.NDArray[np.float64]
+    gater: float
+    decoding: float = 0.0
+
+    @property
+    def alone(self) -> npt.NDArray[np.float64]:
+        """Shape (n,), of a sample that goes to expert i without a gater."""
+        return self.decoding + self.experts
+
+    @property
+    def routed(self) -> npt.NDArray[np.float64]:
+        """Shape (n,), of a sample that the gater sends to expert i."""
+        return self.decoding + self.gater + self.experts
+
+
+def timing(gater: Gater, profile: Profiled, *, batched: bool = False) -> Timing:
+    """Read latencies: the experts' from the profile, the gater's from its description.
+
+    Args:
+        gater: the gater.
+        profile: of its experts.
+        batched: take the latency per sample of a batch, not of one sample at a time.
+    """
+    own = gater.description
+    return Timing(
+        np.array([(e.batched if batched else e.single).per_sample for e in profile.experts]),
+        (own.batched if batched else own.single).per_sample,
+        0.0 if profile.decoding is None else profile.decoding.per_sample,
+    )
+
+
+def tails(profile: Profiled, *, batched: bool = False) -> npt.NDArray[np.float64]:
+    """Seconds per sample by which each expert's own P95 exceeds its median, shape (n,)."""
+    measured = [expert.batched if batched else expert.single for expert in profile.experts]
+    return np.array([(one.p95 - one.median) / one.batch_size for one in measured])
+
+
+def check_experts(gater: Gater, profile: Profiled) -> None:
+    """Raise InputError unless the gater was trained for the very experts of the profile, in their order."""
+    trained = [(expert.name, expert.digest) for expert in gater.experts]
+    found = [(expert.name, expert.digest) for expert in profile.experts]
+    if trained == found:
+        return
+    if [name for name, _ in trained] != [name for name, _ in found]:
+        raise InputError(
+            f"{gater.path}: the gater picks among {', '.join(name for name, _ in trained)}, but the profile "
+            f"is of {', '.join(name for name, _ in found)}; give the profile that it was trained on"
+        )
+    changed = ", ".join(
+        name for (name, digest), (_, other) in zip(trained, found, strict=True) if digest != other
+    )
+    raise InputError(
+        f"{gater.path}: the gater was trained for another {changed} than the profile holds (the digests "
+        "differ); train the gater again"
+    )
+
+
+def known_labels(samples: Samples) -> npt.NDArray[np.int64]:
+    """Read the labels; InputError unless every sample has one."""
+    labels = samples.labels()
+    if labels is None:
+        raise InputError(
+            f"{samples.what}: the samples have no labels; add an integer column `label` to the table"
+        )
+    missing = int((labels < 0).sum())
+    if missing:
+        raise InputError(f"{samples.what}: {missing:,} of {len(labels):,} samples have no label")
+    return labels
+
+
+def gather(
+    gater: Gater,
+    profile: Profiled,
+    samples: Samples,
+    variant: Corruption = CLEAN,
+    *,
+    progress: Progress | None = None,
+) -> Evidence:
+    """Score samples with the gater, and see which experts are right on them.
+
+    Args:
+        gater: the gater.
+        profile: of its experts; what it does not hold yet, it runs and stores.
+        samples: labelled.
+        variant: how the samples are corrupted.
+        progress: called while experts run.
+
+    Returns:
+        The evidence on the m samples, in their order.
+
+    Raises:
+        InputError: gater and profile do not belong together, a label is missing or no class of the experts,
+            or a sample is no input of the gater.
+        ModelError: the gater or an expert failed.
+    """
+    check_experts(gater, profile)
+    labels = known_labels(samples)
+    logs = profile.outputs(samples, variant, progress=progress)
+    if labels.max() >= logs.shape[2]:
+        raise InputError(
+            f"{samples.what}: a label is {labels.max()}, but the experts tell {logs.shape[2]} classes apart"
+        )
+    scores = []
+    for start in range(0, len(samples), BATCH):
+        ids = samples.ids[start : start + BATCH]
+        values = samples.fetch(np.arange(start, start + len(ids)))
+        scores.append(gater.scores(ids.to_pylist(), variant.apply(ids, values)))
+    probs = np.exp(logs)
+    return Evidence(
+        scores=np.concatenate(scores),
+        correct=logs.argmax(axis=2) == labels[:, None],
+        confidence=probs.max(axis=2),
+        entropy=np.stack([entropy(probs[:, i]) for i in range(logs.shape[1])], axis=1).astype(np.float32),
+    )
+
+
+def join(parts: Sequence[Evidence]) -> Evidence:
+    """Put the evidence on several variants below each other."""
+    return Evidence(
+        *(
+            np.concatenate([getattr(part, field) for part in parts])
+            for field in ("scores", "correct", "confidence", "entropy")
+        )
+    )
+
+
+def shares_of(chosen: npt.NDArray[np.integer[Any]], n: int) -> npt.NDArray[np.float64]:
+    """Share of samples per expert, shape (n,), summing to 1."""
+    counts = np.bincount(chosen, minlength=n)
+    shares: npt.NDArray[np.float64] = counts / len(chosen)
+    return shares
+
+
+def quantile(values: Floats, shares: Floats, q: float = 0.95) -> float:
+    """Smallest of the values that a share q of the samples stays within.
+
+    Args:
+        values: shape (k,).
+        shares: shape (k,), how much of the samples has each value, summing to 1.
+        q: in [0, 1].
+    """
+    order = np.argsort(values, kind="stable")
+    reached = np.cumsum(shares[order])
+    at = min(int(np.searchsorted(reached, q - 1e-9)), len(order) - 1)
+    return float(values[order[at]])
