@@ -20,7 +20,7 @@ COMMANDS = [
         "compact",
         "discard",
     )
-] + [["fit"], ["refresh"], ["evaluate"], ["simulate"]]
+] + [["fit"], ["refresh"], ["evaluate"], ["simulate"], ["route", "profile"]]
 
 
 def test_version_and_help(sparing):

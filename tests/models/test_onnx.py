@@ -228,7 +228,7 @@ def test_pictures_of_differing_size_need_a_resize(tmp_path):
 def test_large_pictures_are_decoded_alike_by_the_pool(tmp_path, monkeypatch):
     values = [encode(RNG.integers(0, 255, (80, 90, 3), dtype=np.uint8), "JPEG") for _ in range(9)]
     serial = preprocess.images([*range(9)], values, channels=3, resize=None)
-    monkeypatch.setattr(preprocess, "_POOL_FROM_BYTES", 0)
+    monkeypatch.setattr(preprocess, "POOL_FROM_BYTES", 0)
     np.testing.assert_array_equal(preprocess.images([*range(9)], values, channels=3, resize=None), serial)
     with pytest.raises(preprocess.InputError, match="picture of id 4 cannot be decoded"):
         preprocess.images([*range(9)], [*values[:4], values[4][:900], *values[5:]], channels=3, resize=None)

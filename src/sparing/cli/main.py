@@ -11,7 +11,8 @@ from typing import Annotated
 
 import typer
 
-from sparing.cli import bounds, cache, evaluate, fit, offload, refresh, simulate
+import sparing.cli.route_profile  # noqa: F401 -- puts its verb on route.app
+from sparing.cli import bounds, cache, evaluate, fit, offload, refresh, route, simulate
 from sparing.errors import SparingError
 
 _M_ARENA_MAX = -8
@@ -47,6 +48,7 @@ def root(
 
 app.add_typer(cache.app, name="cache")
 app.add_typer(offload.app, name="offload")
+app.add_typer(route.app, name="route")
 app.command(epilog=fit.EPILOG)(fit.fit)
 app.command(epilog=refresh.EPILOG)(refresh.refresh)
 app.command(epilog=evaluate.EPILOG)(evaluate.evaluate)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from sparing.errors import InputError
 from sparing.models.description import InputDescription
 
-_POOL_FROM_BYTES = 16384
+POOL_FROM_BYTES = 16384
 """Mean encoded size from which pictures are decoded by several threads: decoders let go of Python's lock only
 for work that large, and thumbnails are decoded faster by one."""
 
@@ -38,7 +38,7 @@ def images(
     def decode_row(row: int) -> npt.NDArray[np.uint8]:
         return decode(ids[row], values[row], channels, resize)
 
-    if sum(len(v) for v in values if isinstance(v, bytes)) > _POOL_FROM_BYTES * len(values):
+    if sum(len(v) for v in values if isinstance(v, bytes)) > POOL_FROM_BYTES * len(values):
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             pictures = list(pool.map(decode_row, range(len(values))))
     else:
