@@ -134,7 +134,8 @@ def _tell(made: "Profile", rows: int, accuracy: dict[str, list[float]]) -> None:
         cells += [f"{expert.cost:g}"] if stated else []
         table.add_row(*cells, *(share(values[i]) for values in accuracy.values()))
     typer.echo(f"{rows:,} samples, measured on {made.machine}")
-    Console(width=max(110, Console().width), highlight=False).print(table)
+    # Names come from the user: they are no markup.
+    Console(width=max(110, Console().width), highlight=False, markup=False, emoji=False).print(table)
     if made.decoding is not None:
         typer.echo(
             f"decoding a picture, once for gater and expert: {1000 * made.decoding.median:.2f} ms "

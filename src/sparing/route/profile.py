@@ -1,8 +1,8 @@
 """What is measured of experts once: what they answer on samples, and how long they take on this machine."""
 
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -154,10 +154,13 @@ class Profile:
             self._hashes[samples] = contents(samples)
         return self._hashes[samples]
 
-    def _lock(self) -> AbstractContextManager[None]:
-        with writing(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-        return write_lock(self.path / "lock")
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        with ExitStack() as held:
+            with writing(self.path):
+                self.path.mkdir(parents=True, exist_ok=True)
+                held.enter_context(write_lock(self.path / "lock"))
+            yield
 
     def _memo(self) -> Memo | None:
         memo = Memo.open(self.path / "outputs.lance")
@@ -275,7 +278,7 @@ def profile(
     )
     _refuse_older(made)
     opened = open_samples(samples)
-    for variant in (CLEAN, *variants[-1:]):
+    for variant in dict.fromkeys((CLEAN, *variants[-1:])):
         n_classes = probe(models, opened, variant)
     labels = opened.labels()
     if labels is not None:
