@@ -20,7 +20,7 @@ COMMANDS = [
         "compact",
         "discard",
     )
-] + [["fit"], ["refresh"], ["evaluate"], ["simulate"], ["route", "calibrate"], ["route", "evaluate"]]
+] + [["fit"], ["refresh"], ["evaluate"], ["simulate"]]
 
 
 def test_version_and_help(sparing):

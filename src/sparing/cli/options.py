@@ -61,7 +61,7 @@ def load_models(
     from sparing.errors import InputError
     from sparing.models import load_model
 
-    stated = dict(_cost(text) for text in costs or [])
+    stated = stated_costs(costs)
     names = [spec.split("=", 1)[0] for spec in specs]
     for name in stated:
         if name not in names:
@@ -76,6 +76,11 @@ def load_models(
                 )
             )
     return models
+
+
+def stated_costs(costs: list[str] | None) -> dict[str, tuple[float, str]]:
+    """Read the option `--cost`: cost and unit by name."""
+    return dict(_cost(text) for text in costs or [])
 
 
 def open_given_samples(path: str | None, column: str | None) -> object:

@@ -11,10 +11,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from sparing.distributions import js_divergence
+from sparing.progress import OnProgress
 from sparing.refresh.correction import missing_votes, vote
 from sparing.refresh.pools import Labelled, Pools, spread, stored_probs
 from sparing.refresh.round import Round
-from sparing.refresh.running import OnProgress, chunk_rows_for, run_order
+from sparing.refresh.running import chunk_rows_for, run_order
 from sparing.refresh.screening import Correction
 from sparing.refresh.staging import Staging
 from sparing.samples import Samples

@@ -14,7 +14,8 @@ from sparing.cache.encodings import DEFAULT, Encoding
 from sparing.cache.lock import write_lock
 from sparing.errors import CacheError, InputError
 from sparing.models import Model
-from sparing.refresh.running import OnProgress, chunk_rows_for, run_order
+from sparing.progress import OnProgress
+from sparing.refresh.running import chunk_rows_for, run_order
 from sparing.refresh.staging import Staging
 from sparing.samples import Samples, open_samples
 

@@ -17,6 +17,7 @@ from sparing.cache import Cache
 from sparing.cache.known import drop_known
 from sparing.errors import CacheError
 from sparing.models import Model
+from sparing.progress import OnProgress
 from sparing.refresh.commit import Report, commit_round, report_of
 from sparing.refresh.correcting import run_correction, to_screen
 from sparing.refresh.correction import Schedule
@@ -31,7 +32,7 @@ from sparing.refresh.planning import (
 )
 from sparing.refresh.round import Objective, Round, prepare_round
 from sparing.refresh.router import Router
-from sparing.refresh.running import OnProgress, chunk_rows_for, find_samples, run_order
+from sparing.refresh.running import chunk_rows_for, find_samples, run_order
 from sparing.refresh.screening import screen_rows
 from sparing.refresh.staging import Staging
 from sparing.samples import Samples, open_samples

@@ -1,8 +1,7 @@
 """Carrying out an order of work chunk by chunk, so that a kill costs no more than the chunk in flight."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from time import monotonic, perf_counter
 from typing import Any
 
@@ -11,30 +10,11 @@ import pyarrow as pa
 
 from sparing.errors import InputError
 from sparing.models import Model, run
+from sparing.progress import OnProgress, Progress
 from sparing.refresh.staging import Chunk, Staging
 from sparing.samples import Samples
 
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a job has come.
-
-    Attributes:
-        done: rows finished, those of earlier runs included.
-        total: rows to run.
-        seconds: how long this run has been at it.
-        left: estimated seconds to go; None before the first chunk.
-    """
-
-    done: int
-    total: int
-    seconds: float
-    left: float | None
-
-
 FETCH_BATCHES = 4
-
-OnProgress = Callable[[Progress], None]
 
 
 def chunk_rows_for(total: int, batch_size: int) -> int:

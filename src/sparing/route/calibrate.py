@@ -25,6 +25,7 @@ from sparing.route.evidence import (
 )
 from sparing.route.experts import Expert
 from sparing.route.gater import Calibration, Gater, Point, with_point, write_gater
+from sparing.route.latency import measure_gater
 from sparing.samples import Samples
 
 Bools = npt.NDArray[np.bool_]
@@ -321,6 +322,8 @@ def calibrate(
 ) -> Calibrated:
     """Fit the chances, solve the budgets and keep both in the gater's folder.
 
+    The gater's own latency is measured anew, so that it is that of this machine, as the profile's.
+
     The samples should be none that the experts or the gater were trained on, and as hard as those to come:
     a budget is met on samples like these.
 
@@ -347,6 +350,8 @@ def calibrate(
         raise InputError("calibrate needs a budget: --latency 5ms or --cost-budget 0.4")
     check_experts(gater, profile)
     known_labels(samples)
+    single, own = measure_gater(gater.model, samples, batch_size=profile.experts[0].batched.batch_size)
+    gater.description = replace(gater.description, experts=profile.experts, single=single, batched=own)
     names = tuple(expert.name for expert in profile.experts)
     times, late = timing(gater, profile, batched=batched), tails(profile, batched=batched)
     limits = [

@@ -15,7 +15,7 @@ from sparing.errors import InputError, MissingExtraError
 from sparing.models.description import InputDescription
 from sparing.route.corrupt import CLEAN, Corruption
 from sparing.route.gater import Description, Gater, open_gater, write_gater
-from sparing.route.latency import measure
+from sparing.route.latency import measure_gater
 from sparing.route.profile import Profile, open_profile
 from sparing.samples import Samples, open_samples
 
@@ -81,7 +81,7 @@ def train(
     _make_folder(folder)
     report = progress or (lambda _stage, _done, _loss: None)
     said = [
-        opened.outputs(data, variant, progress=lambda done: report("profile", done, 0.0))
+        opened.outputs(data, variant, progress=lambda state: report("profile", state.done, 0.0))
         for variant in variants
     ]
     if labels.max() >= said[0].shape[2]:
@@ -163,10 +163,7 @@ def _describe(
     from sparing.models.onnx import load_onnx
 
     model = load_onnx(folder / "gater.onnx", name="gater", threads=1)
-    rows = np.arange(min(len(samples), 256))
-    values = decoded(model, samples.ids.take(rows).to_pylist(), samples.fetch(rows))
-    batch = profile.experts[0].batched.batch_size
-    single, batched = (measure(model.function, values, batch_size=count) for count in (1, batch))
+    single, batched = measure_gater(model, samples, batch_size=profile.experts[0].batched.batch_size)
     write_gater(
         folder,
         Description(
