@@ -9,6 +9,14 @@ from tests.route import world
 from sparing.errors import InputError
 
 
+@pytest.fixture(autouse=True)
+def steady_latency(monkeypatch):
+    """The gater takes what its description says, whatever this machine is busy with."""
+    described = world.description()
+    measured = (described.single, described.batched)
+    monkeypatch.setattr("sparing.route.calibrate.measure_gater", lambda *_, **__: measured)
+
+
 def write_samples(path, m, start, labelled=True):
     opened = world.samples(m, start, labelled)
     values = [list(map(float, value)) for value in opened.fetch(range(m))]

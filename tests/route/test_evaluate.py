@@ -14,6 +14,15 @@ from sparing.route.corrupt import Corruption
 from sparing.route.evaluate import compare, curves, evaluate, paired_difference
 from sparing.route.evidence import Evidence, Timing, quantile
 
+
+@pytest.fixture(autouse=True)
+def steady_latency(monkeypatch):
+    """The gater takes what its description says, whatever this machine is busy with."""
+    described = world.description()
+    measured = (described.single, described.batched)
+    monkeypatch.setattr("sparing.route.calibrate.measure_gater", lambda *_, **__: measured)
+
+
 TIMES = Timing(np.array([2.0, 8.0]), 1.0, 0.5)
 SEEN = Evidence(
     scores=np.zeros((4, 2), np.float32),

@@ -60,7 +60,7 @@ def train(
     from sparing.errors import InputError
     from sparing.models import load_callable
     from sparing.route.corrupt import variants
-    from sparing.route.train import Settings
+    from sparing.route.fitting import Settings
     from sparing.route.train import train as run
     from sparing.samples import open_samples
 

@@ -89,7 +89,8 @@ def blur(pixels: npt.NDArray[np.uint8], strength: float) -> npt.NDArray[np.uint8
     sigma = strength / 100 * min(pixels.shape[:2])
     blurred = pixels.astype(np.float32)
     for axis in (0, 1):
-        blurred = gaussian_filter1d(blurred, sigma, axis=axis, mode="reflect") if sigma > 0 else blurred
+        # Below a twentieth of a pixel the Gaussian is one pixel wide; its square might not even be a number.
+        blurred = gaussian_filter1d(blurred, sigma, axis=axis, mode="reflect") if sigma > 0.05 else blurred
     return _to_pixels(blurred)
 
 

@@ -104,7 +104,7 @@ def fit(
             scores = network(torch.from_numpy(inputs(rows)).to(settings.device))
             loss = target.loss(scores, rows, generator)
             optimiser.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             total += loss.item() * len(rows)
         if not np.isfinite(total):
