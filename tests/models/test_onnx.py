@@ -271,7 +271,7 @@ def test_a_decompression_bomb_is_not_decoded(tmp_path, monkeypatch, limit):
         ([X[0], X[1][:3]], r"value of id 2 has shape \(3,\), that of id 1 \(4,\)"),
         (
             [X[0][:3], X[1][:3]],
-            r"value of id 1 has the shape \(3,\) once prepared, .* takes \(4\) per sample",
+            r"id 1 has the shape \(3,\) once prepared, .* takes \(4\)",
         ),
         ([X[0], [[1], [2, 3]]], "value of id 2 is no array of numbers"),
     ],
