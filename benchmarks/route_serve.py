@@ -356,7 +356,7 @@ def main() -> None:
         folder = Path(name)
         path = args.gater or stand_in(folder / "gater", args.expert, pictures)
         lines = measure(folder, path, pictures, args)
-    shown = re.sub(r"(?<=[ =])\S*/(?=\S)", "", " ".join(["benchmarks/route_serve.py", *sys.argv[1:]]))
+    shown = re.sub(r"(?<=[ =])[^\s=]*/(?=\S)", "", " ".join(["benchmarks/route_serve.py", *sys.argv[1:]]))
     text = "\n".join([
         "# Load on `sparing route serve`", "",
         f"Command: `python {shown}`  ",

@@ -269,7 +269,10 @@ def test_a_decompression_bomb_is_not_decoded(tmp_path, monkeypatch, limit):
         ([X[0], "text"], "value of id 2 is of type str, but the model takes numbers"),
         ([X[0], None], "value of id 2 is of type NoneType"),
         ([X[0], X[1][:3]], r"value of id 2 has shape \(3,\), that of id 1 \(4,\)"),
-        ([X[0][:3], X[1][:3]], r"failed on a batch of 2 \(ids 1, 2\): InvalidArgument"),
+        (
+            [X[0][:3], X[1][:3]],
+            r"id 1 has the shape \(3,\) once prepared, .* takes \(4\)",
+        ),
         ([X[0], [[1], [2, 3]]], "value of id 2 is no array of numbers"),
     ],
 )
@@ -383,3 +386,10 @@ def test_real_pictures_arrive_as_the_paper_prepares_them(tmp_path):
     expected = [((a / 255 - mean) / std).transpose(2, 0, 1) for a in arrays]
     np.testing.assert_allclose(probs, softmax(first_and_last(expected)), atol=1e-5)
     assert samples.labels()[at].tolist() == table.column("label").to_pylist()
+
+
+def test_a_value_whose_shape_the_graph_does_not_take_is_named(tmp_path):
+    model = load_model(f"m={linear(tmp_path / 'm.onnx', np.ones((3, 2)))}")
+    assert model(["a"], [np.ones(3)]).shape == (1, 2)
+    with pytest.raises(ModelError, match=r"id 'a' has the shape \(4,\) once prepared, .* takes \(3\) per"):
+        model(["a"], [np.ones(4)])

@@ -109,6 +109,7 @@ def test_equal_contents_are_run_once(pair, tmp_path):
 
 def test_an_expert_that_fails_halfway_loses_one_chunk(pair, tmp_path, monkeypatch):
     monkeypatch.setattr(filling, "_FETCH", 32)
+    monkeypatch.setattr(filling, "_LARGEST", 32)
     pair[1].fail_at = 200
     with pytest.raises(ModelError, match=r"'large' failed on a batch of 32 .*ValueError: out of memory"):
         profile(models(pair), NUMBERS, tmp_path / "p")
@@ -127,13 +128,20 @@ def test_an_expert_that_fails_halfway_loses_one_chunk(pair, tmp_path, monkeypatc
     assert rerun == [float(i) for i in range(kept, 300)]
 
 
+def test_chunks_take_about_ten_seconds_and_whole_fetches():
+    assert filling._chunk_rows(0.1, 128) == 128
+    assert filling._chunk_rows(40, 128) == 384
+    assert filling._chunk_rows(1e9, 128) == 8192
+    assert filling._chunk_rows(1e9, 10_000) == 10_000
+
+
 KILLED = """
 import os, signal, sys
 import numpy as np
 from sparing.models import from_callable
 from sparing.route import filling
 from sparing.route.profile import profile
-filling._FETCH = 16
+filling._FETCH = filling._LARGEST = 16
 asked = 0
 def answer(values):
     global asked

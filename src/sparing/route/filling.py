@@ -19,6 +19,8 @@ from sparing.samples import Samples
 
 _FETCH = 128
 _LARGEST = 8192
+_CHUNK_SECONDS = 10.0
+"""What a chunk is meant to take: what a kill costs, against what an append costs."""
 
 
 @dataclass(frozen=True)
@@ -67,23 +69,32 @@ def fill(
         total += len(first)
     to_run = sum(len(order.rows) for order in orders)
     fetch = max(_FETCH, *(model.batch_size for model in models))
-    chunk = -(-min(max(to_run // 100, fetch), _LARGEST) // fetch) * fetch
+    chunk = fetch
     begun, ran = monotonic(), 0
     if progress is not None:
         progress(Progress(total - to_run, total, 0.0, None))
     for order in orders:
-        for start in range(0, len(order.rows), chunk):
+        start = 0
+        while start < len(order.rows):
             rows = order.rows[start : start + chunk]
             memo.append(
                 order.keys[start : start + chunk],
                 run_experts(memo.identity, samples, rows, order.variant, models, fetch=fetch),
             )
+            start += len(rows)
             ran += len(rows)
+            spent = monotonic() - begun
+            chunk = _chunk_rows(ran / max(spent, 1e-9), fetch)
             if progress is not None:
-                spent = monotonic() - begun
                 done = total - to_run + ran
                 progress(Progress(done, total, spent, spent / ran * (to_run - ran)))
     return ran
+
+
+def _chunk_rows(rate: float, fetch: int) -> int:
+    """Choose how many samples the next chunk holds, from how many were done per second."""
+    wanted = int(min(rate * _CHUNK_SECONDS, _LARGEST))
+    return max(wanted // fetch, 1) * fetch
 
 
 def run_experts(
