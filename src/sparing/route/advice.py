@@ -34,12 +34,16 @@ def advise(
     """
     routed = rows[0]
     alone = [row for row in rows if row.kind == "expert"]
-    better = [
-        *_single(routed, alone, names, samples),
-        *_cascade(routed, rows, names, samples),
-        *_mixture(routed, rows, names, samples),
-    ]
+    rivals = [row for row in (_best_cascade(rows), *_mixtures(rows)) if row is not None]
+    better = _single(routed, alone, names, samples)
+    better += [_beaten(row, routed, names, samples) for row in rivals if row.behind <= 0]
     said = better or [_pays(routed, alone, names, samples)]
+    said += [
+        f"More than {_describe(row)} is not shown: {_percent(row.accuracy)} at {_ms(row.latency)}"
+        f"{_aside(row, routed, names, samples)}; judge the gater on more samples."
+        for row in rivals
+        if 0 < row.behind <= noise(row, routed, names, samples)
+    ]
     if routed.shares is not None and max(routed.shares) >= ONE_SIDED:
         only = names[int(np.argmax(routed.shares))]
         said.append(
@@ -85,33 +89,35 @@ def _single(routed: Row, alone: Sequence[Row], names: Sequence[str], samples: in
     ]
 
 
-def _cascade(routed: Row, rows: Sequence[Row], names: Sequence[str], samples: int) -> list[str]:
+def _best_cascade(rows: Sequence[Row]) -> Row | None:
     cascades = [row for row in rows if row.kind.endswith("cascade")]
-    if not cascades:
-        return []
-    best = max(cascades, key=lambda row: row.accuracy)
-    limit = noise(best, routed, names, samples)
-    if best.behind > limit:
-        return []
-    verdict = "is better" if best.behind < -limit else "does as well"
-    return [
-        f"A cascade {verdict} at equal latency: {best.name} by {best.kind.split()[0]} reaches "
-        f"{_percent(best.accuracy)} at {_ms(best.latency)}, the gater {_percent(routed.accuracy)}"
-        f"{_aside(best, routed, names, samples)}. Its threshold was picked in hindsight on these samples, "
-        "which flatters it; choose it on calibration samples before you rely on it."
-    ]
+    return max(cascades, key=lambda row: row.accuracy, default=None)
 
 
-def _mixture(routed: Row, rows: Sequence[Row], names: Sequence[str], samples: int) -> list[str]:
+def _mixtures(rows: Sequence[Row]) -> list[Row]:
     # Of a single expert there is nothing to add to what is said of experts.
-    mixtures = [row for row in rows if row.kind == "mixture" and " | " in row.name]
-    return [
-        f"The gater knows no better than chance: sending samples to {row.name} at random reaches "
-        f"{_percent(row.accuracy)} at {_ms(row.latency)}, the gater {_percent(routed.accuracy)}"
-        f"{_aside(row, routed, names, samples)}."
-        for row in mixtures
-        if row.behind <= noise(row, routed, names, samples)
-    ]
+    return [row for row in rows if row.kind == "mixture" and " | " in row.name]
+
+
+def _describe(row: Row) -> str:
+    if row.kind == "mixture":
+        return f"sending samples to {row.name} at random"
+    return f"the cascade {row.name} by {row.kind.split()[0]}"
+
+
+def _beaten(row: Row, routed: Row, names: Sequence[str], samples: int) -> str:
+    """Say that a mixture or a cascade reaches at least what the gater does."""
+    figures = (
+        f"{_describe(row)} reaches {_percent(row.accuracy)} at {_ms(row.latency)}, the gater "
+        f"{_percent(routed.accuracy)}{_aside(row, routed, names, samples)}."
+    )
+    if row.kind == "mixture":
+        return f"The gater knows no better than chance: {figures}"
+    surely = row.behind < -noise(row, routed, names, samples)
+    return (
+        f"A cascade {'is better' if surely else 'does as well'} at equal latency: {figures} Its threshold "
+        "was picked in hindsight on these samples, which flatters it; choose it on calibration samples first."
+    )
 
 
 def _pays(routed: Row, alone: Sequence[Row], names: Sequence[str], samples: int) -> str:
