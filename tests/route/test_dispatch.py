@@ -19,8 +19,8 @@ from tests.route.gaters import (
 
 from sparing.errors import InputError, ModelError
 from sparing.models import Model
-from sparing.route import dispatch
-from sparing.route.dispatch import Dispatcher, Experts, decode_in_groups
+from sparing.route import pictures
+from sparing.route.dispatch import Dispatcher, Experts
 from sparing.route.experts import Expert
 from sparing.route.gater import open_gater
 
@@ -135,8 +135,8 @@ def test_an_expert_with_other_class_names_is_refused(tmp_path):
 
 def test_pictures_are_decoded_once_and_each_gets_its_own_answer(tmp_path, monkeypatch):
     decoded = []
-    original = dispatch.decode
-    monkeypatch.setattr(dispatch, "decode", lambda i, value: decoded.append(i) or original(i, value))
+    original = pictures.decode
+    monkeypatch.setattr(pictures, "decode", lambda i, value: decoded.append(i) or original(i, value))
     dispatcher = Dispatcher(open_gater(make_gater(tmp_path)), None)
     shades = [(10, 20, 250), (250, 100, 30), 140, 90, (200, 0, 0)]
     values = [
@@ -204,22 +204,3 @@ def test_a_gater_that_fails_is_an_error_of_its_own(tmp_path):
     assert isinstance(answer, ModelError)
     assert "scores of shape (1, 5)" in str(answer)
     assert GATER[0].shape == (3, 2)
-
-
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.integers(1, 9000))
-def test_groups_of_pictures_are_consecutive_and_bounded(heights, held):
-    values = [np.full((height, 10, 3), at, dtype=np.uint8) for at, height in enumerate(heights)]
-    groups = list(decode_in_groups(list(range(len(values))), values, held))
-    joined = [picture for group in groups for picture in group]
-    assert [int(picture[0, 0, 0]) for picture in joined] == list(range(len(values)))
-    for group in groups:
-        # Without its last picture, a group is below the limit.
-        assert sum(picture.nbytes for picture in group[:-1]) < held
-
-
-def test_pictures_decoded_by_several_threads_come_back_in_order(monkeypatch):
-    monkeypatch.setattr(dispatch, "POOL_FROM_BYTES", 0)
-    values = [picture(at) if at % 5 else b"bad" for at in range(23)]
-    (group,) = decode_in_groups(list(range(23)), values)
-    for at, decoded in enumerate(group):
-        assert (decoded[0, 0, 0] == at) if at % 5 else isinstance(decoded, InputError)

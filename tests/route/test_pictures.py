@@ -1,6 +1,8 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.route.conftest import picture, png
 
 from sparing.errors import InputError
@@ -80,3 +82,14 @@ def test_what_is_no_picture_is_named():
 
 def test_encoding_loses_nothing():
     assert np.array_equal(preprocess.decode("s", encode(PIXELS[0])), PIXELS[0])
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.integers(1, 9000))
+def test_groups_of_pictures_are_consecutive_and_bounded(heights, held):
+    values = [np.full((height, 10, 3), at, dtype=np.uint8) for at, height in enumerate(heights)]
+    groups = list(decode_in_groups(list(range(len(values))), values, held))
+    joined = [picture for group in groups for picture in group]
+    assert [int(one[0, 0, 0]) for one in joined] == list(range(len(values)))
+    for group in groups:
+        # Without its last picture, a group is below the limit.
+        assert sum(picture.nbytes for picture in group[:-1]) < held

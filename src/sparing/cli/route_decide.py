@@ -135,7 +135,7 @@ def evaluate(
 def _open(gater: Path, experts: Path, corrupt: str | None) -> tuple[Any, Any, Any]:
     from sparing.route.corrupt import variants
     from sparing.route.gater import open_gater
-    from sparing.route.profile import open_profile  # type: ignore[import-not-found,unused-ignore]
+    from sparing.route.profile import open_profile
 
     chosen = variants(corrupt)
     return open_gater(gater), open_profile(experts), chosen

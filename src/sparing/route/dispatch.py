@@ -1,8 +1,6 @@
 """Dispatch: a batch is split by chosen expert, each part runs together, answers keep the order of arrival."""
 
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -10,21 +8,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sparing.errors import InputError, ModelError, SparingError
+from sparing.errors import ModelError, SparingError
 from sparing.models import Model, load_model
-from sparing.models.preprocess import POOL_FROM_BYTES, decode
 from sparing.route.choosing import Indices
 from sparing.route.experts import Expert
 from sparing.route.gater import Gater, Point
+from sparing.route.pictures import decode_in_groups, encode
 
 Answer = npt.NDArray[np.float32] | SparingError
 """A distribution of shape (C,), or why there is none."""
 
 NOBODY = -1
 """Stands for the expert of a sample that was refused before one was chosen."""
-
-HELD_PIXELS = 1 << 28
-"""Bytes of decoded pictures from which on they are answered before more are decoded."""
 
 
 class Experts:
@@ -256,53 +251,10 @@ class Dispatcher:
                 self._choose(ids, values, [row], answers, chosen)
 
 
-def decode_in_groups(
-    ids: Sequence[object], values: Sequence[Any], held: int = HELD_PIXELS
-) -> Iterator[list[npt.NDArray[np.uint8] | InputError]]:
-    """Decode pictures at their own size, some at a time, so that memory does not grow with their number.
-
-    Args:
-        ids: m sample ids, for messages.
-        values: m pictures: encoded bytes, or decoded as uint8 arrays.
-        held: bytes of decoded pictures from which on a group ends.
-
-    Yields:
-        Consecutive groups, at least one picture each; in place of a value that is no picture, the error.
-    """
-
-    def one(row: int) -> npt.NDArray[np.uint8] | InputError:
-        try:
-            return decode(ids[row], values[row])
-        except InputError as error:
-            return error
-
-    pooled = sum(len(v) for v in values if isinstance(v, bytes)) > POOL_FROM_BYTES * len(values)
-    step = min(8, os.cpu_count() or 1) if pooled else 1
-    with ThreadPoolExecutor(step) as pool:
-        group: list[npt.NDArray[np.uint8] | InputError] = []
-        size = 0
-        for start in range(0, len(ids), step):
-            rows = range(start, min(start + step, len(ids)))
-            pictures = list((pool.map if pooled else map)(one, rows))
-            group += pictures
-            size += sum(picture.nbytes for picture in pictures if isinstance(picture, np.ndarray))
-            if size >= held:
-                yield group
-                group, size = [], 0
-        if group:
-            yield group
-
-
 def _grey() -> tuple[npt.NDArray[np.uint8], bytes]:
     """Make a grey picture, decoded and encoded."""
-    from io import BytesIO
-
-    from PIL import Image
-
     pixels = np.full((224, 224, 3), 128, dtype=np.uint8)
-    buffer = BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return pixels, buffer.getvalue()
+    return pixels, encode(pixels)
 
 
 def _listed(names: tuple[str, ...] | None) -> str:

@@ -1,6 +1,6 @@
 """Streaming a table of samples through a gater and its experts into a table of answers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from sparing.errors import SparingError
+from sparing.progress import OnProgress, Progress
 from sparing.route.dispatch import NOBODY, Dispatched, Dispatcher
 from sparing.route.gater import Gater, Point
 from sparing.samples import Samples
@@ -83,30 +84,13 @@ class Account:
         }
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a run has come.
-
-    Attributes:
-        done: samples answered.
-        total: samples in the table.
-        seconds: since the start.
-        left: estimated seconds to go.
-    """
-
-    done: int
-    total: int
-    seconds: float
-    left: float
-
-
 def run(
     samples: Samples,
     gater: Gater,
     out: str | Path,
     *,
     point: Point | None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: OnProgress | None = None,
 ) -> Account:
     """Answer every sample and write the answers; memory does not grow with their number, but for the ids.
 
