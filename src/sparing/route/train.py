@@ -4,6 +4,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ def train(
     size: int = 96,
     backbone: Callable[[], torch.nn.Module] | None = None,
     weights: str | Path | None = None,
+    inputs: Inputs | None = None,
     progress: Callable[[str, int, float], None] | None = None,
 ) -> Gater:
     """Train a gater on what the experts say, and write it to a folder.
@@ -61,6 +63,7 @@ def train(
             from a batch of inputs to features (m, d) or (m, d, ...). SqueezeNet's stem by default, for
             pictures, and two hidden layers of 64 for numbers.
         weights: published weights of SqueezeNet 1.1 to start from; random ones by default.
+        inputs: what `prepare` made of the same samples, variants and size, when several gaters share it.
         progress: called with "profile", "prepare" or "train", the number done, and the loss so far.
 
     Returns:
@@ -80,24 +83,28 @@ def train(
     labels = _labels(data)
     _make_folder(folder)
     report = progress or (lambda _stage, _done, _loss: None)
-    said = [
+    known = [
         opened.outputs(data, variant, progress=lambda state: report("profile", state.done, 0.0))
         for variant in variants
     ]
-    if labels.max() >= said[0].shape[2]:
-        raise InputError(
-            f"{data.what}: a label is {labels.max()}, the experts know {said[0].shape[2]} classes"
-        )
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".inputs-") as temporary:
-        inputs = Inputs(
-            data,
-            variants,
-            size=size,
-            path=Path(temporary) / "inputs.npy",
-            mean=MEAN,
-            std=STD,
-            progress=lambda done: report("prepare", done, 0.0),
-        )
+    said = known[0] if len(known) == 1 else np.concatenate(known)
+    classes = said.shape[2]
+    if labels.max() >= classes:
+        raise InputError(f"{data.what}: a label is {labels.max()}, the experts know {classes} classes")
+    with ExitStack() as stack:
+        if inputs is None:
+            temporary = stack.enter_context(tempfile.TemporaryDirectory(dir=folder, prefix=".inputs-"))
+            inputs = prepare(
+                data,
+                variants,
+                Path(temporary) / "inputs.npy",
+                size=size,
+                progress=lambda done: report("prepare", done, 0.0),
+            )
+        elif len(inputs) != len(data) * len(variants):
+            raise InputError(
+                f"{len(inputs)} prepared inputs for {len(data)} samples in {len(variants)} variants"
+            )
         torch.manual_seed(settings.seed)
         example = torch.from_numpy(inputs(np.array([0])))
         network = GaterNetwork(
@@ -113,16 +120,30 @@ def train(
             checkpoint=folder / CHECKPOINT,
             progress=lambda epoch, loss: report("train", epoch, loss),
         )
-        description = inputs.description
+        description, pictures = inputs.description, inputs.pictures
     training = {
         **asdict(settings),
-        "size": size if inputs.pictures else None,
+        "size": size if pictures else None,
         "samples": len(data),
         "variants": [variant.name for variant in variants],
         "losses": losses,
     }
     export(network, example, description, folder)
     return _describe(folder, opened, data, settings.objective, training)
+
+
+def prepare(
+    samples: Any,
+    variants: Sequence[Corruption],
+    path: Path,
+    *,
+    size: int = 96,
+    progress: Callable[[int], None] | None = None,
+) -> Inputs:
+    """Prepare the inputs of SqueezeNet's stem once, for several trainings; see `Inputs`."""
+    return Inputs(
+        open_samples(samples), variants, size=size, path=path, mean=MEAN, std=STD, progress=progress
+    )
 
 
 def export(
