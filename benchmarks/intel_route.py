@@ -47,8 +47,8 @@ TRADE_OFFS = (0.70, 0.80, 0.90, 0.95, 1.00)
 SEEDS = (0, 1, 2)
 SIZE = 64
 OTHER_SIZES = (96, 48)
-EPOCHS_GATER = 6
-RATE = 3e-4
+EPOCHS_GATER = 12
+RATE = 5e-4
 VARIANTS = variants("blur,noise")
 PARTS = ("gater", "calibration", "test")
 BUDGETS = 5
@@ -331,7 +331,7 @@ def main() -> None:
             )
         return kept[size]
 
-    shared = {"epochs": EPOCHS_GATER, "learning_rate": RATE}
+    shared = {"epochs": EPOCHS_GATER, "learning_rate": RATE, "precision": "bfloat16"}
     seeds = SEEDS if arguments.seeds is None else [int(s) for s in arguments.seeds.split(",")]
     gaters: dict[tuple, Gater] = {}
     for seed in seeds:
@@ -381,7 +381,7 @@ def report(bench: Bench, gaters: dict) -> list[str]:
         f"{SECOND_EPOCHS['large']} more; corruption in training of at most {STRENGTH['small']:.0%}, "
         f"{STRENGTH['medium']:.0%} and {STRENGTH['large']:.0%} of the strongest (`intel_experts.py`; a clean "
         f"share of {CLEAN_SHARES[0]:.0%}, then {CLEAN_SHARES[1]:.0%}). Gaters: {EPOCHS_GATER} epochs on 2,795 other "
-        f"training images at four severities, Adam {RATE:g}, batch 32, input {SIZE} x {SIZE}, three seeds. "
+        f"training images at four severities, Adam {RATE:g}, bfloat16, batch 32, input {SIZE} x {SIZE}, three seeds. "
         f"Budgets and thresholds: solved on {counts['calibration']:,} others. Test: {counts['test']:,} images "
         "at four severities.\n",
         "Severities, blur as standard deviation in hundredths of the picture's shorter side, noise where pixels "

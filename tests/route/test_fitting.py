@@ -72,6 +72,16 @@ def test_a_benefit_gater_predicts_who_is_right():
     assert np.mean((chances > 0.5) == right) > 0.95
 
 
+def test_bfloat16_learns_the_same_and_is_not_float32():
+    inputs, _, _, right = problem()
+    made, losses = trained(Settings(epochs=60, learning_rate=0.02, precision="bfloat16"))
+    with torch.no_grad():
+        chances = torch.sigmoid(made(torch.from_numpy(inputs))).numpy()
+    assert np.mean((chances > 0.5) == right) > 0.95
+    assert losses != trained(Settings(epochs=60, learning_rate=0.02))[1]
+    assert all(parameter.dtype == torch.float32 for parameter in made.parameters())
+
+
 def test_an_entropy_gater_predicts_the_cheapest_experts_entropy():
     inputs, said, labels, _ = problem()
     flat = inputs[:, 1] > 0
@@ -153,6 +163,7 @@ def test_a_loss_that_is_not_finite_stops_the_training():
         ({"epochs": 0}, "epochs must be above 0"),
         ({"learning_rate": float("nan")}, "learning_rate"),
         ({"temperature": -1.0}, "temperature"),
+        ({"precision": "int8"}, "unknown precision"),
     ],
 )
 def test_settings_out_of_range(values, said):

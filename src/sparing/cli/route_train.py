@@ -53,6 +53,9 @@ def train(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
     device: Annotated[str, typer.Option("--device", help="Where torch trains, such as cpu or cuda.")] = "cpu",
+    bfloat16: Annotated[
+        bool, typer.Option("--bfloat16", help="Multiply in bfloat16: faster where the processor has it.")
+    ] = False,
     column: ColumnOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -73,6 +76,7 @@ def train(
         learning_rate=learning_rate,
         seed=seed,
         device=device,
+        precision="bfloat16" if bfloat16 else "float32",
     )
 
     gater = run(

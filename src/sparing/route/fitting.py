@@ -31,6 +31,8 @@ class Settings:
         learning_rate: of Adam.
         seed: of the weights, the order of the samples and the noise.
         device: where torch trains, for example "cpu" or "cuda".
+        precision: "float32", or "bfloat16" for the network's matrix products, which is faster where the
+            processor has it.
     """
 
     objective: str = "benefit"
@@ -41,6 +43,7 @@ class Settings:
     learning_rate: float = 1e-4
     seed: int = 0
     device: str = "cpu"
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         if (self.objective == "trade-off") != (self.trade_off is not None):
@@ -49,6 +52,8 @@ class Settings:
             raise InputError(f"the trade-off must be from 0 (latency) to 1 (accuracy), got {self.trade_off}")
         if self.objective not in ("benefit", "trade-off", "entropy"):
             raise InputError(f"unknown objective {self.objective!r}; there are benefit, trade-off, entropy")
+        if self.precision not in ("float32", "bfloat16"):
+            raise InputError(f"unknown precision {self.precision!r}; there are float32 and bfloat16")
         for name in ("temperature", "epochs", "batch_size", "learning_rate"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise InputError(f"{name} must be above 0, got {getattr(self, name)}")
@@ -91,6 +96,8 @@ def fit(
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
         raise InputError(f"cannot train on the device {settings.device!r}: {error}") from error
     optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
+    if any(parameter.ndim == 4 for parameter in network.parameters()):
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     losses = _resume(checkpoint, network, optimiser, settings, len(labels))
     target = _Target(settings, log_probs, labels, latencies)
     m = len(labels)
@@ -101,7 +108,12 @@ def fit(
         for start in range(0, m, settings.batch_size):
             # In ascending order, which costs nothing in learning and reads files forwards.
             rows = np.sort(order[start : start + settings.batch_size])
-            scores = network(torch.from_numpy(inputs(rows)).to(settings.device))
+            batch = torch.from_numpy(inputs(rows)).to(settings.device)
+            if batch.ndim == 4:
+                batch = batch.to(memory_format=torch.channels_last)  # half as fast again on processors
+            with torch.autocast(batch.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+                scores = network(batch)
+            scores = scores.float()
             loss = target.loss(scores, rows, generator)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -114,7 +126,7 @@ def fit(
             _save(checkpoint, network, optimiser, settings, m, losses)
         if progress is not None:
             progress(epoch + 1, losses[-1])
-    network.eval()
+    network.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     return losses
 
 
