@@ -17,11 +17,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import machine
 import numpy as np
 import torch
 from scipy.stats import binomtest, spearmanr
 
+import machine
 from sparing.offload import Bench, Evidence, Gate, Scheme, candidate_schemes, choose, policies, try_scheme
 from sparing.offload.edge import pool
 from sparing.offload.evaluate import EDGE_WEIGHTS, Trial, answers_of, score
@@ -47,7 +47,7 @@ PAIRS = [
     ("grid", "SAGE by the server"),
 ]
 
-# Each worker makes these once: they are too large to be sent with every piece of work.
+# Workers are forked when these are made, and share them.
 benches: dict[str, Bench] = {}
 server: Any = None
 selects: dict[str, Select] = {}
@@ -327,9 +327,9 @@ def byte_tables(run: Callable[..., Iterator[Any]], schemes: list[Scheme]) -> Non
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--calibration", type=int, default=2000, help="images to calibrate on")
+    parser.add_argument("--calibration", type=int, default=1600, help="images to calibrate on")
     parser.add_argument("--test", type=int, default=2000, help="images to test on, in bytes")
-    parser.add_argument("--patch-test", type=int, default=6000, help="images to test on, in patches")
+    parser.add_argument("--patch-test", type=int, default=4000, help="images to test on, in patches")
     parser.add_argument("--schemes", help="comma-separated; by default those of `calibrate`")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--out", type=Path)
@@ -338,7 +338,7 @@ def main() -> None:
     schemes = [Scheme.parse(text) for text in texts]
     prepare(args)
     page = io.StringIO()
-    with ProcessPoolExecutor(args.jobs, get_context("spawn"), prepare, (args,)) as workers:
+    with ProcessPoolExecutor(args.jobs, get_context("fork")) as workers:
 
         def run(function: Callable[..., Any], work: list[Any]) -> Iterator[Any]:
             for item, found in zip(work, workers.map(function, work), strict=True):
