@@ -95,7 +95,10 @@ def _pump(
         readable, _, _ = select.select(ends, [], [], min(wait, 0.1))
         now = time.monotonic()
         for end in readable:
-            packet = os.read(end, 65536)
+            try:
+                packet = os.read(end, 65536)
+            except BlockingIOError:
+                continue
             if rng.random() < loss:
                 counts["lost"] += 1
                 continue

@@ -212,7 +212,8 @@ class Service:
         return Counter(self.journal.read_text().split())
 
     def counted(self) -> Counter[str]:
-        answer = httpx.get(f"{self.url}/metrics", headers={"authorization": "Bearer s3cret"}, timeout=60)
+        with httpx.Client(transport=httpx.HTTPTransport(retries=3), timeout=120, trust_env=False) as client:
+            answer = client.get(f"{self.url}/metrics", headers={"authorization": "Bearer s3cret"})
         answer.raise_for_status()
         return Counter(
             {
