@@ -1,16 +1,16 @@
 """The product of a tall table and a narrow matrix.
 
 BLAS is made for products that are large in every direction; this one is limited by how fast rows arrive.
-Tiles of 6 rows by 16 columns are summed up in registers, in blocks of rows that stay in the first cache while
-the next ones are fetched. Six rows of 16 floats leave room for a row of the matrix in 16 registers of 8 floats
-as well as in 32 of 4 or of 16. (Tiling as in: Goto and van de Geijn, Anatomy of high-performance matrix
+Tiles of 6 rows by 16 columns are summed up in registers, in blocks of rows that stay close to the processor
+while the next ones are fetched. A tile leaves room for a piece of a matrix row, be there 16 registers of 8
+floats, 32 of 4, or 32 of 16. (Tiling as in Goto and van de Geijn, Anatomy of high-performance matrix
 multiplication, 2008.)
 """
 
 from typing import Any
 
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 from numba.extending import intrinsic
 
 from sparing.kernels.scalars import REASSOCIATE, compiled
@@ -25,6 +25,7 @@ _LINE = 16  # floats in a line of the cache
 _BYTE, _I32, _I64, _F32 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
 _VECTOR = ir.VectorType(_F32, COLUMNS)
 _FUSED = ("contract",)
+_PREFETCH = "llvm.prefetch.p0"
 
 
 @compiled(fastmath=REASSOCIATE)
@@ -47,17 +48,15 @@ def multiply_rows(table: Any, matrix: Any, out: Any) -> None:
 
 
 # Numba has no vectors, and does not keep the sums of a loop over arrays in registers.
-@intrinsic
-def _multiply_tile(typingctx: Any, table: Any, row: Any, matrix: Any, column: Any, out: Any) -> Any:  # noqa: ARG001
-    """Write one tile of the products; past the last row, that row is taken again."""
+def _tile(typingctx: Any, table: Any, row: Any, matrix: Any, column: Any, out: Any) -> Any:  # noqa: ARG001
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kinds, zero, one = signature.args, _I64(0), _I64(1)
         source, factors, products = (
             context.make_array(kinds[at])(context, builder, arguments[at]) for at in (0, 2, 4)
         )
-        m, n = cgutils.unpack_tuple(builder, source.shape)
-        h = cgutils.unpack_tuple(builder, factors.shape)[1]
+        m, n = (builder.extract_value(source.shape, axis) for axis in (0, 1))
+        h = builder.extract_value(factors.shape, 1)
         first, column = arguments[1], arguments[3]
         last = builder.sub(m, one)
         places = []
@@ -109,16 +108,21 @@ def _spread(builder: Any, value: Any) -> Any:
     return builder.shuffle_vector(single, undefined, ir.VectorType(_I32, COLUMNS)(None))
 
 
-@intrinsic
-def _fetch(typingctx: Any, table: Any, place: Any) -> Any:  # noqa: ARG001
-    """Ask for a line of the table's memory; past its end, nothing happens."""
+def _line(typingctx: Any, table: Any, place: Any) -> Any:  # noqa: ARG001
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         source = context.make_array(signature.args[0])(context, builder, arguments[0])
         kind = ir.FunctionType(ir.VoidType(), [_BYTE.as_pointer(), _I32, _I32, _I32])
-        fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        fetch = builder.module.globals.get(_PREFETCH) or ir.Function(builder.module, kind, _PREFETCH)
         address = builder.bitcast(builder.gep(source.data, [arguments[1]]), _BYTE.as_pointer())
         builder.call(fetch, [address, _I32(0), _I32(3), _I32(1)])  # to read, into every cache, data
         return context.get_dummy_value()
 
     return types.void(table, place), generate
+
+
+_multiply_tile: Any = intrinsic(_tile)
+"""Write one tile of the products; past the last row, that row is taken again."""
+
+_fetch: Any = intrinsic(_line)
+"""Ask for the memory at a place of the table before it is read; past the table's end, nothing happens."""
