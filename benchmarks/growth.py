@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
 
@@ -136,7 +137,8 @@ def dry_runs(work: Path, sizes: list[int], repeats: int) -> list[str]:
     return [
         "## `sparing refresh --budget 50% --dry-run`, the whole command in a process of its own",
         "",
-        f"`sparing --help` takes {median(start):.3f} s (median of {repeats}).",
+        f"`sparing --help` takes {median(start):.3f} s (median of {repeats}). Pandas, which PyArrow imports where it "
+        f"finds it, is {'' if find_spec('pandas') else 'not '}installed.",
         "",
         "What is mapped from files, libraries for the most part, is as it stands when the process ends. Loading "
         f"numba and LLVM, which caches of more than 2 million rows of {CLASSES} classes are worth, takes "
