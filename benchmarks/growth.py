@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
 
@@ -33,10 +34,25 @@ SPARING = """
 import atexit, pathlib, re, sys
 def peak():
     status = pathlib.Path("/proc/self/status").read_text()
-    print("peak", re.search(r"VmHWM:\\s+(\\d+)", status)[1], file=sys.stderr)
+    for name in ("VmHWM", "RssFile"):
+        print(name, re.search(name + r":\\s+(\\d+)", status)[1], file=sys.stderr)
 atexit.register(peak)
 from sparing.cli.main import main
 main()
+"""
+LOADING = """
+import pathlib, re
+import numpy as np
+def resident():
+    status = pathlib.Path("/proc/self/status").read_text()
+    return [int(re.search(name + r":\\s+(\\d+)", status)[1]) for name in ("VmRSS", "RssFile")]
+from dataclasses import replace
+from sparing.cache.encodings import encoded
+from sparing.cache.encodings.scoring import uncertainty
+rows = encoded(np.full((1, 4), 0.25, np.float32))
+before = resident()
+uncertainty(replace(rows, compiled=True), "entropy")
+print(*(after - at for after, at in zip(resident(), before)))
 """
 
 
@@ -66,18 +82,19 @@ def make_cache(path: Path, rows: int, encoding: str) -> Cache:
     return Cache.create(path, chunks(), ModelInfo("old", "d:old"), encoding=encoding)
 
 
-def sparing(*arguments: object) -> tuple[float, float]:
+def sparing(*arguments: object) -> tuple[float, float, float]:
     """Run the command line in a process of its own.
 
     Returns:
-        Wall seconds and peak resident MB.
+        Wall seconds, peak resident MB, and resident MB that are mapped from files when the process ends.
     """
     started = perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", SPARING, *map(str, arguments)], check=True, capture_output=True, text=True
     )
     seconds = perf_counter() - started
-    return seconds, int(re.search(r"peak (\d+)", done.stderr)[1]) / 1024
+    peak, files = (int(re.search(rf"{name} (\d+)", done.stderr)[1]) / 1024 for name in ("VmHWM", "RssFile"))
+    return seconds, peak, files
 
 
 def dry_runs(work: Path, sizes: list[int], repeats: int) -> list[str]:
@@ -89,6 +106,8 @@ def dry_runs(work: Path, sizes: list[int], repeats: int) -> list[str]:
     known = replace(router.candidates[0], digest=load_model(model).digest)
     replace(router, candidates=(known,)).save(work / "router")
     start = [sparing("--help")[0] for _ in range(repeats)]
+    loaded = subprocess.run([sys.executable, "-c", LOADING], check=True, capture_output=True, text=True)
+    loading, loading_files = (int(value) / 1024 for value in loaded.stdout.split())
     rows = []
     for size in sizes:
         for encoding in ("float16", "top8-int4"):
@@ -107,19 +126,25 @@ def dry_runs(work: Path, sizes: list[int], repeats: int) -> list[str]:
                     "--json",
                 )
                 runs = [sparing(*command) for _ in range(repeats if size <= 1_000_000 else 3)]
-                seconds, peak = median([run[0] for run in runs]), max(run[1] for run in runs)
+                seconds = median([run[0] for run in runs])
+                peak, files = (max(run[at] for run in runs) for at in (1, 2))
                 rows.append(
                     (f"{size:,} {encoding}, {scorer}", f"{seconds:.2f}", f"{1e6 * seconds / size:.2f}",
-                     f"{peak:.0f}")
+                     f"{peak:.0f}", f"{files:.0f}")
                 )  # fmt: skip
                 print(*rows[-1], flush=True)
             shutil.rmtree(path)
     return [
         "## `sparing refresh --budget 50% --dry-run`, the whole command in a process of its own",
         "",
-        f"`sparing --help` takes {median(start):.3f} s (median of {repeats}).",
+        f"`sparing --help` takes {median(start):.3f} s (median of {repeats}). Pandas, which PyArrow imports where it "
+        f"finds it, is {'' if find_spec('pandas') else 'not '}installed.",
         "",
-        *table(("rows", "seconds", "µs/row", "peak resident MB"), rows),
+        "What is mapped from files, libraries for the most part, is as it stands when the process ends. Loading "
+        f"numba and LLVM, which caches of more than 2 million rows of {CLASSES} classes are worth, takes "
+        f"{loading:.0f} MB, {loading_files:.0f} MB of it mapped.",
+        "",
+        *table(("rows", "seconds", "µs/row", "peak resident MB", "of it mapped from files"), rows),
         "",
     ]
 
@@ -143,7 +168,7 @@ def refresh(work: Path, size: int, repeats: int) -> list[str]:
             metadata = replace(cache.metadata.with_model(ModelInfo("new", "d:new")), round=1)
             new = list(batches(chosen))
             started = perf_counter()
-            cache.refresh_rows(new, metadata, record)
+            cache.refresh_rows(new, lambda metadata=metadata: metadata, record)
             seconds = perf_counter() - started
             after = scan_seconds(path, repeats)
             started = perf_counter()
@@ -161,7 +186,8 @@ def refresh(work: Path, size: int, repeats: int) -> list[str]:
         f"## Refreshing rows of {size:,}, chosen at random",
         "",
         "A refreshed byte is one of a row with its id and state, as a freshly made cache stores it, and of its "
-        "new score; written are all new files of the version. Scans read and decode every row.",
+        "new score; written are all new files of the version. Scans read and decode every row; medians of "
+        f"{repeats}.",
         "",
         *table(
             ("", "bytes/row", "seconds", "written per refreshed byte", "scan before", "scan after",

@@ -1,5 +1,7 @@
 """How benchmarks measure: medians of interleaved runs, what the machine can do at most, and tables."""
 
+import contextlib
+import ctypes
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
@@ -7,6 +9,8 @@ from time import perf_counter
 import numpy as np
 
 from sparing.blocks import in_blocks
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def side_by_side(ways: Mapping[str, Callable[[], object]], repeats: int = 7) -> dict[str, list[float]]:
@@ -28,6 +32,14 @@ def side_by_side(ways: Mapping[str, Callable[[], object]], repeats: int = 7) -> 
             way()
             times[name].append(perf_counter() - started)
     return times
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc not to give memory back: what page faults cost one way would depend on the ways before it."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+        mallopt(_M_TRIM_THRESHOLD, 1 << 30)
 
 
 def median(times: Sequence[float]) -> float:

@@ -10,12 +10,13 @@ import time
 
 import httpx
 import pytest
+import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from sparing.errors import InputError
-from sparing.serving import Batcher, Limits, Metrics, OverloadedError, make_app, read_token, serve
+from sparing.serving import Batcher, Limits, Metrics, OverloadedError, _Protocol, make_app, read_token, serve
 
 
 def double(items):
@@ -307,6 +308,46 @@ def test_serving_to_others_needs_a_token_and_a_taken_port_is_named():
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=f"cannot listen on 127.0.0.1:{port}"):
             serve(make_service(), port=port, token=None)
+
+
+def test_a_client_that_dribbles_its_headers_is_hung_up_on_and_others_are_not(monkeypatch):
+    monkeypatch.setattr("sparing.serving.HEADER_SECONDS", 0.5)
+
+    async def dribble(writer):
+        for _ in range(100):
+            writer.write(b"x")
+            await asyncio.sleep(0.1)
+
+    async def hung_up(reader):
+        try:
+            return await asyncio.wait_for(reader.read(), 5)
+        except ConnectionResetError:
+            return b""
+
+    async def main(listener):
+        config = uvicorn.Config(make_service(), http=_Protocol, log_level="error", timeout_keep_alive=30)
+        service = uvicorn.Server(config)
+        running = asyncio.create_task(service.serve(sockets=[listener]))
+        pairs = [await asyncio.open_connection(*listener.getsockname()) for _ in range(3)]
+        (silent, _), (slow, slow_writer), (fine, fine_writer) = pairs
+        dribbling = [asyncio.create_task(dribble(slow_writer))]
+        fine_writer.write(b"POST /double HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n")
+        assert await hung_up(slow) == b""
+        assert await hung_up(silent) == b""
+        fine_writer.write(b"21")  # its headers were in time, and its body may take longer
+        assert b"200 OK" in await fine.readuntil(b"}")
+        # After a request, too: bytes that come stop the timer of an idle connection.
+        dribbling.append(asyncio.create_task(dribble(fine_writer)))
+        assert await hung_up(fine) == b""
+        for task in dribbling:
+            task.cancel()
+        for _, writer in pairs:
+            writer.close()
+        service.should_exit = True
+        await running
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        asyncio.run(main(listener))
 
 
 SERVICE = """

@@ -30,6 +30,7 @@ try:
     from starlette.responses import JSONResponse, PlainTextResponse, Response
     from starlette.routing import Route
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from uvicorn.protocols.http.h11_impl import H11Protocol
 except ImportError as missing:
     raise MissingExtraError(str(missing.name), "serve", "Serving over HTTP") from missing
 
@@ -406,6 +407,44 @@ def read_token(path: str | Path) -> str:
     return token
 
 
+HEADER_SECONDS = 10.0
+"""How long a connection may take to send a request's line and headers."""
+
+
+class _Protocol(H11Protocol):
+    """HTTP/1.1 with a limit on the time that headers take: uvicorn itself would wait for them for ever."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._stop()
+
+    def _watch(self) -> None:
+        # A byte now and then must not put the deadline off: it is set when the wait for a request begins.
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop()
+        elif self._deadline is None and not self.transport.is_closing():
+            self._deadline = self.loop.call_later(HEADER_SECONDS, self.transport.abort)
+
+    def _stop(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
 def serve(
     app: Starlette,
     *,
@@ -434,6 +473,7 @@ def serve(
         raise InputError(f"serving on {host} opens the model to others: give a token, or use 127.0.0.1")
     config = uvicorn.Config(
         app,
+        http=_Protocol,
         log_level="warning",
         access_log=False,
         server_header=False,

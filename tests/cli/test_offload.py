@@ -145,6 +145,32 @@ def test_send_refuses_a_server_of_another_geometry_and_writes_nothing(folder, ur
     assert not list(folder.glob("answers*"))
 
 
+def test_send_names_differing_class_counts_before_anything_is_offloaded(folder, url, monkeypatch, capsys):
+    text = MODELS.replace("np.stack([bright, -bright]", "np.stack([bright, -bright, bright]")
+    (folder / "three.py").write_text(text)
+    code = sparing(
+        monkeypatch, "send", "--edge", "three.py:edge", "--server", url, "--samples", "images.parquet",
+        "--budget", "200B", "--out", "answers.parquet", "--token-file", "t",
+    )  # fmt: skip
+    assert code == 1
+    error = capsys.readouterr().err.strip().splitlines()
+    assert error == ["error: edge and server differ in classes: 3 here, 2 there"]
+    assert not list(folder.glob("answers*"))
+    metrics = httpx.get(f"{url}/metrics", headers={"authorization": "Bearer s3cret"}).text
+    assert "/v1/answer" not in metrics
+
+
+@pytest.mark.parametrize("size", [1, 64])
+def test_a_share_holds_over_the_whole_run(folder, monkeypatch, capsys, size):
+    monkeypatch.setattr("sparing.offload.session.BATCH", size)
+    code = sparing(
+        monkeypatch, "send", "--edge", "models.py:edge", "--server", "http://127.0.0.1:1", "--samples",
+        "images.parquet", "--budget", "200B", "--out", "a.parquet", "--json", "--share", "0.3",
+    )  # fmt: skip
+    assert code == 0
+    assert json.loads(capsys.readouterr().out)["offloaded"] == 9
+
+
 def test_evaluate_compares_schemes(folder, monkeypatch, capsys):
     schemes = "whole:dct16,raw:sage"
     arguments = ["evaluate", *BOTH, *EVERYTHING, "--budgets", "2KB,100B", "--policies", schemes]

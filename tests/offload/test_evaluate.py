@@ -5,6 +5,7 @@ import pytest
 
 from sparing.errors import InputError, ModelError
 from sparing.offload import (
+    POLICIES,
     Bench,
     EdgeOutput,
     Gate,
@@ -18,6 +19,7 @@ from sparing.offload import (
     try_scheme,
 )
 from sparing.offload.evaluate import Trial, answers_of
+from sparing.offload.payload import CODECS
 
 ALL = Gate(threshold=0)
 
@@ -82,6 +84,17 @@ def test_the_choice_is_the_most_accurate_within_budget_and_mean(bench):
     assert (str(tight[200].scheme), tight[200].fill) == ("whole:webp", 100)
 
 
+def test_several_budgets_are_answered_as_each_alone(bench, server):
+    for text in ("whole:dct16", "whole:webp", "raw:spread", "mosaic:grid:9:dct8"):
+        scheme, budgets = Scheme.parse(text), [3, 60, 300, 2000, 3000]
+        together = try_scheme(scheme, budgets, bench, server)
+        for budget, trial in zip(budgets, together, strict=True):
+            (alone,) = try_scheme(scheme, [budget], bench, server)
+            np.testing.assert_array_equal(trial.sizes, alone.sizes)
+            np.testing.assert_allclose(trial.probs, alone.probs, atol=1e-6)
+            assert (np.isnan(trial.probs).any(1) == (trial.sizes == 0)).all()
+
+
 def test_late_answers_are_the_edges(bench, server):
     (sent,) = try_scheme(Scheme.parse("whole:dct16"), [200], bench, server)
     link = Link(bits_per_second=8000, latency=0.1)
@@ -98,6 +111,10 @@ def test_the_candidates_fit_any_geometry():
         schemes = candidate_schemes(geometry)
         assert len(set(map(str, schemes))) >= 10
         assert all(scheme.count <= geometry.patches for scheme in schemes)
+        for kind, name in [("raw", p) for p in POLICIES] + [("mosaic", p) for p in POLICIES]:
+            assert any((scheme.kind, scheme.policy) == (kind, name) for scheme in schemes)
+        assert {scheme.codec for scheme in schemes if scheme.kind == "whole"} == set(CODECS)
+        assert {scheme.codec for scheme in schemes if scheme.eighths < 8} >= {"webp", "jpeg", "avif", "dct16"}
 
 
 def test_models_that_tell_other_numbers_of_classes_apart_are_refused(edge, geometry, pictures):

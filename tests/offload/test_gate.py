@@ -31,6 +31,21 @@ def test_a_share_offloads_the_most_uncertain():
     assert Gate(share=0.5).offloads(PROBS[:0]).shape == (0,)
 
 
+@pytest.mark.parametrize("size", [1, 2, 7, 64])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 0.999, 1.0])
+def test_a_share_holds_over_all_batches_however_small_they_are(size, share):
+    gate, offloaded = Gate(share=share), 0
+    probs = np.random.default_rng(0).dirichlet([1, 1, 1], 100)
+    for start in range(0, 100, size):
+        batch = probs[start : start + size]
+        offloaded += int(gate.offloads(batch, seen=start, offloaded=offloaded).sum())
+        assert offloaded == int(share * (start + len(batch)) + 1e-9)
+
+
+def test_a_threshold_does_not_care_for_what_came_before():
+    assert Gate().offloads(PROBS, seen=10, offloaded=10).tolist() == [True, False, False, True]
+
+
 @pytest.mark.parametrize(
     "bad", [{"measure": "variance"}, {"threshold": -1}, {"threshold": float("nan")}, {"share": 1.5}]
 )

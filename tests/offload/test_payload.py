@@ -69,14 +69,14 @@ def test_any_bytes_are_evidence_or_refused(first, rest):
 
 
 def test_edge_and_server_notice_when_they_differ():
-    here = wire.agreement(GEOMETRY)
-    wire.check_agreement(here, GEOMETRY, "avif")
-    for key in ("version", "height", "width", "patch"):
+    here = {**wire.agreement(GEOMETRY), "classes": 10}
+    wire.check_agreement(here, GEOMETRY, "avif", 10)
+    for key in ("version", "height", "width", "patch", "classes"):
         with pytest.raises(InputError, match=f"differ in {key}"):
-            wire.check_agreement({**here, key: 99}, GEOMETRY, "")
+            wire.check_agreement({**here, key: 99}, GEOMETRY, "", 10)
     other = {**here, "templates": {**here["templates"], "avif": "0" * 16}}
-    wire.check_agreement(other, GEOMETRY, "webp")
+    wire.check_agreement(other, GEOMETRY, "webp", 10)
     with pytest.raises(InputError, match="avif library"):
-        wire.check_agreement(other, GEOMETRY, "avif")
+        wire.check_agreement(other, GEOMETRY, "avif", 10)
     with pytest.raises(InputError, match="jpeg library"):
-        wire.check_agreement({**here, "templates": None}, GEOMETRY, "jpeg")
+        wire.check_agreement({**here, "templates": None}, GEOMETRY, "jpeg", 10)

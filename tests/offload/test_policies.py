@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -86,6 +88,30 @@ def test_spread_over_positions_alone_takes_opposite_corners_first():
     embeddings = np.ones((1, 16, 2))
     first = policies.spread(attention, embeddings, 4, 2, position_weight=1)
     assert first.tolist() == [[0, 15]]
+
+
+@pytest.mark.parametrize("policy", ["sage", "coverage", "spread"])
+def test_pictures_are_taken_a_few_at_a_time_with_the_same_result(policy, monkeypatch):
+    rng = np.random.default_rng(4)
+    attention, embeddings = rng.random((9, 12)), rng.normal(size=(9, 12, 3))
+    together = select(policy, attention, embeddings, 4, 5)
+    monkeypatch.setattr(policies, "BLOCK", 2 * 12 * 12)
+    np.testing.assert_array_equal(select(policy, attention, embeddings, 4, 5), together)
+
+
+def test_similarities_of_many_pictures_are_never_held_at_once():
+    attention, embeddings = np.ones((4000, 64), dtype=np.float32), np.ones((4000, 64, 2), dtype=np.float32)
+    select("spread", attention[:1], embeddings[:1], 8, 4)  # compiles
+    tracemalloc.start()
+    select("spread", attention, embeddings, 8, 4)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    monolith = 4000 * 64 * 64 * 4  # 66 MB, and several of them
+    assert peak < 6 * monolith
+    tracemalloc.start()
+    select("spread", np.tile(attention, (4, 1)), np.tile(embeddings, (4, 1, 1)), 8, 4)
+    assert tracemalloc.get_traced_memory()[1] < 1.5 * peak
+    tracemalloc.stop()
 
 
 def test_random_is_seeded_and_differs_between_pictures():

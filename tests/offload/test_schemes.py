@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import features
 
 from sparing.errors import BudgetError, InputError
 from sparing.offload import EdgeOutput, Geometry, Scheme
@@ -25,6 +26,8 @@ TEXTS = [
     "whole:webp",
     "whole:dct8:5",
 ]
+if features.check("avif"):
+    TEXTS += ["whole:avif", "whole:avif:3", "mosaic:grid:5:avif"]
 
 
 def some_view(geometry, m, seed):

@@ -4,6 +4,7 @@ import httpx
 import numpy as np
 import pytest
 
+from sparing.errors import ModelError
 from sparing.offload import Choice, Gate, Scheme, ServerModel, prepare
 from sparing.offload.payload import agreement, max_payload, unpack
 from sparing.offload.server import make_server
@@ -71,16 +72,27 @@ def test_no_body_is_larger_than_the_largest_payload(server, geometry, edge, pict
 
 
 def test_a_model_that_fails_is_500_without_details(payloads, geometry):
+    calls = []
+
     def broken(patches, positions):
-        raise RuntimeError("secret path")
+        calls.append(1)
+        if len(calls) > 1:
+            raise RuntimeError("secret path")
+        return np.zeros((len(patches), 2))
 
     (answer,) = ask(
         make_server(ServerModel(broken, geometry)), [("POST", "/v1/answer", {"content": payloads[0]})]
     )
+    assert len(calls) == 2
     assert answer.status_code == 500
     assert "secret" not in answer.text
 
 
 def test_the_server_says_what_has_to_be_agreed_on(server, geometry):
     (answer,) = ask(make_server(server), [("GET", "/v1/model", {})])
-    assert answer.json() == agreement(geometry)
+    assert answer.json() == {**agreement(geometry), "classes": 3}
+
+
+def test_a_model_that_fails_on_any_picture_is_named_before_serving(geometry):
+    with pytest.raises(ModelError, match="server model failed"):
+        make_server(ServerModel(lambda *_: 1 / 0, geometry))

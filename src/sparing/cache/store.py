@@ -35,9 +35,9 @@ from sparing.cache.rows import (
 )
 from sparing.errors import CacheError, InputError
 
-CHUNK_ROWS = 65_536
+CHUNK_ROWS = 32_768
 # Lance reads ahead by whole files and hundreds of batches; this keeps memory from growing with the cache.
-_READAHEAD = {"batch_readahead": 2, "fragment_readahead": 1, "io_buffer_size": 64 << 20}
+_READAHEAD = {"batch_readahead": 2, "fragment_readahead": 1, "io_buffer_size": 16 << 20}
 
 _LARGE = 200_000_000
 """Probabilities of a table whose scoring takes numpy about as long as loading compiled loops."""

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from sparing.offload import Bench, Gate, Policy, ServerModel
     from sparing.samples import Samples
 
+ALL = (
+    "all: raw patches by every policy at 8 and 4 bits, mosaics of an eighth to seven eighths of the patches, "
+    "and the whole picture in every codec, also down-scaled (docs/offload.md)"
+)
+
 app = typer.Typer(help="Send the evidence that is worth a thin uplink.", no_args_is_help=True)
 
 EdgeOption = Annotated[
@@ -39,7 +44,7 @@ ThresholdOption = Annotated[
 ]
 ShareOption = Annotated[
     float | None,
-    typer.Option("--share", help="Instead, offload this share of each batch, the most uncertain."),
+    typer.Option("--share", help="Instead, offload this share of all, the most uncertain."),
 ]
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Use the first N samples only.")]
 TokenOption = Annotated[
@@ -148,7 +153,8 @@ def send(
             if described is None:
                 hint(f"{server}: {problem}; the edge answers until the server does")
             else:
-                check_agreement(described, model.geometry, choice.scheme.codec if choice else "")
+                codec = choice.scheme.codec if choice else ""
+                check_agreement(described, model.geometry, codec, model.classes())
             with TableWriter(out) as writer:
                 async for batch in answer_all(opened, model, client, gate, choice, seed=seed):
                     ids = opened.ids[len(answers) : len(answers) + len(batch)]
@@ -181,7 +187,7 @@ def evaluate(
     samples: SamplesOption,
     budgets: BudgetsOption,
     policies: Annotated[
-        str, typer.Option("--policies", help="Schemes, separated by commas, or all.")
+        str, typer.Option("--policies", help=f"Schemes, separated by commas, or {ALL}.")
     ] = "all",
     policy: Annotated[
         Path | None, typer.Option("--policy", help="Also what `offload calibrate` wrote.")
@@ -245,7 +251,7 @@ def calibrate(
     budgets: BudgetsOption,
     out: Annotated[Path, typer.Option("--out", help="The policy to write, for `offload send`.")],
     policies: Annotated[
-        str, typer.Option("--policies", help="Schemes to choose from, separated by commas, or all.")
+        str, typer.Option("--policies", help=f"Schemes to choose from, separated by commas, or {ALL}.")
     ] = "all",
     mean: Annotated[
         str | None, typer.Option("--mean", help="Most bytes of a payload on average, at any budget.")

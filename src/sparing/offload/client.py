@@ -108,7 +108,7 @@ class Client:
         await self._http.aclose()
 
     async def describe(self) -> tuple[dict[str, Any] | None, str]:
-        """Ask the server what has to be agreed on (`payload.agreement`).
+        """Ask the server what has to be agreed on (`payload.check_agreement`).
 
         Returns:
             Its answer, or None and what went wrong.

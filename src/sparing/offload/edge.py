@@ -54,7 +54,14 @@ class Request:
 
 
 def prepare(
-    model: EdgeModel, gate: Gate, choice: Choice | None, pixels: Pixels, *, seed: int = 0
+    model: EdgeModel,
+    gate: Gate,
+    choice: Choice | None,
+    pixels: Pixels,
+    *,
+    seed: int = 0,
+    before: int = 0,
+    offloaded: int = 0,
 ) -> list[Request]:
     """Run the edge on a batch of pictures.
 
@@ -64,6 +71,8 @@ def prepare(
         choice: what to send; None when a policy sends nothing at this budget.
         pixels: shape (m, height, width, 3).
         seed: of a random policy.
+        before: requests of earlier batches, for a gate with a share.
+        offloaded: how many of them were offloaded.
 
     Returns:
         m requests.
@@ -74,7 +83,7 @@ def prepare(
     started = perf_counter()
     seen = model(pixels)
     probs = seen.probs
-    offloads = gate.offloads(probs)
+    offloads = gate.offloads(probs, seen=before, offloaded=offloaded)
     rows = np.flatnonzero(offloads)
     payloads: list[bytes | None] = [None] * len(pixels)
     if choice is not None and len(rows):

@@ -13,7 +13,8 @@ from sparing.errors import InputError, ModelError
 from sparing.offload.edge import Choice, pool
 from sparing.offload.gate import Gate
 from sparing.offload.link import Link
-from sparing.offload.payload import unpack
+from sparing.offload.payload import CODECS, unpack
+from sparing.offload.policies import POLICIES
 from sparing.offload.schemes import Scheme
 from sparing.offload.views import EdgeModel, EdgeOutput, Geometry, Pixels, ServerModel
 
@@ -79,20 +80,19 @@ class Bench:
             raise InputError(
                 f"the edge model takes pictures of {edge.geometry}, the server model of {server.geometry}"
             )
-        parts = [edge(pixels[at : at + MAX_BATCH]) for at in range(0, len(pixels), MAX_BATCH)]
-        fields = ("logits", "attention", "embeddings")
-        logits, attention, embeddings = (np.concatenate([getattr(part, f) for part in parts]) for f in fields)
-        probs = EdgeOutput(logits, attention, embeddings).probs
+        # Twice over what is offloaded, so that the embeddings of the rest, the largest part, are never held.
+        probs = np.concatenate([edge(pixels[part]).probs for part in _batches(len(pixels))])
         offloads = gate.offloads(probs)
         if not offloads.any():
             raise InputError(f"the gate offloads none of {len(pixels)} pictures; lower its threshold")
         chosen = pixels[offloads]
-        answers = np.concatenate(
-            [server.whole(chosen[at : at + MAX_BATCH]) for at in range(0, len(chosen), MAX_BATCH)]
-        )
-        if answers.shape[1] != logits.shape[1]:
+        parts = [edge(chosen[part]) for part in _batches(len(chosen))]
+        fields = ("logits", "attention", "embeddings")
+        seen = EdgeOutput(*(np.concatenate([getattr(part, field) for part in parts]) for field in fields))
+        answers = np.concatenate([server.whole(chosen[part]) for part in _batches(len(chosen))])
+        if answers.shape[1] != probs.shape[1]:
             raise ModelError(
-                f"the edge model tells {logits.shape[1]} classes apart, the server model {answers.shape[1]}"
+                f"the edge model tells {probs.shape[1]} classes apart, the server model {answers.shape[1]}"
             )
         whole = answers.argmax(axis=1)
         if labels is None:
@@ -103,7 +103,7 @@ class Bench:
             kept_right = int((probs[~offloads].argmax(axis=1) == labels[~offloads]).sum())
         return cls(
             chosen,
-            EdgeOutput(logits[offloads], attention[offloads], embeddings[offloads]),
+            seen,
             wanted,
             float((whole == wanted).mean()),
             len(pixels),
@@ -111,6 +111,10 @@ class Bench:
             edge.geometry,
             labels is not None,
         )
+
+
+def _batches(rows: int) -> list[slice]:
+    return [slice(at, at + MAX_BATCH) for at in range(0, rows, MAX_BATCH)]
 
 
 @dataclass(frozen=True)
@@ -143,16 +147,20 @@ def try_scheme(
     started = perf_counter()
     by_budget = scheme.encode(bench.pixels, bench.seen, bench.geometry, budgets, seed=seed)
     seconds = (perf_counter() - started) / (len(bench.pixels) * len(budgets))
-    trials = []
+    trials: list[Trial] = []
+    before: list[bytes | None] = [None] * len(bench.pixels)
+    probs = np.full(bench.seen.logits.shape, np.nan, dtype=np.float32)
     for budget, payloads in zip(budgets, by_budget, strict=True):
-        probs = np.full(bench.seen.logits.shape, np.nan, dtype=np.float32)
-        sent = [row for row, payload in enumerate(payloads) if payload is not None]
-        for at in range(0, len(sent), MAX_BATCH):
-            rows = sent[at : at + MAX_BATCH]
-            evidence = [unpack(payloads[row] or b"", bench.geometry) for row in rows]
-            probs[rows] = server.answer(evidence)
+        # What a larger budget does not change is answered as before.
+        probs = probs.copy()
+        probs[[payload is None for payload in payloads]] = np.nan
+        new = [row for row, made in enumerate(payloads) if made is not None and made != before[row]]
+        for part in _batches(len(new)):
+            evidence = [unpack(payloads[row] or b"", bench.geometry) for row in new[part]]
+            probs[new[part]] = server.answer(evidence)
         sizes = np.array([len(payload or b"") for payload in payloads], dtype=np.int64)
         trials.append(Trial(scheme, budget, probs, sizes, seconds))
+        before = payloads
     return trials
 
 
@@ -228,14 +236,22 @@ def score(
 
 
 def candidate_schemes(geometry: Geometry) -> list[Scheme]:
-    """Give the schemes that `calibrate` tries by default, from few patches to the whole picture."""
-    n = geometry.patches
-    texts = [f"whole:{codec}" for codec in ("dct8", "dct16", "dct32", "webp", "jpeg", "avif")]
-    texts += [f"raw:{policy}" for policy in ("grid", "importance", "sage", "spread")]
-    texts += [f"raw:{policy}:4" for policy in ("grid", "sage", "spread")]
-    half, most = max(n // 2, 1), max(3 * n // 4, 1)
-    texts += [f"mosaic:sage:{half}:webp", f"mosaic:spread:{half}:dct8", f"mosaic:spread:{most}:dct8"]
-    return [Scheme.parse(text) for text in texts]
+    """Give the schemes that `calibrate` tries by default, from few patches to the whole picture.
+
+    They are raw patches by every policy at 8 and 4 bits, mosaics of different numbers of patches (the quality
+    of each is what fills the budget), and the whole picture in every codec, also down-scaled.
+    """
+    texts = [f"whole:{codec}" for codec in CODECS]
+    texts += [f"whole:{codec}:{eighths}" for codec in ("dct16", "webp", "jpeg") for eighths in (6, 4)]
+    texts += ["whole:avif:6"]
+    texts += [f"raw:{policy}{depth}" for depth in ("", ":4") for policy in POLICIES]
+    counts = {eighths: max(eighths * geometry.patches // 8, 1) for eighths in range(1, 8)}
+    mosaics = [("grid", eighths, "dct8") for eighths in (1, 2, 3, 4, 5, 6, 7)]
+    mosaics += [(policy, 4, "dct8") for policy in POLICIES if policy != "grid"]
+    mosaics += [(policy, eighths, "dct8") for policy in ("sage", "spread") for eighths in (2, 6)]
+    mosaics += [("grid", 4, "webp"), ("sage", 4, "webp"), ("grid", 6, "webp"), ("grid", 6, "avif")]
+    texts += [f"mosaic:{policy}:{counts[eighths]}:{codec}" for policy, eighths, codec in mosaics]
+    return [Scheme.parse(text) for text in dict.fromkeys(texts)]
 
 
 @dataclass(frozen=True)

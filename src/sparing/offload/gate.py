@@ -39,7 +39,7 @@ class Gate:
         measure: how uncertainty is measured.
         threshold: offload from this uncertainty on (the papers' eta; 1.0 with min-entropy offloads what has
             no probability above one half).
-        share: instead of the threshold, offload this share of each batch, the most uncertain ones.
+        share: instead of the threshold, offload this share of all requests; of each batch the most uncertain.
 
     Raises:
         InputError: an unknown measure, a negative threshold, or a share outside [0, 1].
@@ -57,19 +57,23 @@ class Gate:
         if self.share is not None and not 0 <= self.share <= 1:
             raise InputError(f"the share to offload must lie in [0, 1], got {self.share}")
 
-    def offloads(self, probs: Floats) -> npt.NDArray[np.bool_]:
+    def offloads(self, probs: Floats, *, seen: int = 0, offloaded: int = 0) -> npt.NDArray[np.bool_]:
         """Decide for a batch.
 
         Args:
             probs: shape (m, C), the edge's distributions.
+            seen: requests before this batch; counts with a share only.
+            offloaded: how many of them were offloaded.
 
         Returns:
-            Shape (m,): True where the request is offloaded. With a share, the floor of share times m of them;
-            among equals the earlier ones.
+            Shape (m,): True where the request is offloaded. With a share, as many as bring the total to the
+            floor of share times all requests so far; among equals the earlier ones.
         """
         unsure = uncertainty(probs, self.measure)
         if self.share is None:
             return np.asarray(unsure >= self.threshold)
         chosen = np.zeros(len(probs), dtype=bool)
-        chosen[np.argsort(-unsure, kind="stable")[: int(self.share * len(probs) + 1e-9)]] = True
+        # Over the running total: floored batch by batch, small batches would offload too little or nothing.
+        due = int(self.share * (seen + len(probs)) + 1e-9) - offloaded
+        chosen[np.argsort(-unsure, kind="stable")[: max(due, 0)]] = True
         return chosen

@@ -48,19 +48,20 @@ def agreement(geometry: Geometry) -> dict[str, Any]:
     }
 
 
-def check_agreement(described: dict[str, Any], geometry: Geometry, codec: str) -> None:
-    """Check that a server reads what this edge will write.
+def check_agreement(described: dict[str, Any], geometry: Geometry, codec: str, classes: int) -> None:
+    """Check that a server reads what this edge will write, and answers what this edge can use.
 
     Args:
         described: what the server says (`Client.describe`).
         geometry: the edge's.
         codec: the codec that payloads will use; "" for raw patches.
+        classes: how many the edge model tells apart.
 
     Raises:
-        InputError: another version, another geometry, or a library that codes differently.
+        InputError: another version, geometry or number of classes, or a library that codes differently.
     """
-    own = agreement(geometry)
-    for key in ("version", "height", "width", "patch"):
+    own = agreement(geometry) | {"classes": classes}
+    for key in ("version", "height", "width", "patch", "classes"):
         if described.get(key) != own[key]:
             raise InputError(
                 f"edge and server differ in {key}: {own[key]} here, {described.get(key)!r} there"

@@ -3,6 +3,7 @@
 All are batched: m pictures of n patches in a grid; each returns positions of shape (m, k), first pick first.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -139,7 +140,7 @@ def sage(attention: Floats, embeddings: Floats, k: int, *, pool_ratio: float | N
     """
     n = attention.shape[1]
     pool = importance(attention, n if pool_ratio is None else min(n, round(pool_ratio * k)))
-    return _farthest(_similarity(embeddings, pool), pool, k)
+    return _farthest(pool, k, lambda rows: _similarity(embeddings[rows], pool[rows]))
 
 
 def spread(
@@ -162,9 +163,14 @@ def spread(
     where = np.stack(np.divmod(np.arange(n), cols), axis=1).astype(np.float32)
     apart = np.sqrt(((where[:, None] - where) ** 2).sum(axis=2))
     near = 1 - 2 * apart / apart.max() if n > 1 else np.ones((1, 1), dtype=np.float32)
-    by_position = near.astype(np.float32)[pool[:, :, None], pool[:, None, :]]
-    similarity = (1 - position_weight) * _similarity(embeddings, pool) + position_weight * by_position
-    return _farthest(similarity.astype(np.float32), pool, k)
+    near = position_weight * near.astype(np.float32)
+
+    def similarity(rows: slice) -> npt.NDArray[np.float32]:
+        by_position = near[pool[rows][:, :, None], pool[rows][:, None, :]]
+        both = (1 - position_weight) * _similarity(embeddings[rows], pool[rows]) + by_position
+        return np.asarray(both, dtype=np.float32)
+
+    return _farthest(pool, k, similarity)
 
 
 def _similarity(embeddings: Floats, pool: Indices) -> npt.NDArray[np.float32]:
@@ -175,8 +181,18 @@ def _similarity(embeddings: Floats, pool: Indices) -> npt.NDArray[np.float32]:
     return similarity
 
 
-def _farthest(similarity: npt.NDArray[np.float32], pool: Indices, k: int) -> Indices:
-    return np.take_along_axis(pool, _farthest_points(np.ascontiguousarray(similarity), k), axis=1)
+BLOCK = 1 << 24
+"""Similarities held at once, 64 MiB: the pairs of patches of thousands of pictures would fill the memory."""
+
+
+def _farthest(pool: Indices, k: int, similarity: Callable[[slice], npt.NDArray[np.float32]]) -> Indices:
+    """Pick k of each pool, given a function from rows to their similarities (rows, pool, pool)."""
+    picks = np.empty((len(pool), k), dtype=np.int64)
+    rows = max(BLOCK // max(pool.shape[1] ** 2, 1), 1)
+    for start in range(0, len(pool), rows):
+        part = slice(start, start + rows)
+        picks[part] = _farthest_points(np.ascontiguousarray(similarity(part)), k)
+    return np.take_along_axis(pool, picks, axis=1)
 
 
 @njit(cache=True)

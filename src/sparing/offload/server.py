@@ -2,7 +2,7 @@
 
 `POST /v1/answer` takes a payload and returns C little-endian float32 probabilities, and the header
 `x-server-seconds` and `x-agreement`, a digest of what the payload was read by; `GET /v1/model` says what both
-sides have to agree on.
+sides have to agree on, the number of classes included.
 """
 
 import asyncio
@@ -48,6 +48,9 @@ def make_server(
 
     Returns:
         The ASGI application.
+
+    Raises:
+        ModelError: the model fails on a blank picture.
     """
     geometry = model.geometry
     metrics = Metrics()
@@ -61,7 +64,8 @@ def make_server(
     # The tiny codec's kernels are compiled, or loaded, before the first request has to wait for that.
     blank = np.zeros((geometry.height, geometry.width, 3), dtype=np.uint8)
     unpack(whole_head("dct8", EIGHTHS) + (best_fits(blank, "dct8", [1000])[0] or b""), geometry)
-    agreed = agreement(geometry)
+    # So is the model, which thereby says how many classes it tells apart.
+    described = agreement(geometry) | {"classes": model.whole(blank[None]).shape[1]}
 
     async def answer(request: Request) -> Response:
         payload = await request.body()
@@ -78,7 +82,7 @@ def make_server(
         )
 
     async def describe(_: Request) -> Response:
-        return JSONResponse(agreed)
+        return JSONResponse(described)
 
     return make_app(
         [Route("/v1/answer", answer, methods=["POST"]), Route("/v1/model", describe)],

@@ -45,10 +45,12 @@ async def answer_all(
         ModelError: the edge model failed. What goes wrong with the server never raises.
     """
     weight = 0.0 if choice is None else choice.edge_weight
+    offloaded = 0
     for start in range(0, len(samples), BATCH):
         positions = range(start, min(start + BATCH, len(samples)))
         pixels = read_pictures(samples, positions, edge.geometry)
-        requests = prepare(edge, gate, choice, pixels, seed=seed + start)
+        requests = prepare(edge, gate, choice, pixels, seed=seed + start, before=start, offloaded=offloaded)
+        offloaded += sum(request.offloaded for request in requests)
         yield list(await asyncio.gather(*(client.answer(request, weight) for request in requests)))
 
 

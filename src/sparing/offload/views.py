@@ -136,6 +136,11 @@ class EdgeModel:
             raise ModelError("the edge model must give 2 or more logits, and attention that is not negative")
         return EdgeOutput(logits, attention, embeddings)
 
+    def classes(self) -> int:
+        """Run the model on a blank picture and count its logits."""
+        blank = np.zeros((1, self.geometry.height, self.geometry.width, 3), dtype=np.uint8)
+        return int(self(blank).logits.shape[1])
+
 
 @dataclass(frozen=True)
 class Evidence:

@@ -96,13 +96,25 @@ def largest(probs: Float32, width: int) -> Float32:
 
 
 def _dense_product(encoded: Encoded, matrix: Float32, descending: bool) -> Callable[[slice], Float32]:
-    width = len(matrix)
+    width, h = matrix.shape
     # Rows are sorted with their smallest entry first: the matrix is turned round instead of them.
     matrix = np.ascontiguousarray(matrix[::-1]) if descending else matrix
 
-    def product(block: slice) -> Float32:
+    def inputs(block: slice) -> Float32:
         probs = _distributions(encoded[block])
-        return (largest(probs, width) if descending else probs) @ matrix
+        return largest(probs, width) if descending else probs
+
+    if not encoded.compiled:
+        return lambda block: inputs(block) @ matrix
+    from sparing.kernels.products import COLUMNS, multiply_rows
+
+    padded = np.pad(matrix, ((0, 0), (0, -h % COLUMNS)))
+
+    def product(block: slice) -> Float32:
+        rows = np.ascontiguousarray(inputs(block))
+        out = np.empty((len(rows), padded.shape[1]), dtype=np.float32)
+        multiply_rows(rows, padded, out)
+        return out[:, :h]
 
     return product
 
