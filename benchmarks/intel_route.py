@@ -16,7 +16,7 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +25,16 @@ import torch
 
 from intel_experts import CLEAN_SHARES, EPOCHS, SECOND_EPOCHS, STRENGTH, part_of
 from machine import describe, load
+from sparing.distributions import entropy
 from sparing.frontier import headroom_at_cost, oracle_frontier, static_mixture
 from sparing.models import load_model
+from sparing.models.preprocess import decode
 from sparing.route.baselines import cascade, cascade_orders, mixture_shares, stops
 from sparing.route.calibrate import calibration_errors, fit_calibration
 from sparing.route.choosing import choose, solve_multiplier
 from sparing.route.corrupt import BLUR, NOISE, SEVERITIES, variants
 from sparing.route.evaluate import paired_difference
-from sparing.route.evidence import Evidence, Timing, gather, join, shares_of
+from sparing.route.evidence import Evidence, Timing, join, shares_of
 from sparing.route.experts import Latency
 from sparing.route.fitting import Settings, fit
 from sparing.route.gater import Gater, open_gater
@@ -72,8 +74,6 @@ def measure_latency(made: Profile, samples: Path, work: Path) -> dict[str, Laten
         return {name: Latency(**values) for name, values in json.loads(path.read_text()).items()}
     opened = open_samples(samples)
     rows = np.linspace(0, len(opened) - 1, 256).astype(np.int64)
-    from sparing.models.preprocess import decode
-
     ids, encoded = opened.ids.take(rows).to_pylist(), opened.fetch(rows)
     pairs = [(one, decode(one, value)) for one, value in zip(ids, encoded, strict=True)]
     models = {e.name: load_model(f"{e.name}={e.target}") for e in made.experts}
@@ -143,14 +143,49 @@ class Bench:
         self.samples = {name: open_samples(paths[name]) for name in ("calibration", "test")}
         self.experts = np.array([latency[f"{name} x1"].median for name in EXPERTS])
         self.decoding = latency["decoding x1"].median
+        self.seen: dict[tuple[Path, str], list[Evidence]] = {}
+        self.prepared: dict[str, list[tuple[list, list, Evidence]]] = {}
 
     def times(self, size: int = SIZE) -> Timing:
         """Latencies with a gater of some input size; decoding is shared by all policies and left out."""
         return Timing(self.experts, self.latency[f"gater {size} x1"].median)
 
     def gather(self, gater: Gater, part: str) -> list[Evidence]:
-        """Evidence by severity."""
-        return [gather(gater, self.made, self.samples[part], variant) for variant in VARIANTS]
+        """Evidence by severity, as `sparing.route.evidence.gather` collects it; pictures are prepared once."""
+        key = gater.path, part
+        if key not in self.seen:
+            self.seen[key] = [
+                replace(
+                    experts,
+                    scores=np.concatenate(
+                        [
+                            gater.scores(ids[at : at + 256], values[at : at + 256])
+                            for at in range(0, len(ids), 256)
+                        ]
+                    ),
+                )
+                for ids, values, experts in self._prepared(part)
+            ]
+        return self.seen[key]
+
+    def _prepared(self, part: str) -> list[tuple[list, list, Evidence]]:
+        if part not in self.prepared:
+            samples, self.prepared[part] = self.samples[part], []
+            labels, rows = samples.labels(), np.arange(len(samples))
+            for variant in VARIANTS:
+                values = variant.apply(samples.ids, samples.fetch(rows))
+                logs = self.made.outputs(samples, variant)
+                probs = np.exp(logs)
+                experts = Evidence(
+                    scores=np.zeros(probs.shape[:2], np.float32),
+                    correct=logs.argmax(axis=2) == labels[:, None],
+                    confidence=probs.max(axis=2),
+                    entropy=np.stack([entropy(probs[:, i]) for i in range(len(EXPERTS))], axis=1),
+                )
+                ids = samples.ids.to_pylist()
+                decoded = [decode(one, value) for one, value in zip(ids, values, strict=True)]
+                self.prepared[part].append((ids, decoded, experts))
+        return self.prepared[part]
 
 
 def solved(bench: Bench, gater: Gater, budgets: list[float], size: int = SIZE) -> dict:
@@ -205,10 +240,10 @@ def table(header: str, rows: list[list[str]]) -> str:
 
 
 def fair_cascade(
-    known: Evidence, judged: Evidence, costs: np.ndarray, budget: float, entropy: bool
+    known: Evidence, judged: Evidence, costs: np.ndarray, budget: float, by_entropy: bool
 ) -> tuple[np.ndarray, float, str] | None:
     """Pick the best cascade and its threshold on calibration images; chance of being right and cost on test."""
-    certainty = [-part.entropy if entropy else part.confidence for part in (known, judged)]
+    certainty = [-part.entropy if by_entropy else part.confidence for part in (known, judged)]
     best = None
     for order in cascade_orders(costs):
         traced = cascade(certainty[0], known.correct, costs, order)
@@ -431,7 +466,7 @@ def report(bench: Bench, gaters: dict) -> list[str]:
     low, high = routed.min(), alone.max()
     budgets = [float(low + (high - low) * k / (BUDGETS + 1)) for k in range(1, BUDGETS + 1)]
     one_gater = {s: solved(bench, gaters["benefit", None, s], budgets) for s in SEEDS}
-    entropy = solved(bench, gaters["entropy"], budgets)
+    heuristic = solved(bench, gaters["entropy"], budgets)
     mixture, frontier = static_mixture(alone, accuracy), oracle_frontier(test.correct, alone)
 
     def points(part: str) -> dict[int, list[tuple[float, float]]]:
@@ -461,14 +496,14 @@ def report(bench: Bench, gaters: dict) -> list[str]:
         mean_right = np.mean(right, axis=0)
         cost, reached = float(np.mean(spent)), float(mean_right.mean())
         mixed = mixture_shares(alone, accuracy, cost)
-        confident = fair_cascade(known, test, bench.experts, cost, entropy=False)
-        unsure = fair_cascade(known, test, bench.experts, cost, entropy=True)
-        predicted = outcome(test, entropy["chosen"][k])
+        confident = fair_cascade(known, test, bench.experts, cost, by_entropy=False)
+        unsure = fair_cascade(known, test, bench.experts, cost, by_entropy=True)
+        predicted = outcome(test, heuristic["chosen"][k])
         others = {
             "mixture": (test.correct @ mixed, cost),
             "confidence cascade": confident[:2],
             "entropy cascade": unsure[:2],
-            "predicted entropy": (predicted, float(shares_of(entropy["chosen"][k], 3) @ routed)),
+            "predicted entropy": (predicted, float(shares_of(heuristic["chosen"][k], 3) @ routed)),
         }
 
         def room(accuracy: float, cost: float) -> str:

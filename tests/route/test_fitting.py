@@ -97,6 +97,26 @@ def test_an_entropy_gater_predicts_the_cheapest_experts_entropy():
     assert np.abs(predicted[:, 1]).mean() < 0.1
 
 
+def test_an_entropy_gater_picks_among_the_cheapest_and_the_most_accurate():
+    inputs, said, labels, _ = problem()
+    # A third expert between the two in cost, which is mostly wrong.
+    middle = np.where(np.arange(256)[:, None] % 4 > 0, said[:, 1, ::-1], said[:, 1])
+    three = np.stack([said[:, 0], middle, said[:, 1]], axis=1)
+    torch.manual_seed(0)
+    made = torch.nn.Sequential(torch.nn.Linear(2, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3))
+    fit(
+        made,
+        lambda rows: inputs[rows],
+        lambda rows: three[rows],
+        labels,
+        np.array([1.0, 2.0, 4.0]),
+        Settings("entropy", epochs=60, learning_rate=0.02),
+    )
+    with torch.no_grad():
+        predicted = made(torch.from_numpy(inputs)).numpy()
+    assert (predicted[:, 1] < predicted[:, [0, 2]].min(axis=1)).all()
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_does_not():
     settings = Settings("trade-off", 0.8, epochs=2)
     first, losses = trained(settings)

@@ -14,6 +14,8 @@ from sparing.distributions import entropy
 from sparing.errors import InputError
 from sparing.route.losses import benefit_loss, entropy_loss, trade_off_loss
 
+_ROWS = 4096
+
 Lookup = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]
 """From k positions to the experts' log-probabilities there, shape (k, n, C)."""
 
@@ -142,6 +144,7 @@ class _Target:
     ) -> None:
         self.settings, self.log_probs, self.labels = settings, log_probs, labels
         self.cheapest = int(np.argmin(latencies))
+        self.best = self._most_accurate() if settings.objective == "entropy" else 0
         self.latencies = torch.tensor(latencies, dtype=torch.float32, device=settings.device)
 
     def loss(
@@ -162,9 +165,18 @@ class _Target:
         if self.settings.objective == "benefit":
             right = (said.argmax(axis=2) == labels[:, None]).astype(np.float32)
             return benefit_loss(scores, self._tensor(right))
-        wanted = np.zeros(scores.shape, dtype=np.float32)
+        # Whatever the entropy, only the cheapest and the most accurate expert are worth picking by it.
+        wanted = np.full(scores.shape, -np.log(said.shape[2]), dtype=np.float32)
+        wanted[:, self.best] = 0.0
         wanted[:, self.cheapest] = -entropy(np.exp(said[:, self.cheapest]))
         return entropy_loss(scores, self._tensor(wanted))
+
+    def _most_accurate(self) -> int:
+        right = sum(
+            (self.log_probs(rows).argmax(axis=2) == self.labels[rows, None]).sum(axis=0)
+            for rows in np.array_split(np.arange(len(self.labels)), len(self.labels) // _ROWS + 1)
+        )
+        return int(np.argmax(right))
 
     def _tensor(self, values: npt.NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.settings.device)

@@ -22,7 +22,7 @@ from sparing.route.experts import Expert, Latency, expert_from_dict, latency_fro
 FORMAT = 1
 OBJECTIVES = ("benefit", "trade-off", "entropy")
 """What a gater's scores are: the logit of each expert being right; the paper's routing logits; the predicted
-entropy of the cheapest expert, negated, against 0 for the others."""
+entropy of the cheapest expert, negated, against 0 for the most accurate one."""
 
 
 @dataclass(frozen=True)

@@ -80,8 +80,9 @@ def entropy_loss(scores: torch.Tensor, entropy: torch.Tensor) -> torch.Tensor:
     """Score a prediction of the cheapest expert's entropy by its squared error, as the paper's first phase.
 
     Args:
-        scores: shape (m, n); the column of the cheapest expert predicts its negated entropy, others are 0.
-        entropy: shape (m, n), the negated entropy in that column, 0 in others.
+        scores: shape (m, n); the column of the cheapest expert predicts its negated entropy.
+        entropy: shape (m, n), the negated entropy in that column; 0 in that of the most accurate expert, and
+            the lowest possible in others, which are never picked then.
 
     Returns:
         The mean loss, a scalar.
