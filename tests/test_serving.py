@@ -16,7 +16,17 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from sparing.errors import InputError
-from sparing.serving import Batcher, Limits, Metrics, OverloadedError, _Protocol, make_app, read_token, serve
+from sparing.serving import (
+    Batcher,
+    Limits,
+    Metrics,
+    OverloadedError,
+    _Protocol,
+    listen,
+    make_app,
+    read_token,
+    serve,
+)
 
 
 def double(items):
@@ -415,3 +425,15 @@ def test_the_missing_extra_is_named():
     code = "import sys; sys.modules['uvicorn'] = None; import sparing.serving"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert re.search(r'needs uvicorn: pip install "sparing\[serve\]"', result.stderr)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_what_is_accepted_sends_small_answers_at_once(host):
+    try:
+        listener = listen(host, 0)
+    except InputError:
+        pytest.skip(f"{host} is not to be had here")
+    with listener, socket.create_connection(listener.getsockname()[:2]):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
