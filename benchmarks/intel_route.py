@@ -41,7 +41,7 @@ from sparing.route.gater import Gater, open_gater
 from sparing.route.latency import Way, measure_together
 from sparing.route.networks import GaterNetwork, squeezenet_stem
 from sparing.route.profile import Profile, open_profile, profile
-from sparing.route.train import export, prepare, train
+from sparing.route.training import export, prepare, train
 from sparing.samples import open_samples
 
 EXPERTS = ("small", "medium", "large")

@@ -1,8 +1,8 @@
 """Sparing: spend inference compute only where it pays.
 
 Each capability is a room of its own (`sparing.refresh`, `sparing.bounds`, `sparing.evaluate`,
-`sparing.offload`); what they share is here. Names are loaded when they are first used, so that
-`import sparing` costs nothing.
+`sparing.offload`, `sparing.route`); what they share is here. Names are loaded when they are first used, so
+that `import sparing` costs nothing.
 """
 
 from importlib import import_module
@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 
-_ROOMS = ("bounds", "evaluate", "offload", "refresh")
+_ROOMS = ("bounds", "evaluate", "offload", "refresh", "route")
 
 
 def __getattr__(name: str) -> Any:

@@ -20,7 +20,9 @@ COMMANDS = [
         "compact",
         "discard",
     )
-] + [["fit"], ["refresh"], ["evaluate"], ["simulate"]]
+]
+COMMANDS += [["route", name] for name in ("profile", "train", "calibrate", "evaluate", "run", "serve")]
+COMMANDS += [["fit"], ["refresh"], ["evaluate"], ["simulate"]]
 
 
 def test_version_and_help(sparing):

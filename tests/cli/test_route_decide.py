@@ -14,7 +14,7 @@ def steady_latency(monkeypatch):
     """The gater takes what its description says, whatever this machine is busy with."""
     described = world.description()
     measured = (described.single, described.batched)
-    monkeypatch.setattr("sparing.route.calibrate.measure_gater", lambda *_, **__: measured)
+    monkeypatch.setattr(sys.modules["sparing.route.calibrate"], "measure_gater", lambda *_, **__: measured)
 
 
 def write_samples(path, m, start, labelled=True):
@@ -87,7 +87,7 @@ def test_tables_are_for_people(sparing, folder):
     [
         ((*CALIBRATE, "--latency", "1ms"), "the least possible is 2.75 ms"),
         (CALIBRATE, "needs a budget"),
-        ((*CALIBRATE, "--latency", "soon"), "cannot read the budget"),
+        ((*CALIBRATE, "--latency", "soon"), "no time: write 5ms or 0.2s"),
         ((*CALIBRATE, "--latency", "4ms", "--quantile", "1.5"), "a quantile of 1.5"),
         ((*CALIBRATE[:-1], "bare.parquet", "--latency", "4ms"), "no labels"),
         ((*CALIBRATE, "--latency", "4ms", "--corrupt", "fog"), "unknown corruption"),

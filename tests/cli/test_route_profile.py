@@ -13,7 +13,7 @@ BOTH = ("--expert", "small=small.onnx", "--expert", "large=large.onnx", "--sampl
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(latency, "_LEAST", 2)
-    monkeypatch.setattr("sparing.route.profile.profile.__kwdefaults__", _quick())
+    monkeypatch.setattr("sparing.route.profile.__kwdefaults__", _quick())
 
 
 def _quick():

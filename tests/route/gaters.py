@@ -46,6 +46,7 @@ def save_numbers_model(path, weights, bias, *, softmax):
         helper.make_node("Softmax" if softmax else "Identity", ["logits"], ["y"]),
     ]
     _save(path, nodes, ["n", weights.shape[0]], weights, bias)
+    path.with_suffix(".toml").touch()
 
 
 def _save(path, nodes, shape, weights, bias):

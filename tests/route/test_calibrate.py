@@ -1,5 +1,6 @@
 import io
 import json
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +33,7 @@ def steady_latency(monkeypatch):
     """The gater takes what its description says, whatever this machine is busy with."""
     described = world.description()
     measured = (described.single, described.batched)
-    monkeypatch.setattr("sparing.route.calibrate.measure_gater", lambda *_, **__: measured)
+    monkeypatch.setattr(sys.modules["sparing.route.calibrate"], "measure_gater", lambda *_, **__: measured)
 
 
 TIMES = Timing(np.array([2e-3, 8e-3]), 0.5e-3)
@@ -151,6 +152,8 @@ def test_a_cost_budget_takes_the_stated_costs():
     assert (limit.budget, limit.costs, limit.unit) == ("0.4 dollars", (0.1, 0.9), "dollars")
     with pytest.raises(BudgetError, match=r"least possible is 0\.1"):
         cost_limit(0.05, world.EXPERTS)
+    with pytest.raises(BudgetError, match="finite number, got inf"):
+        cost_limit(float("inf"), world.EXPERTS)
     with pytest.raises(BudgetError, match="none is stated for other"):
         cost_limit(0.4, (*world.EXPERTS, world.expert("other", 3.0)))
     with pytest.raises(BudgetError, match="dollars, joules"):

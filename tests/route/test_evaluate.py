@@ -1,4 +1,5 @@
 import json
+import sys
 from dataclasses import asdict
 
 import numpy as np
@@ -20,7 +21,7 @@ def steady_latency(monkeypatch):
     """The gater takes what its description says, whatever this machine is busy with."""
     described = world.description()
     measured = (described.single, described.batched)
-    monkeypatch.setattr("sparing.route.calibrate.measure_gater", lambda *_, **__: measured)
+    monkeypatch.setattr(sys.modules["sparing.route.calibrate"], "measure_gater", lambda *_, **__: measured)
 
 
 TIMES = Timing(np.array([2.0, 8.0]), 1.0, 0.5)

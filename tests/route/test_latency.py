@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+from tests.route.conftest import picture, png
 
 from sparing.errors import InputError
-from sparing.models import from_callable
+from sparing.models import Model, from_callable
 from sparing.route import latency
 from sparing.route.latency import Way, measure, measure_experts, measure_together
 from sparing.samples import open_samples
@@ -101,3 +102,13 @@ def test_pictures_are_decoded_beforehand_and_the_decoding_measured(experts, pict
     assert set(seen) == {bytes}
     decoded = {name: np.zeros((5, 5, 3), np.uint8) for name in "ab"}
     assert measure_experts([model], open_samples(decoded), calls=10)[2] is None
+
+
+def test_a_gater_pays_for_its_decoding_where_experts_do_not_share_it():
+    seen = []
+    gater = Model("g", "d", lambda _, values: seen.extend(map(type, values)), takes_pixels=True)
+    samples = open_samples({i: png(picture(i)) for i in range(3)})
+    for shared, kind in ((True, np.ndarray), (False, bytes)):
+        seen.clear()
+        latency.measure_gater(gater, samples, batch_size=2, shared=shared, calls=1, seconds=0.01)
+        assert set(seen) == {kind}

@@ -1,8 +1,11 @@
+import io
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from tests.route.conftest import picture, png
 
 from sparing.errors import InputError
@@ -93,3 +96,47 @@ def test_groups_of_pictures_are_consecutive_and_bounded(heights, held):
     for group in groups:
         # Without its last picture, a group is below the limit.
         assert sum(picture.nbytes for picture in group[:-1]) < held
+
+
+def files():
+    """Pictures in every mode that files come in."""
+    colour, grey = Image.fromarray(picture(0)), Image.fromarray(picture(1)[:, :, 0])
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    see_through = colour.copy()
+    see_through.putalpha(grey)
+    deep = np.random.default_rng(0).integers(0, 1 << 16, (12, 16), dtype=np.uint16)
+    lab = Image.merge("LAB", colour.split())
+    return {
+        "RGB": (colour, "PNG", {}),
+        "L": (grey, "PNG", {}),
+        "LA": (Image.merge("LA", [grey, grey]), "PNG", {}),
+        "RGBA": (see_through, "PNG", {}),
+        "palette": (colour.quantize(64), "PNG", {"transparency": bytes(range(64))}),
+        "bits": (grey.convert("1"), "PNG", {}),
+        "16 bit": (Image.fromarray(deep), "PNG", {}),
+        "CMYK": (colour.convert("CMYK"), "JPEG", {}),
+        "turned": (colour, "JPEG", {"exif": turned}),
+        "YCbCr": (colour.convert("YCbCr"), "TIFF", {}),
+        "LAB": (lab, "TIFF", {}),
+    }
+
+
+@pytest.mark.parametrize("kind", files())
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("resize", [None, (5, 7)])
+def test_a_model_sees_the_same_pixels_whether_or_not_decoding_is_shared(kind, channels, resize):
+    made, format_, options = files()[kind]
+    buffer = io.BytesIO()
+    made.save(buffer, format_, **options)
+    own = preprocess.decode("s", buffer.getvalue(), channels, resize)
+    shared = preprocess.decode("s", buffer.getvalue())
+    assert np.array_equal(preprocess.decode("s", shared, channels, resize), own)
+    assert np.array_equal(preprocess.decode("s", encode(shared), channels, resize), own)
+
+
+def test_numbers_where_pictures_are_needed_are_named_without_addresses():
+    with pytest.raises(InputError, match=r"id 's' is an array of float32, where a picture is needed"):
+        preprocess.decode("s", np.zeros(3, np.float32))
+    with pytest.raises(InputError, match=r"cannot identify image file$"):
+        preprocess.decode("s", b"nothing")

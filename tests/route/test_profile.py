@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from tests.route.conftest import linear, png
 
+from sparing.cache.lock import write_lock
 from sparing.errors import CacheError, InputError, LockedError, ModelError
 from sparing.models import Model, from_callable, load_model
 from sparing.models.preprocess import decode
@@ -312,3 +313,13 @@ def test_one_writer_at_a_time(pair, tmp_path):
         assert made.outputs(NUMBERS).shape == (300, 2, 3)
         with pytest.raises(LockedError):
             made.outputs(open_samples({"new": 1000.0}))
+
+
+def test_nothing_missing_needs_neither_the_lock_nor_the_experts(pair, tmp_path):
+    run_profile(models(pair), NUMBERS, tmp_path / "p", repeats=10, seconds=0.01)
+    opened = open_profile(tmp_path / "p")  # whose experts, given as objects, cannot be loaded again
+    with write_lock(tmp_path / "p" / "lock"):
+        assert opened.fill(NUMBERS, variants(None)) == 0
+        assert opened.outputs(NUMBERS).shape == (300, 2, 3)
+    with pytest.raises(InputError, match="given as an object"):
+        opened.fill(open_samples({"new": 0.5}), variants(None))

@@ -98,4 +98,5 @@ def save_gater(path, objective="benefit", **changes):
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.save(model, path / "gater.onnx")
+    (path / "gater.toml").touch()
     return path

@@ -115,10 +115,17 @@ def _print_account(result: dict[str, Any]) -> None:
         f"{result['samples']} samples in {result['seconds']:.2f} s, of which the gater took "
         f"{result['gater_seconds']:.3f} s and decoding {result['decoding_seconds']:.3f} s"
     )
-    typer.echo(f"gater and expert: {1000 * result['latency_mean']:.3f} ms per sample on average")
-    if result["budget"] is not None:
-        typer.echo(
-            f"budget {result['budget']}: calibrated for a mean cost of {result['expected_cost']:.4g}, "
-            f"these shares imply {result['implied_cost']:.4g}"
-        )
+    typer.echo(f"decoding, gater and expert: {1000 * result['latency_mean']:.3f} ms per sample on average")
+    budget = result["budget"]
+    if budget is not None:
+        told = [_spent(budget, result[name]) for name in ("expected_cost", "implied_cost")]
+        typer.echo(f"budget {budget}: calibrated for {told[0]}, these shares imply {told[1]}")
     typer.echo(f"wrote {result['out']}")
+
+
+def _spent(budget: str, cost: float) -> str:
+    """Write a mean cost in the words of its budget: "5ms", "p95 20ms" or "0.4 dollars"."""
+    first, _, unit = budget.partition(" ")
+    if not unit:
+        return f"{1000 * cost:.3f} ms"
+    return f"{share(cost)} over {unit}" if first.startswith("p") else f"{cost:.4g} {unit}"

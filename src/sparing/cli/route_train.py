@@ -60,11 +60,14 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Learn which expert each sample needs, from what the experts said."""
+    import sys
+    from contextlib import redirect_stdout
+
     from sparing.errors import InputError
     from sparing.models import load_callable
     from sparing.route.corrupt import variants
     from sparing.route.fitting import Settings
-    from sparing.route.train import train as run
+    from sparing.route.training import train as run
     from sparing.samples import open_samples
 
     if trade_off is not None and entropy:
@@ -79,19 +82,20 @@ def train(
         precision="bfloat16" if bfloat16 else "float32",
     )
 
-    gater = run(
-        experts,
-        open_samples(samples, column=column),
-        out,
-        settings=settings,
-        variants=variants(corrupt),
-        size=size,
-        backbone=None if backbone is None else load_callable(backbone),
-        weights=weights,
-        progress=lambda stage, done, loss: (
-            hint(f"epoch {done} of {epochs}: loss {loss:.4f}") if stage == "train" else None
-        ),
-    )
+    with redirect_stdout(sys.stderr):  # what experts and backbones print must not get between the JSON
+        gater = run(
+            experts,
+            open_samples(samples, column=column),
+            out,
+            settings=settings,
+            variants=variants(corrupt),
+            size=size,
+            backbone=None if backbone is None else load_callable(backbone),
+            weights=weights,
+            progress=lambda stage, done, loss: (
+                hint(f"epoch {done} of {epochs}: loss {loss:.4f}") if stage == "train" else None
+            ),
+        )
     training = gater.description.training
     if as_json:
         print_json({"gater": str(out), **training, "milliseconds": gater.description.single.median * 1e3})

@@ -15,6 +15,9 @@ POOL_FROM_BYTES = 16384
 """Mean encoded size from which pictures are decoded by several threads: decoders let go of Python's lock only
 for work that large, and thumbnails are decoded faster by one."""
 
+_BY_RGB = ("YCbCr", "LAB", "HSV")
+"""Modes that Pillow turns into grey otherwise than by way of RGB, or not at all."""
+
 
 def images(
     ids: list[object], values: list[Any], *, channels: int, resize: tuple[int, int] | None
@@ -77,6 +80,11 @@ def decode(
         raise InputError(
             f'the value of id {sample_id!r} is {_kind(value)}; decode = "image" needs the bytes of a picture'
         )
+    if isinstance(value, np.ndarray) and value.dtype != np.uint8:
+        raise InputError(
+            f"the value of id {sample_id!r} is an array of {value.dtype}, where a picture is needed: its "
+            "bytes, or decoded as uint8"
+        )
     try:
         with _opened(value) as picture:
             limit = Image.MAX_IMAGE_PIXELS
@@ -87,22 +95,25 @@ def decode(
                     f"more than the {limit} that are decoded (a decompression bomb?)"
                 )
             mode = "L" if channels == 1 else "RGB"
-            decoded = picture if picture.mode == mode else picture.convert(mode)
+            # Pillow warns of a transparency that neither mode keeps.
+            picture.info.pop("transparency", None)
+            # By way of RGB, so that grey is the same from the file and from decoded pixels.
+            decoded = picture.convert("RGB") if picture.mode in _BY_RGB else picture
+            decoded = decoded if decoded.mode == mode else decoded.convert(mode)
             if resize is not None and decoded.size != (resize[1], resize[0]):
                 decoded = decoded.resize((resize[1], resize[0]), Image.Resampling.BILINEAR)
             return np.asarray(decoded)
     except InputError:
         raise
     except Exception as error:  # decoders raise whatever they like on damaged bytes
-        raise InputError(f"the picture of id {sample_id!r} cannot be decoded: {error}") from error
+        reason = str(error).split(" <_io.")[0]  # an address in memory tells nobody anything
+        raise InputError(f"the picture of id {sample_id!r} cannot be decoded: {reason}") from error
 
 
 def _opened(value: Any) -> Any:
     from PIL import Image
 
     if isinstance(value, np.ndarray):
-        if value.dtype != np.uint8:
-            raise InputError(f"decoded pictures are uint8, this one is {value.dtype}")
         return Image.fromarray(value[:, :, 0] if value.ndim == 3 and value.shape[2] == 1 else value)
     return Image.open(io.BytesIO(value))
 

@@ -196,6 +196,8 @@ def cost_limit(amount: float, experts: Sequence[Expert]) -> Limit:
             f"a cost budget needs the cost of every expert, and none is stated for {', '.join(unstated)}; "
             "profile again with --cost NAME=COST"
         )
+    if not np.isfinite(amount):
+        raise BudgetError(f"a cost budget is a finite number, got {amount:g}")
     units = sorted({expert.unit for expert in experts})
     if len(units) > 1:
         raise BudgetError(f"a cost budget needs all costs in one unit; the experts state {', '.join(units)}")
@@ -211,7 +213,10 @@ def cost_limit(amount: float, experts: Sequence[Expert]) -> Limit:
 
 def _seconds(text: str) -> tuple[float, str]:
     name = "".join(text.split())
-    budget = Budget.parse(name)
+    try:
+        budget = Budget.parse(name)
+    except BudgetError as error:
+        raise BudgetError(f"the latency {text!r} is no time: write 5ms or 0.2s") from error
     if budget.unit != "seconds":
         raise BudgetError(f"the latency {text!r} is no time: write 5ms or 0.2s")
     return float(budget.amount), name
@@ -348,9 +353,16 @@ def calibrate(
     """
     if not latencies and not cost_budgets:
         raise InputError("calibrate needs a budget: --latency 5ms or --cost-budget 0.4")
+    if q is not None and not latencies:
+        raise InputError("a quantile is one of the latency: give --latency with --quantile, such as 20ms")
     check_experts(gater, profile)
     known_labels(samples)
-    single, own = measure_gater(gater.model, samples, batch_size=profile.experts[0].batched.batch_size)
+    single, own = measure_gater(
+        gater.model,
+        samples,
+        batch_size=profile.experts[0].batched.batch_size,
+        shared=profile.decoding is not None,
+    )
     gater.description = replace(gater.description, experts=profile.experts, single=single, batched=own)
     names = tuple(expert.name for expert in profile.experts)
     times, late = timing(gater, profile, batched=batched), tails(profile, batched=batched)

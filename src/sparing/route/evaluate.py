@@ -288,8 +288,7 @@ def evaluate(
 
 def _points(gater: Gater, budget: str | None) -> list[Point | None]:
     if budget is not None:
-        known = {"".join(point.budget.split()): point.budget for point in gater.description.points}
-        return [gater.point(known.get("".join(budget.split()), budget))]
+        return [gater.point(budget)]
     trained: list[Point | None] = [None] if gater.description.objective == "trade-off" else []
     if not trained and not gater.description.points:
         raise InputError(f"{gater.path}: no operating point yet; run `sparing route calibrate`")

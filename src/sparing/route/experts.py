@@ -85,11 +85,14 @@ def expert_from_dict(values: dict[str, Any], what: str) -> Expert:
 def latency_from_dict(values: dict[str, Any], what: str) -> Latency:
     """Read a latency from JSON values; InputError names `what` when they do not fit."""
     try:
-        return Latency(
+        read = Latency(
             batch_size=int(values["batch_size"]),
             median=float(values["median"]),
             p95=float(values["p95"]),
             calls=int(values["calls"]),
         )
+        if read.batch_size < 1 or not (0 <= read.median < float("inf") and 0 <= read.p95 < float("inf")):
+            raise ValueError(f"{read}")
+        return read
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{what}: damaged latency ({error!r}); profile again") from error

@@ -32,6 +32,11 @@ class _Order:
     keys: pa.Array
 
 
+def missing(memo: Memo, samples: Samples, hashes: bytes, variants: Sequence[Corruption]) -> bool:
+    """Say whether the memo lacks outputs of samples under any of the variants; see `fill`."""
+    return any((memo.positions(keys(hashes, samples.ids, variant)) < 0).any() for variant in variants)
+
+
 def fill(
     memo: Memo,
     samples: Samples,
@@ -64,8 +69,8 @@ def fill(
         wanted = keys(hashes, samples.ids, variant)
         encoded = wanted.dictionary_encode()
         first = np.unique(encoded.indices.to_numpy(), return_index=True)[1].astype(np.int64)
-        missing = first[memo.positions(encoded.dictionary) < 0]
-        orders.append(_Order(variant, missing, wanted.take(pa.array(missing))))
+        rows = first[memo.positions(encoded.dictionary) < 0]
+        orders.append(_Order(variant, rows, wanted.take(pa.array(rows))))
         total += len(first)
     to_run = sum(len(order.rows) for order in orders)
     fetch = max(_FETCH, *(model.batch_size for model in models))

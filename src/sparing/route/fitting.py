@@ -70,6 +70,7 @@ def fit(
     settings: Settings,
     *,
     checkpoint: Path | None = None,
+    fingerprint: str = "",
     progress: Callable[[int, float], None] | None = None,
 ) -> list[float]:
     """Train a gater's network, in place.
@@ -85,6 +86,7 @@ def fit(
         latencies: shape (n,), what each expert takes; only their proportions matter.
         settings: how to train.
         checkpoint: where to keep the state after every epoch, to resume from; None for nowhere.
+        fingerprint: what tells these inputs and experts from others; a checkpoint of others is refused.
         progress: called after every epoch with its number, from 1, and its mean loss.
 
     Returns:
@@ -100,7 +102,7 @@ def fit(
     optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
     if any(parameter.ndim == 4 for parameter in network.parameters()):
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    losses = _resume(checkpoint, network, optimiser, settings, len(labels))
+    losses = _resume(checkpoint, network, optimiser, settings, fingerprint, len(labels))
     target = _Target(settings, log_probs, labels, latencies)
     m = len(labels)
     for epoch in range(len(losses), settings.epochs):
@@ -125,7 +127,7 @@ def fit(
             raise InputError(f"the loss of epoch {epoch + 1} is not finite; lower the learning rate")
         losses.append(total / m)
         if checkpoint is not None:
-            _save(checkpoint, network, optimiser, settings, m, losses)
+            _save(checkpoint, network, optimiser, settings, fingerprint, m, losses)
         if progress is not None:
             progress(epoch + 1, losses[-1])
     network.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
@@ -187,11 +189,13 @@ def _save(
     network: nn.Module,
     optimiser: torch.optim.Optimizer,
     settings: Settings,
+    fingerprint: str,
     samples: int,
     losses: list[float],
 ) -> None:
     state = {
         "settings": asdict(settings),
+        "fingerprint": fingerprint,
         "samples": samples,
         "losses": losses,
         "network": network.state_dict(),
@@ -211,6 +215,7 @@ def _resume(
     network: nn.Module,
     optimiser: torch.optim.Optimizer,
     settings: Settings,
+    fingerprint: str,
     samples: int,
 ) -> list[float]:
     """Load a checkpoint, if there is one, and give the losses of the epochs that it has behind it."""
@@ -223,6 +228,11 @@ def _resume(
             raise InputError(
                 f"{path}: the checkpoint of another training ({state['settings']} on {state['samples']} "
                 "samples); remove it, or choose another folder"
+            )
+        if state["fingerprint"] != fingerprint:
+            raise InputError(
+                f"{path}: the checkpoint of a training on other samples, experts or sizes; remove it, or "
+                "choose another folder"
             )
         network.load_state_dict(state["network"])
         optimiser.load_state_dict(state["optimiser"])

@@ -123,10 +123,17 @@ class Gater:
             raise
         except Exception as error:  # ONNX Runtime's errors share no base class
             raise ModelError(f"{self.path}: the gater failed on {len(ids)} samples: {error}") from error
-        if scores.shape != (len(ids), len(self.experts)) or not np.isfinite(scores).all():
+        if scores.shape != (len(ids), len(self.experts)):
             raise ModelError(
-                f"{self.path}: the gater gave scores of shape {scores.shape}, or none that are finite, for "
-                f"{len(ids)} samples and {len(self.experts)} experts; train it again"
+                f"{self.path}: the gater gave scores of shape {scores.shape} for {len(ids)} samples and "
+                f"{len(self.experts)} experts; train it again"
+            )
+        finite = np.isfinite(scores).all(axis=1)
+        if not finite.all():
+            raise ModelError(
+                f"{self.path}: the gater gave NaN or infinity for id {ids[int(finite.argmin())]!r} "
+                f"({int((~finite).sum())} of {len(ids)} in this batch); see whether that sample holds such "
+                "values, else train the gater again"
             )
         return scores
 
@@ -170,7 +177,7 @@ class Gater:
         """Find the operating point of a budget.
 
         Args:
-            budget: as it was given to `calibrate`; None for the last calibrated.
+            budget: as it was given to `calibrate`, spaces aside; None for the last calibrated.
 
         Returns:
             The point; None when the gater was trained for one trade-off and none is asked for.
@@ -182,7 +189,7 @@ class Gater:
         if budget is None and (points or self.description.objective == "trade-off"):
             return points[0] if points else None
         for point in points:
-            if point.budget == budget:
+            if budget is not None and "".join(point.budget.split()) == "".join(budget.split()):
                 return point
         known = ", ".join(repr(point.budget) for point in points) or "none"
         asked = "no operating point" if budget is None else f"no operating point {budget!r}"
@@ -207,6 +214,8 @@ def open_gater(path: str | Path, *, threads: int = 1) -> Gater:
     path = Path(path)
     if not (path / "gater.json").is_file():
         raise InputError(f"{path}: no gater here (gater.json is missing); `sparing route train` makes one")
+    if not (path / "gater.toml").is_file():  # without it, inputs would not be prepared, and nobody would see
+        raise InputError(f"{path}: gater.toml is missing; copy the whole folder, or train the gater again")
     return Gater(path, read_gater(path), load_onnx(path / "gater.onnx", name="gater", threads=threads))
 
 
@@ -220,30 +229,60 @@ def read_gater(path: Path) -> Description:
         if values["objective"] not in OBJECTIVES:
             raise InputError(f"{what}: unknown objective {values['objective']!r}")
         fitted = values["calibration"]
-        return Description(
+        described = Description(
             objective=values["objective"],
             experts=tuple(expert_from_dict(one, what) for one in values["experts"]),
             single=latency_from_dict(values["single"], what),
             batched=latency_from_dict(values["batched"], what),
-            classes=None if values["classes"] is None else tuple(values["classes"]),
+            classes=None if values["classes"] is None else tuple(map(str, values["classes"])),
             training=dict(values["training"]),
             calibration=None
             if fitted is None
             else Calibration(
                 tuple(map(float, fitted["scale"])), tuple(map(float, fitted["bias"])), int(fitted["samples"])
             ),
-            points=tuple(Point(**{**one, "costs": tuple(one["costs"])}) for one in values["points"]),
+            points=tuple(_point(one) for one in values["points"]),
         )
+        _check(described)
+        return described
     except OSError as error:
         raise InputError(f"{what}: cannot be read: {error.strerror}") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{what}: damaged ({error!r}); train the gater again") from error
 
 
+def _point(values: dict[str, Any]) -> Point:
+    return Point(
+        budget=str(values["budget"]),
+        costs=tuple(map(float, values["costs"])),
+        multiplier=float(values["multiplier"]),
+        expected_cost=float(values["expected_cost"]),
+        expected_accuracy=float(values["expected_accuracy"]),
+    )
+
+
+def _check(described: Description) -> None:
+    """Raise ValueError where numbers are not finite, or not one per expert."""
+    n = len(described.experts)
+    rows = [(*point.costs, point.multiplier, point.expected_cost) for point in described.points]
+    lengths = {len(point.costs) for point in described.points}
+    if described.calibration is not None:
+        fitted = described.calibration
+        rows.append((*fitted.scale, *fitted.bias))
+        lengths |= {len(fitted.scale), len(fitted.bias)}
+    if n < 2 or lengths - {n}:
+        raise ValueError(f"{n} experts, and numbers for {sorted(lengths)}")
+    if not all(np.isfinite(row).all() for row in rows) or any(p.multiplier < 0 for p in described.points):
+        raise ValueError("a cost, a price or a calibration is no number")
+
+
 def write_gater(path: Path, description: Description) -> None:
-    """Write `gater.json`, whole or not at all."""
+    """Write `gater.json`, whole or not at all; CacheError when the disk would not take it."""
+    from sparing.cache.transactions import writing
+
     values = {"format": FORMAT, **asdict(description)}
-    write_durably(path / "gater.json", json.dumps(values, indent=1) + "\n")
+    with writing(path / "gater.json"):
+        write_durably(path / "gater.json", json.dumps(values, indent=1) + "\n")
 
 
 def with_point(description: Description, point: Point) -> Description:

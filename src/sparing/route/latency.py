@@ -144,9 +144,15 @@ def measure_experts(
 
 
 def measure_gater(
-    model: Model, samples: Samples, *, batch_size: int, calls: int = CALLS, seconds: float = SECONDS
+    model: Model,
+    samples: Samples,
+    *,
+    batch_size: int,
+    shared: bool,
+    calls: int = CALLS,
+    seconds: float = SECONDS,
 ) -> tuple[Latency, Latency]:
-    """Measure a gater's network as experts are measured: from decoded pictures where it takes those.
+    """Measure a gater's network as experts are measured: from decoded pictures where those are shared.
 
     Before every call the processor's nearer caches are filled with something else, as an expert leaves them.
 
@@ -154,6 +160,8 @@ def measure_gater(
         model: the network; its `function` gives the scores.
         samples: what it is measured on.
         batch_size: of the batches, best that of the experts.
+        shared: whether decoding is counted apart, since experts take decoded pictures too; where every expert
+            decodes for itself, the gater's own decoding is part of what it costs.
         calls: how many calls of one sample to measure; of batches a quarter, at least 10 of either.
         seconds: when to stop one mode before that.
 
@@ -167,7 +175,7 @@ def measure_gater(
     other = np.zeros(_CACHE_BYTES, dtype=np.uint8)
     way = Way(
         lambda pairs: model.function([name for name, _ in pairs], [value for _, value in pairs]),
-        decoded if model.takes_pixels else given,
+        decoded if model.takes_pixels and shared else given,
         before=lambda: np.add(other, 1, out=other),
     )
     (single,) = measure_together([replace(way, calls=max(calls, _LEAST))], seconds=seconds)

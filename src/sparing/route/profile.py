@@ -23,7 +23,7 @@ from sparing.progress import OnProgress
 from sparing.route.content import contents, keys
 from sparing.route.corrupt import CLEAN, Corruption
 from sparing.route.experts import Expert, Latency, expert_from_dict, latency_from_dict
-from sparing.route.filling import fill
+from sparing.route.filling import fill, missing
 from sparing.route.latency import CALLS, SECONDS, measure_experts
 from sparing.route.loading import load_experts, probe, shared_classes
 from sparing.route.outputs import Identity, Memo, describe, short
@@ -116,7 +116,7 @@ class Profile:
     def fill(
         self, samples: Samples, variants: Sequence[Corruption], *, progress: OnProgress | None = None
     ) -> int:
-        """Run and store what is missing, without giving it back.
+        """Run and store what is missing, without giving it back; when nothing is, no expert is loaded.
 
         Args:
             samples: m samples.
@@ -131,10 +131,14 @@ class Profile:
             ModelError: as `outputs`.
             CacheError: as `outputs`.
         """
+        hashes = self._contents(samples)
+        memo = self._memo()
+        if memo is not None and not missing(memo, samples, hashes, variants):
+            return 0
         models = self._load()
         with self._lock():
             memo = self._memo() or self._create(models, samples)
-            return fill(memo, samples, self._contents(samples), variants, models, progress=progress)
+            return fill(memo, samples, hashes, variants, models, progress=progress)
 
     def _find(
         self, samples: Samples, variant: Corruption, progress: OnProgress | None

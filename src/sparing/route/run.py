@@ -58,13 +58,14 @@ class Account:
         """Give the account as JSON values.
 
         Returns:
-            Samples, seconds and shares by expert; `latency_mean`, the mean seconds of gater and expert per
-            sample; `expected_cost`, the mean cost per sample that `calibrate` promised for the budget, and
-            `implied_cost`, that of the shares seen here, both in the budget's unit, None without a budget.
+            Samples, seconds and shares by expert; `latency_mean`, the mean seconds per sample of decoding,
+            gater and expert, which is what budgets of latency count; `expected_cost`, the mean cost per
+            sample that `calibrate` promised for the budget, and `implied_cost`, that of the shares seen here,
+            both in the budget's unit, None without a budget.
         """
         total = int(self.samples.sum())
         shares = self.samples / max(total, 1)
-        working = float(self.gater_seconds + self.expert_seconds.sum())
+        working = float(self.decoding_seconds + self.gater_seconds + self.expert_seconds.sum())
         point = self.point
         return {
             "samples": total,

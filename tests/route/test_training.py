@@ -9,13 +9,14 @@ from PIL import Image
 
 torch = pytest.importorskip("torch", reason="training a gater needs torch")
 
+from sparing.cache.lock import write_lock  # noqa: E402
 from sparing.errors import InputError, MissingExtraError  # noqa: E402
 from sparing.models import from_callable  # noqa: E402
 from sparing.route.corrupt import CLEAN, Corruption  # noqa: E402
 from sparing.route.fitting import Settings  # noqa: E402
 from sparing.route.gater import open_gater  # noqa: E402
 from sparing.route.profile import open_profile, profile  # noqa: E402
-from sparing.route.train import prepare, train  # noqa: E402
+from sparing.route.training import prepare, train  # noqa: E402
 
 
 def picture(value, seed):
@@ -227,6 +228,9 @@ def test_a_training_that_was_stopped_is_taken_up_again(profiled, tmp_path):
     with pytest.raises(StopError):
         train(made, samples, tmp_path / "stopped", settings=settings, progress=stop, **QUICK)
     assert (tmp_path / "stopped" / "training.pt").exists()
+    (tmp_path / "stopped" / ".inputs-killed").mkdir()
+    with pytest.raises(InputError, match="checkpoint of a training on other samples, experts or sizes"):
+        train(made, samples, tmp_path / "stopped", settings=settings, **{**QUICK, "size": 40})
     seen = []
     resumed = train(
         made,
@@ -239,7 +243,27 @@ def test_a_training_that_was_stopped_is_taken_up_again(profiled, tmp_path):
     whole = train(made, samples, tmp_path / "whole", settings=settings, **QUICK)
     assert seen == [3]
     assert resumed.description.training["losses"] == whole.description.training["losses"]
-    assert not list((tmp_path / "stopped").glob(".inputs-*"))
+    assert not list((tmp_path / "stopped").glob(".*"))
+
+
+def test_two_trainings_do_not_share_a_folder(profiled, tmp_path):
+    made, samples = profiled
+    (tmp_path / "gater").mkdir()
+    with (
+        write_lock(tmp_path / "gater" / ".training.lock"),
+        pytest.raises(InputError, match="another training is at work here"),
+    ):
+        train(made, samples, tmp_path / "gater", settings=Settings(epochs=1), **QUICK)
+
+
+def test_a_backbone_that_raises_is_said(profiled, tmp_path):
+    made, samples = profiled
+
+    def broken():
+        raise KeyError("layers")
+
+    with pytest.raises(InputError, match="the backbone cannot be made: KeyError: 'layers'"):
+        train(made, samples, tmp_path / "g", settings=Settings(epochs=1), backbone=broken, **QUICK)
 
 
 def test_without_torch_the_error_says_what_to_install(monkeypatch):
@@ -247,10 +271,10 @@ def test_without_torch_the_error_says_what_to_install(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "torch", None)
-    for name in ("sparing.route.train", "sparing.route.fitting", "sparing.route.networks"):
+    for name in ("sparing.route.training", "sparing.route.fitting", "sparing.route.networks"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     with pytest.raises(MissingExtraError, match=r"sparing\[torch\]"):
-        importlib.import_module("sparing.route.train")
+        importlib.import_module("sparing.route.training")
 
 
 def test_the_profile_can_be_opened_by_its_folder(profiled, tmp_path):

@@ -1,10 +1,12 @@
 """Train a gater on profiled experts and export it; "train dense, route sparse". Needs torch."""
 
+import hashlib
 import logging
+import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sparing.errors import InputError, MissingExtraError
+from sparing.cache.durable import write_durably
+from sparing.cache.lock import write_lock
+from sparing.cache.transactions import writing
+from sparing.errors import InputError, LockedError, MissingExtraError
 from sparing.models.description import InputDescription
 from sparing.route.corrupt import CLEAN, Corruption
 from sparing.route.gater import Description, Gater, open_gater, write_gater
@@ -31,6 +36,8 @@ except ImportError as missing:
 from sparing.route.inputs import Inputs
 
 CHECKPOINT = "training.pt"
+_INPUTS = ".inputs-"
+_LOCK = ".training.lock"
 
 
 def train(
@@ -73,27 +80,28 @@ def train(
         InputError: samples without labels, a label that is no class of the experts, settings or weights that
             do not fit, a folder that holds another gater or cannot be written.
         ModelError: an expert failed.
+        CacheError: the disk would not take the gater, or the experts' outputs.
     """
     settings = settings or Settings()
     opened = profile if isinstance(profile, Profile) else open_profile(profile)
     data = open_samples(samples)
     folder = Path(out)
-    if (folder / "gater.json").exists():
-        raise InputError(f"{folder}: holds a gater already; remove it, or choose another folder")
     labels = _labels(data)
-    _make_folder(folder)
-    report = progress or (lambda _stage, _done, _loss: None)
-    known = [
-        opened.outputs(data, variant, progress=lambda state: report("profile", state.done, 0.0))
-        for variant in variants
-    ]
-    said = known[0] if len(known) == 1 else np.concatenate(known)
-    classes = said.shape[2]
-    if labels.max() >= classes:
-        raise InputError(f"{data.what}: a label is {labels.max()}, the experts know {classes} classes")
     with ExitStack() as stack:
+        stack.enter_context(_own(folder))
+        if (folder / "gater.json").exists():
+            raise InputError(f"{folder}: holds a gater already; remove it, or choose another folder")
+        report = progress or (lambda _stage, _done, _loss: None)
+        known = [
+            opened.outputs(data, variant, progress=lambda state: report("profile", state.done, 0.0))
+            for variant in variants
+        ]
+        said = known[0] if len(known) == 1 else np.concatenate(known)
+        classes = said.shape[2]
+        if labels.max() >= classes:
+            raise InputError(f"{data.what}: a label is {labels.max()}, the experts know {classes} classes")
         if inputs is None:
-            temporary = stack.enter_context(tempfile.TemporaryDirectory(dir=folder, prefix=".inputs-"))
+            temporary = stack.enter_context(tempfile.TemporaryDirectory(dir=folder, prefix=_INPUTS))
             inputs = prepare(
                 data,
                 variants,
@@ -118,18 +126,19 @@ def train(
             np.array([expert.single.median for expert in opened.experts]),
             settings,
             checkpoint=folder / CHECKPOINT,
+            fingerprint=_fingerprint(opened, labels, said, inputs.description),
             progress=lambda epoch, loss: report("train", epoch, loss),
         )
         description, pictures = inputs.description, inputs.pictures
-    training = {
-        **asdict(settings),
-        "size": size if pictures else None,
-        "samples": len(data),
-        "variants": [variant.name for variant in variants],
-        "losses": losses,
-    }
-    export(network, example, description, folder)
-    return _describe(folder, opened, data, settings.objective, training)
+        training = {
+            **asdict(settings),
+            "size": size if pictures else None,
+            "samples": len(data),
+            "variants": [variant.name for variant in variants],
+            "losses": losses,
+        }
+        export(network, example, description, folder)
+        return _describe(folder, opened, data, settings.objective, training)
 
 
 def prepare(
@@ -149,7 +158,7 @@ def prepare(
 def export(
     network: torch.nn.Module, example: torch.Tensor, description: InputDescription, folder: Path
 ) -> None:
-    """Write `gater.onnx` and `gater.toml`; InputError where ONNX cannot hold the network."""
+    """Write `gater.onnx` and `gater.toml`; InputError where the network cannot be held or written."""
     path = folder / "gater.onnx"
     try:
         with warnings.catch_warnings():
@@ -169,12 +178,13 @@ def export(
     except ImportError as error:
         raise MissingExtraError(str(error.name), "torch", "Exporting a gater") from error
     except Exception as error:  # the exporter raises what it likes
-        raise InputError(f"{path}: the network cannot be exported to ONNX: {error}") from error
+        raise InputError(f"{path}: the network cannot be written as ONNX: {error}") from error
     lines = ["[input]", f'decode = "{description.decode}"']
     if description.resize is not None:
         lines.append(f"resize = {list(description.resize)}")
     lines += [f"mean = {list(description.mean or (0.0,))}", f"std = {list(description.std or (1.0,))}"]
-    (folder / "gater.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with writing(folder / "gater.toml"):
+        write_durably(folder / "gater.toml", "\n".join(lines) + "\n")
 
 
 def _describe(
@@ -184,7 +194,12 @@ def _describe(
     from sparing.models.onnx import load_onnx
 
     model = load_onnx(folder / "gater.onnx", name="gater", threads=1)
-    single, batched = measure_gater(model, samples, batch_size=profile.experts[0].batched.batch_size)
+    single, batched = measure_gater(
+        model,
+        samples,
+        batch_size=profile.experts[0].batched.batch_size,
+        shared=profile.decoding is not None,
+    )
     write_gater(
         folder,
         Description(
@@ -210,11 +225,38 @@ def _labels(samples: Samples) -> npt.NDArray[np.int64]:
     return labels
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made: {error.strerror}") from error
+@contextmanager
+def _own(folder: Path) -> Iterator[None]:
+    """Make the folder, keep other trainings out of it, and remove what a killed one left."""
+    lock = folder / _LOCK
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(write_lock(lock))
+        except LockedError as error:
+            raise InputError(f"{folder}: another training is at work here; choose another folder") from error
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be made, or written to: {error.strerror}") from error
+        for left in folder.glob(f"{_INPUTS}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _fingerprint(
+    profile: Profile,
+    labels: npt.NDArray[np.int64],
+    said: npt.NDArray[np.float32],
+    description: InputDescription,
+) -> str:
+    """Tell trainings apart by samples, experts and size: none goes on with the checkpoint of another."""
+    digest = hashlib.sha256(repr([(e.name, e.digest) for e in profile.experts]).encode())
+    digest.update(repr(description).encode())
+    digest.update(labels.tobytes())
+    digest.update(np.ascontiguousarray(said).data)
+    return digest.hexdigest()
 
 
 def _backbone(
@@ -226,7 +268,10 @@ def _backbone(
     if make is not None:
         if weights is not None:
             raise InputError("weights are for SqueezeNet's stem; a backbone of your own brings its own")
-        made = make()
+        try:
+            made = make()
+        except Exception as error:  # whatever the user's function raises
+            raise InputError(f"the backbone cannot be made: {type(error).__name__}: {error}") from error
         if not isinstance(made, torch.nn.Module):
             raise InputError(f"the backbone must be a torch module, got {type(made).__name__}")
         return made
