@@ -453,8 +453,8 @@ def listen(host: str, port: int) -> socket.socket:
         port: from 0 (any that is free) to 65535.
 
     Returns:
-        The listening socket. What is accepted from it sends small answers at once (TCP_NODELAY); asyncio sets
-        that only on sockets that it made itself, and without it a client waits 40 ms for the end of an answer.
+        The listening socket. What is accepted from it sends small answers at once (TCP_NODELAY). Asyncio sets
+        that on sockets of its own making only, and without it a client waits 40 ms for the end of an answer.
 
     Raises:
         InputError: the address is taken, or is none.

@@ -62,8 +62,14 @@ def serve(
     budget: BudgetOption = None,
     max_batch: Annotated[int, typer.Option("--max-batch", min=1, help="Requests per batch.")] = 32,
     max_wait: Annotated[
-        float, typer.Option("--max-wait", min=0, max=10, help="Seconds that a request waits for company.")
-    ] = 0.005,
+        float,
+        typer.Option(
+            "--max-wait",
+            min=0,
+            max=10,
+            help="Seconds that a request waits for company; with 0 only while another batch runs.",
+        ),
+    ] = 0.0,
     max_queue: Annotated[
         int, typer.Option("--max-queue", min=1, help="Requests that may wait; more are answered 503.")
     ] = 256,

@@ -52,7 +52,8 @@ class Service:
         token: what requests must carry; None for no check.
         limits: what a request may take.
         max_batch: requests per batch.
-        max_wait: seconds that the first request of a batch waits for others.
+        max_wait: seconds that the first request of a batch waits for others; with 0, requests gather while
+            another batch runs, and a lonely one waits for nobody.
         max_queue: requests that may wait; further ones are answered 503.
         preload: whether every expert is loaded, and run once where pictures are taken, before the service
             stands; otherwise each is loaded by the first request that it gets.
@@ -73,7 +74,7 @@ class Service:
         token: str | None = None,
         limits: Limits | None = None,
         max_batch: int = 32,
-        max_wait: float = 0.005,
+        max_wait: float = 0.0,
         max_queue: int = 256,
         preload: bool = True,
     ) -> None:
