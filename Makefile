@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 # Torch is optional. `make torch` installs this build and what is tested with it; CI does, so that no test is skipped.
-TORCH  ?= torch==2.13.0 transformers
+TORCH  ?= torch==2.13.0 onnxscript transformers
 
 .PHONY: demo test lint types check bench format torch clean
 

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 torch = pytest.importorskip("torch", reason="training a gater needs torch")
+pytest.importorskip("onnxscript", reason="exporting a gater needs onnxscript")
 
 from sparing.cache.lock import write_lock  # noqa: E402
 from sparing.errors import InputError, MissingExtraError  # noqa: E402
@@ -283,3 +284,11 @@ def test_the_profile_can_be_opened_by_its_folder(profiled, tmp_path):
     saved = json.loads((tmp_path / "gater" / "gater.json").read_text())
     assert saved["experts"][0]["digest"] == open_profile(made.path).experts[0].digest
     assert gater.path == tmp_path / "gater"
+
+
+def test_without_onnxscript_nothing_is_trained(profiled, tmp_path, monkeypatch):
+    made, samples = profiled
+    monkeypatch.setattr("sparing.route.training.find_spec", lambda _: None)
+    with pytest.raises(MissingExtraError, match=r"onnxscript.*sparing\[torch\]"):
+        train(made, samples, tmp_path / "gater", **QUICK)
+    assert not (tmp_path / "gater").exists()

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,11 @@ def train(
         InputError: samples without labels, a label that is no class of the experts, settings or weights that
             do not fit, a folder that holds another gater or cannot be written.
         ModelError: an expert failed.
+        MissingExtraError: onnxscript, which the export needs, is not installed.
         CacheError: the disk would not take the gater, or the experts' outputs.
     """
+    if find_spec("onnxscript") is None:  # now, and not when hours of training are to be exported
+        raise MissingExtraError("onnxscript", "torch", "Exporting a gater")
     settings = settings or Settings()
     opened = profile if isinstance(profile, Profile) else open_profile(profile)
     data = open_samples(samples)
