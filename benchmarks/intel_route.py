@@ -141,6 +141,9 @@ class Bench:
     def __init__(self, made: Profile, paths: dict[str, Path], latency: dict[str, Latency]) -> None:
         self.made, self.latency = made, latency
         self.samples = {name: open_samples(paths[name]) for name in ("calibration", "test")}
+        self.counts = {name: pq.read_metadata(path).num_rows for name, path in paths.items()}
+        total = pq.read_metadata(paths["test"].with_name("train.parquet")).num_rows
+        self.counts["experts"] = total - self.counts["gater"] - self.counts["calibration"]
         self.experts = np.array([latency[f"{name} x1"].median for name in EXPERTS])
         self.decoding = latency["decoding x1"].median
         self.seen: dict[tuple[Path, str], list[Evidence]] = {}
@@ -406,10 +409,7 @@ def report(bench: Bench, gaters: dict) -> list[str]:
     by_severity = [part.correct.mean(axis=0) for part in lam[TRADE_OFFS[0], 0]["by"]]
     best = int(accuracy.argmax())
     repeats = len(VARIANTS)
-    counts = {
-        name: len(open_samples(path))
-        for name, path in zip(PARTS[1:], [bench.samples["calibration"], bench.samples["test"]], strict=True)
-    }
+    counts = bench.counts
     text = [
         "# Routing between three experts on corrupted scene photographs\n",
         "```\npython benchmarks/intel_experts.py --data DATA/intel_scenes --work WORK/experts",
@@ -418,10 +418,10 @@ def report(bench: Bench, gaters: dict) -> list[str]:
         "(30 of batches), experts and gaters in turns, from decoded pictures: resizing, normalising and the "
         f"network. Decoding one picture takes {ms(bench.decoding)} ms more, once, whatever is chosen; it is in "
         "no figure below.\n",
-        f"Experts: trained from random weights on 4,802 training images, {EPOCHS} epochs each and for `large` "
+        f"Experts: trained from random weights on {counts['experts']:,} training images, {EPOCHS} epochs each and for `large` "
         f"{SECOND_EPOCHS['large']} more; corruption in training of at most {STRENGTH['small']:.0%}, "
         f"{STRENGTH['medium']:.0%} and {STRENGTH['large']:.0%} of the strongest (`intel_experts.py`; a clean "
-        f"share of {CLEAN_SHARES[0]:.0%}, then {CLEAN_SHARES[1]:.0%}). Gaters: {EPOCHS_GATER} epochs on 2,795 other "
+        f"share of {CLEAN_SHARES[0]:.0%}, then {CLEAN_SHARES[1]:.0%}). Gaters: {EPOCHS_GATER} epochs on {counts['gater']:,} other "
         f"training images at four severities, Adam {RATE:g}, bfloat16, batch 32, input {SIZE} x {SIZE}, three seeds. "
         f"Budgets and thresholds: solved on {counts['calibration']:,} others. Test: {counts['test']:,} images "
         "at four severities.\n",

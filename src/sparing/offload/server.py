@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from sparing.batching import Batcher
 from sparing.offload.payload import (
     EIGHTHS,
     agreement,
@@ -26,7 +27,7 @@ from sparing.offload.payload import (
 )
 from sparing.offload.schemes import best_fits
 from sparing.offload.views import Evidence, ServerModel
-from sparing.serving import Batcher, Limits, Metrics, make_app
+from sparing.serving import Limits, Metrics, make_app
 
 
 def make_server(

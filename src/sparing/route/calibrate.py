@@ -9,22 +9,22 @@ import numpy.typing as npt
 
 from sparing.budget import Budget
 from sparing.errors import BudgetError, InputError
+from sparing.progress import OnProgress
 from sparing.route.choosing import Floats, choose, mean_cost, solve_multiplier
 from sparing.route.corrupt import CLEAN, Corruption
 from sparing.route.evidence import (
     Profiled,
-    Progress,
     Timing,
     check_experts,
     gather,
     join,
-    known_labels,
     shares_of,
     tails,
     timing,
 )
 from sparing.route.experts import Expert
 from sparing.route.gater import Calibration, Gater, Point, with_point, write_gater
+from sparing.route.labels import known_labels
 from sparing.route.latency import measure_gater
 from sparing.samples import Samples
 
@@ -323,7 +323,7 @@ def calibrate(
     cost_budgets: Sequence[float] = (),
     batched: bool = False,
     variants: Sequence[Corruption] = (CLEAN,),
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> Calibrated:
     """Fit the chances, solve the budgets and keep both in the gater's folder.
 

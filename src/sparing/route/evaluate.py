@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from sparing.errors import InputError
 from sparing.frontier import headroom_at_cost, oracle_frontier, static_mixture
+from sparing.progress import OnProgress
 from sparing.route.advice import advise
 from sparing.route.baselines import Cascade, cascade, cascade_orders, mixture_shares, stops
 from sparing.route.calibrate import calibration_errors
@@ -16,7 +17,6 @@ from sparing.route.corrupt import CLEAN, Corruption
 from sparing.route.evidence import (
     Evidence,
     Profiled,
-    Progress,
     Timing,
     gather,
     join,
@@ -219,7 +219,7 @@ def evaluate(
     variants: Sequence[Corruption] = (CLEAN,),
     budget: str | None = None,
     batched: bool = False,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> Report:
     """Judge a gater on samples that neither it, its experts nor its calibration have seen.
 

@@ -1,6 +1,6 @@
 """What a gater and its experts say about labelled samples, as arrays."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -9,13 +9,13 @@ import numpy.typing as npt
 
 from sparing.distributions import entropy
 from sparing.errors import InputError
+from sparing.progress import OnProgress
 from sparing.route.choosing import Floats
 from sparing.route.corrupt import CLEAN, Corruption
 from sparing.route.experts import Expert, Latency
 from sparing.route.gater import Gater
+from sparing.route.labels import check_classes, known_labels
 from sparing.samples import Samples
-
-Progress = Callable[[Any], None]
 
 BATCH = 256
 """How many samples the gater scores at a time."""
@@ -33,7 +33,7 @@ class Profiled(Protocol):
         """How long the decoding takes that gater and experts share."""
 
     def outputs(
-        self, samples: Samples, variant: Corruption = CLEAN, *, progress: Progress | None = None
+        self, samples: Samples, variant: Corruption = CLEAN, *, progress: OnProgress | None = None
     ) -> npt.NDArray[np.float32]:
         """Log-probabilities, shape (m, n, C)."""
 
@@ -122,26 +122,13 @@ def check_experts(gater: Gater, profile: Profiled) -> None:
     )
 
 
-def known_labels(samples: Samples) -> npt.NDArray[np.int64]:
-    """Read the labels; InputError unless every sample has one."""
-    labels = samples.labels()
-    if labels is None:
-        raise InputError(
-            f"{samples.what}: the samples have no labels; add an integer column `label` to the table"
-        )
-    missing = int((labels < 0).sum())
-    if missing:
-        raise InputError(f"{samples.what}: {missing:,} of {len(labels):,} samples have no label")
-    return labels
-
-
 def gather(
     gater: Gater,
     profile: Profiled,
     samples: Samples,
     variant: Corruption = CLEAN,
     *,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> Evidence:
     """Score samples with the gater, and see which experts are right on them.
 
@@ -163,10 +150,7 @@ def gather(
     check_experts(gater, profile)
     labels = known_labels(samples)
     logs = profile.outputs(samples, variant, progress=progress)
-    if labels.max() >= logs.shape[2]:
-        raise InputError(
-            f"{samples.what}: a label is {labels.max()}, but the experts tell {logs.shape[2]} classes apart"
-        )
+    check_classes(samples, labels, logs.shape[2])
     scores = []
     for start in range(0, len(samples), BATCH):
         ids = samples.ids[start : start + BATCH]

@@ -16,7 +16,6 @@ from sparing.cache.durable import write_durably
 from sparing.cache.lock import write_lock
 from sparing.cache.transactions import writing
 from sparing.errors import InputError
-from sparing.ids import name_first
 from sparing.machine import describe as describe_machine
 from sparing.models import Model, load_model
 from sparing.progress import OnProgress
@@ -24,6 +23,7 @@ from sparing.route.content import contents, keys
 from sparing.route.corrupt import CLEAN, Corruption
 from sparing.route.experts import Expert, Latency, expert_from_dict, latency_from_dict
 from sparing.route.filling import fill, missing
+from sparing.route.labels import check_classes
 from sparing.route.latency import CALLS, SECONDS, measure_experts
 from sparing.route.loading import load_experts, probe, shared_classes
 from sparing.route.outputs import Identity, Memo, describe, short
@@ -104,7 +104,7 @@ class Profile:
         if labels is None or not (labels >= 0).any():
             return None
         memo, wanted = self._find(samples, variant, progress)
-        _check_labels(samples, labels, memo.identity.n_classes)
+        check_classes(samples, labels, memo.identity.n_classes)
         known = np.flatnonzero(labels >= 0)
         positions = memo.positions(wanted)
         right = np.zeros(len(self.experts))
@@ -286,7 +286,7 @@ def profile(
         n_classes = probe(models, opened, variant)
     labels = opened.labels()
     if labels is not None:
-        _check_labels(opened, labels, n_classes)
+        check_classes(opened, labels, n_classes)
     made.fill(opened, variants, progress=progress)
     return _measured(made, models, opened, repeats, seconds)
 
@@ -311,13 +311,6 @@ def _refuse_others(
             f"{path} holds the outputs of {describe(names, digests)}, not those of "
             f"{describe(*zip(*mine, strict=True))}: choose another folder, or delete that one"
         )
-
-
-def _check_labels(samples: Samples, labels: npt.NDArray[np.int64], n_classes: int) -> None:
-    wrong = labels >= n_classes
-    if wrong.any():
-        message = name_first(samples.ids, wrong, lambda row: f"has the label {labels[row]}")
-        raise InputError(f"{samples.what}: {message}, but the experts tell {n_classes} classes apart")
 
 
 def _measured(

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sparing.batching import Batcher
 from sparing.errors import InputError, SparingError
 from sparing.route.dispatch import NOBODY, Dispatcher
 from sparing.route.gater import Gater, Point
-from sparing.serving import Batcher, Limits, Metrics, make_app
+from sparing.serving import Limits, Metrics, make_app
 
 # Below the import that says which extra is missing.
 from prometheus_client import Counter, Histogram  # isort: skip

@@ -22,6 +22,7 @@ from sparing.errors import InputError, LockedError, MissingExtraError
 from sparing.models.description import InputDescription
 from sparing.route.corrupt import CLEAN, Corruption
 from sparing.route.gater import Description, Gater, open_gater, write_gater
+from sparing.route.labels import check_classes, known_labels
 from sparing.route.latency import measure_gater
 from sparing.route.profile import Profile, open_profile
 from sparing.samples import Samples, open_samples
@@ -90,7 +91,7 @@ def train(
     opened = profile if isinstance(profile, Profile) else open_profile(profile)
     data = open_samples(samples)
     folder = Path(out)
-    labels = _labels(data)
+    labels = known_labels(data)
     with ExitStack() as stack:
         stack.enter_context(_own(folder))
         if (folder / "gater.json").exists():
@@ -101,9 +102,7 @@ def train(
             for variant in variants
         ]
         said = known[0] if len(known) == 1 else np.concatenate(known)
-        classes = said.shape[2]
-        if labels.max() >= classes:
-            raise InputError(f"{data.what}: a label is {labels.max()}, the experts know {classes} classes")
+        check_classes(data, labels, said.shape[2])
         if inputs is None:
             temporary = stack.enter_context(tempfile.TemporaryDirectory(dir=folder, prefix=_INPUTS))
             inputs = prepare(
@@ -217,16 +216,6 @@ def _describe(
     )
     (folder / CHECKPOINT).unlink(missing_ok=True)
     return open_gater(folder)
-
-
-def _labels(samples: Samples) -> npt.NDArray[np.int64]:
-    labels = samples.labels()
-    if labels is None:
-        raise InputError(f"{samples.what}: a gater learns from labels; add an integer column `label`")
-    if (labels < 0).any():
-        missing = samples.ids[int((labels < 0).argmax())].as_py()
-        raise InputError(f"{samples.what}: id {missing!r} has no label ({int((labels < 0).sum())} have none)")
-    return labels
 
 
 @contextmanager
