@@ -1,0 +1,35 @@
+"""Kinds of model output: what a cache may hold per sample. One module per kind; `KINDS` lists them.
+
+To add a kind, write a class with the methods of `OutputKind` and add it to `KINDS`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sparing.errors import InputError
+from sparing.outputs.classes import Classes
+from sparing.outputs.kind import OutputKind, Outputs
+
+__all__ = ["KINDS", "Classes", "OutputKind", "Outputs", "read_kind"]
+
+KINDS: Mapping[str, type[OutputKind]] = {"classes": Classes}
+"""Every kind of output, by the name that files store."""
+
+
+def read_kind(spec: Mapping[str, Any], where: str) -> OutputKind:
+    """Return the kind of output that a file describes.
+
+    Args:
+        spec: what `OutputKind.spec` returned: "type", "version", and the kind's own values.
+        where: the file, for the error message.
+
+    Raises:
+        InputError: a kind, or a version of one, that this release does not read.
+    """
+    kind = KINDS.get(spec["type"])
+    if kind is None or spec["version"] > kind.version:
+        raise InputError(
+            f"{where} holds outputs of kind {spec['type']!r}, version {spec['version']}, which this release "
+            "does not read: upgrade with pip install --upgrade sparing"
+        )
+    return kind.from_spec(spec)

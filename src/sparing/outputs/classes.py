@@ -1,0 +1,109 @@
+"""Outputs that are distributions over classes: a softmax per sample."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from sparing.distributions import UNCERTAINTY, as_distributions, entropy
+from sparing.errors import InputError
+from sparing.outputs.kind import Float32
+
+TOP = 10
+"""How many of the largest log-probabilities `signal` returns."""
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Distributions over C classes; outputs are arrays of shape (m, C), float32, rows summing to 1.
+
+    Attributes:
+        n_classes: C, at least 2.
+        classes: the C class names, in the order of the columns; None when unknown.
+    """
+
+    n_classes: int
+    classes: tuple[str, ...] | None = None
+
+    name: ClassVar[str] = "classes"
+    version: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        if self.classes is not None and len(self.classes) != self.n_classes:
+            raise InputError(
+                f"{len(self.classes)} class names for distributions over {self.n_classes} classes"
+            )
+
+    def spec(self) -> dict[str, Any]:
+        """Return what a file records of the kind."""
+        names = None if self.classes is None else list(self.classes)
+        return {"type": self.name, "version": self.version, "n_classes": self.n_classes, "classes": names}
+
+    @classmethod
+    def from_spec(cls, spec: Mapping[str, Any]) -> Self:
+        """Return the kind that `spec` describes."""
+        return cls(spec["n_classes"], None if spec["classes"] is None else tuple(spec["classes"]))
+
+    @classmethod
+    def of(cls, outputs: Float32) -> Self:
+        """Return the kind with as many classes as some distributions have."""
+        return cls(outputs.shape[1])
+
+    def check(self, values: Any, *, what: str, ids: Sequence[object] | None = None) -> Float32:
+        """Validate distributions; see `sparing.distributions.as_distributions`.
+
+        Raises:
+            InputError: a row is no distribution, or over another number of classes.
+        """
+        probs = as_distributions(values, what=what, ids=ids)
+        if probs.shape[1] != self.n_classes:
+            raise InputError(
+                f"{what}: {probs.shape[1]} classes, where {self.n_classes} are expected: "
+                "old and new models must share their classes"
+            )
+        return probs
+
+    def join(self, parts: Sequence[Float32]) -> Float32:
+        """Return the distributions of several parts, one after the other."""
+        return np.concatenate([np.zeros((0, self.n_classes), np.float32), *parts])
+
+    def to_columns(self, outputs: Float32) -> dict[str, pa.Array]:
+        """Return one column, `probs`: lists of C floats of 32 bits."""
+        flat = pa.array(np.ascontiguousarray(outputs, np.float32).ravel())
+        return {"probs": pa.FixedSizeListArray.from_arrays(flat, self.n_classes)}
+
+    def from_columns(self, table: pa.Table) -> Float32:
+        """Read the column `probs`."""
+        column = table["probs"]
+        if isinstance(column, pa.ChunkedArray):
+            column = column.combine_chunks()
+        probs: Float32 = column.flatten().to_numpy().reshape(-1, self.n_classes)
+        return probs
+
+    def signal(self, outputs: Float32) -> Float32:
+        """Return the ten largest log-probabilities, largest first, and the entropy in nats."""
+        width = min(TOP, self.n_classes)
+        top = -np.sort(-np.partition(outputs, -width, axis=1)[:, -width:], axis=1)
+        return np.hstack([np.log(np.maximum(top, 1e-6)), entropy(outputs)[:, None]]).astype(np.float32)
+
+    @property
+    def uncertainties(self) -> Mapping[str, Callable[[Float32], npt.NDArray[np.floating[Any]]]]:
+        """Entropy, one minus the largest probability, one minus the margin."""
+        return UNCERTAINTY
+
+    def agree(self, a: Float32, b: Float32) -> Float32:
+        """Return 1 where both have the same most probable class, else 0."""
+        same: Float32 = (a.argmax(axis=1) == b.argmax(axis=1)).astype(np.float32)
+        return same
+
+    def change(self, old: Float32, new: Float32) -> Float32:
+        """Return the entropy decrease, in nats (PURE, Equation 4)."""
+        return (entropy(old) - entropy(new)).astype(np.float32)
+
+    def correct(self, outputs: Float32, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Return where the most probable class is the label."""
+        right: npt.NDArray[np.bool_] = outputs.argmax(axis=1) == labels
+        return right
