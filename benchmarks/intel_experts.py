@@ -1,7 +1,7 @@
 """Train the experts that `intel_route.py` routes between, and write them as ONNX files with their TOML.
 
 Three networks of clearly different cost and robustness, trained from random weights on the part of the
-training images that the gater never sees:
+training images that the router never sees:
 
 - small: SqueezeNet 1.1 with batch normalisation, on clean pictures only;
 - medium: a residual network of width 16, on clean and slightly corrupted pictures;
@@ -45,9 +45,9 @@ MEAN, STD = (0.43, 0.458, 0.453), (0.27, 0.267, 0.299)
 
 
 def part_of(sample_id: str) -> str:
-    """Say which part of the training images an id belongs to: experts, gater or calibration."""
+    """Say which part of the training images an id belongs to: experts, router or calibration."""
     draw = int.from_bytes(hashlib.sha256(f"split {sample_id}".encode()).digest()[:4], "big") / 2**32
-    return "experts" if draw < 0.55 else "gater" if draw < 0.87 else "calibration"
+    return "experts" if draw < 0.55 else "router" if draw < 0.87 else "calibration"
 
 
 class Fire(nn.Module):

@@ -3,9 +3,9 @@
     python benchmarks/intel_experts.py --data DATA/intel_scenes --work WORK/experts
     python benchmarks/intel_route.py --data DATA/intel_scenes --work WORK
 
-The experts are trained on 55 % of the training images, gaters on another 32 %, budgets and thresholds are
+The experts are trained on 55 % of the training images, routers on another 32 %, budgets and thresholds are
 solved on the remaining 13 %, and everything is judged on the test images. The parts are disjoint because an
-expert is nearly always right on what it was trained on: a gater that learned there would trust the cheapest
+expert is nearly always right on what it was trained on: a router that learned there would trust the cheapest
 one everywhere. Every picture is seen once at each of four severities.
 
 `--until latency` stops after the latencies, which are measured once and kept, so that they can be taken on a
@@ -30,17 +30,17 @@ from sparing.frontier import headroom_at_cost, oracle_frontier, static_mixture
 from sparing.models import load_model
 from sparing.models.preprocess import decode
 from sparing.route.baselines import cascade, cascade_orders, mixture_shares, stops
-from sparing.route.calibrate import calibration_errors, fit_calibration
+from sparing.route.calibration import calibration_errors, fit_calibration
 from sparing.route.choosing import choose, solve_multiplier
 from sparing.route.corrupt import BLUR, NOISE, SEVERITIES, variants
-from sparing.route.evaluate import paired_difference
-from sparing.route.evidence import Evidence, Timing, join, shares_of
+from sparing.route.evaluation import paired_difference
 from sparing.route.experts import Latency
 from sparing.route.fitting import Settings, fit
-from sparing.route.gater import Gater, open_gater
+from sparing.route.judging import Evidence, Timing, join, shares_of
 from sparing.route.latency import Way, measure_together
-from sparing.route.networks import GaterNetwork, squeezenet_stem
-from sparing.route.profile import Profile, open_profile, profile
+from sparing.route.networks import RouterNetwork, squeezenet_stem
+from sparing.route.profiling import Profile, open_profile, profile
+from sparing.route.router import Router, open_router
 from sparing.route.training import export, prepare, train
 from sparing.samples import open_samples
 
@@ -49,10 +49,10 @@ TRADE_OFFS = (0.70, 0.80, 0.90, 0.95, 1.00)
 SEEDS = (0, 1, 2)
 SIZE = 64
 OTHER_SIZES = (96, 48)
-EPOCHS_GATER = 12
+EPOCHS_ROUTER = 12
 RATE = 5e-4
 VARIANTS = variants("blur,noise")
-PARTS = ("gater", "calibration", "test")
+PARTS = ("router", "calibration", "test")
 BUDGETS = 5
 
 
@@ -60,7 +60,7 @@ def split(data: Path, work: Path) -> dict[str, Path]:
     """Write the training images' parts, and give the path of each part."""
     table = pq.read_table(data / "train.parquet")
     part = np.array([part_of(one) for one in table["id"].to_pylist()])
-    paths = {name: work / f"{name}.parquet" for name in ("gater", "calibration")}
+    paths = {name: work / f"{name}.parquet" for name in ("router", "calibration")}
     for name, path in paths.items():
         if not path.exists():
             pq.write_table(table.filter(part == name), path, row_group_size=512)
@@ -68,7 +68,7 @@ def split(data: Path, work: Path) -> dict[str, Path]:
 
 
 def measure_latency(made: Profile, samples: Path, work: Path) -> dict[str, Latency]:
-    """Measure experts and gaters of several input sizes in turns, one sample at a time and 32, and keep it."""
+    """Measure experts and routers of several input sizes in turns, one sample at a time and 32, and keep it."""
     path = work / "latency.json"
     if path.exists():
         return {name: Latency(**values) for name, values in json.loads(path.read_text()).items()}
@@ -82,14 +82,14 @@ def measure_latency(made: Profile, samples: Path, work: Path) -> dict[str, Laten
         folder.mkdir(exist_ok=True)
         inputs = prepare([("one", encoded[0])], VARIANTS[:1], folder / "inputs.npy", size=size)
         example = torch.from_numpy(inputs(np.array([0])))
-        network = GaterNetwork(squeezenet_stem(), example, len(EXPERTS))
+        network = RouterNetwork(squeezenet_stem(), example, len(EXPERTS))
         export(network, example, inputs.description, folder)
-        models[f"gater {size}"] = load_model(f"gater={folder / 'gater.onnx'}", threads=1)
+        models[f"router {size}"] = load_model(f"router={folder / 'router.onnx'}", threads=1)
     found = {}
-    # Every gater is called after the large expert, whose weights have just filled the processor's cache: that
+    # Every router is called after the large expert, whose weights have just filled the processor's cache: that
     # is how it finds the machine when it routes, and by itself it would seem faster.
     order = [
-        name for model in models for name in (["large", model] if model.startswith("gater") else [model])
+        name for model in models for name in (["large", model] if model.startswith("router") else [model])
     ]
     for batch_size in (1, 32):
         ways = [
@@ -111,13 +111,13 @@ def measure_latency(made: Profile, samples: Path, work: Path) -> dict[str, Laten
     return found
 
 
-def gater_of(
+def router_of(
     made: Profile, samples: Path, work: Path, settings: Settings, size: int = SIZE, inputs: object = None
-) -> Gater:
-    """Train a gater, or open it where it was trained before."""
+) -> Router:
+    """Train a router, or open it where it was trained before."""
     name = f"{settings.objective}-{settings.trade_off or ''}-{settings.seed}-{size}"
-    folder = work / "gaters" / name
-    if not (folder / "gater.json").exists():
+    folder = work / "routers" / name
+    if not (folder / "router.json").exists():
         started = time.perf_counter()
         train(
             made,
@@ -132,37 +132,37 @@ def gater_of(
             ),
         )
         print(f"trained {name} in {time.perf_counter() - started:.0f} s", file=sys.stderr)
-    return open_gater(folder)
+    return open_router(folder)
 
 
 class Bench:
-    """Experts' outcomes on the calibration and test images, and what gaters say about them."""
+    """Experts' outcomes on the calibration and test images, and what routers say about them."""
 
     def __init__(self, made: Profile, paths: dict[str, Path], latency: dict[str, Latency]) -> None:
         self.made, self.latency = made, latency
         self.samples = {name: open_samples(paths[name]) for name in ("calibration", "test")}
         self.counts = {name: pq.read_metadata(path).num_rows for name, path in paths.items()}
         total = pq.read_metadata(paths["test"].with_name("train.parquet")).num_rows
-        self.counts["experts"] = total - self.counts["gater"] - self.counts["calibration"]
+        self.counts["experts"] = total - self.counts["router"] - self.counts["calibration"]
         self.experts = np.array([latency[f"{name} x1"].median for name in EXPERTS])
         self.decoding = latency["decoding x1"].median
         self.seen: dict[tuple[Path, str], list[Evidence]] = {}
         self.prepared: dict[str, list[tuple[list, list, Evidence]]] = {}
 
     def times(self, size: int = SIZE) -> Timing:
-        """Latencies with a gater of some input size; decoding is shared by all policies and left out."""
-        return Timing(self.experts, self.latency[f"gater {size} x1"].median)
+        """Latencies with a router of some input size; decoding is shared by all policies and left out."""
+        return Timing(self.experts, self.latency[f"router {size} x1"].median)
 
-    def gather(self, gater: Gater, part: str) -> list[Evidence]:
-        """Evidence by severity, as `sparing.route.evidence.gather` collects it; pictures are prepared once."""
-        key = gater.path, part
+    def gather(self, router: Router, part: str) -> list[Evidence]:
+        """Evidence by severity, as `sparing.route.judging.gather` collects it; pictures are prepared once."""
+        key = router.path, part
         if key not in self.seen:
             self.seen[key] = [
                 replace(
                     experts,
                     scores=np.concatenate(
                         [
-                            gater.scores(ids[at : at + 256], values[at : at + 256])
+                            router.scores(ids[at : at + 256], values[at : at + 256])
                             for at in range(0, len(ids), 256)
                         ]
                     ),
@@ -191,11 +191,11 @@ class Bench:
         return self.prepared[part]
 
 
-def solved(bench: Bench, gater: Gater, budgets: list[float], size: int = SIZE) -> dict:
-    """Calibrate a gater, solve mean-latency budgets on the calibration images, and choose on both parts."""
-    known, test = (bench.gather(gater, part) for part in ("calibration", "test"))
+def solved(bench: Bench, router: Router, budgets: list[float], size: int = SIZE) -> dict:
+    """Calibrate a router, solve mean-latency budgets on the calibration images, and choose on both parts."""
+    known, test = (bench.gather(router, part) for part in ("calibration", "test"))
     fitted_on, judged = join(known), join(test)
-    if gater.description.objective == "benefit":
+    if router.description.objective == "benefit":
         fitted = fit_calibration(fitted_on.scores, fitted_on.correct)
 
         def gains(scores: np.ndarray) -> np.ndarray:
@@ -211,7 +211,7 @@ def solved(bench: Bench, gater: Gater, budgets: list[float], size: int = SIZE) -
         multiplier = solve_multiplier(gains(fitted_on.scores), costs, budget)
         chosen.append(choose(gains(judged.scores), costs, multiplier))
     errors = None
-    if gater.description.objective == "benefit":
+    if router.description.objective == "benefit":
         raw = 1 / (1 + np.exp(-judged.scores.astype(float)))
         errors = (
             calibration_errors(raw, judged.correct),
@@ -301,7 +301,7 @@ def severity_tables(bench: Bench, lam: dict[tuple[float, int], dict]) -> list[st
 
 def live_comparison(made: Profile, paths: dict[str, Path], inputs: object) -> list[str]:
     """Train on profiled outputs and on experts run in every step, over the same steps."""
-    opened = open_samples(paths["gater"])
+    opened = open_samples(paths["router"])
     m, count = len(opened), 640
     positions = np.random.default_rng(0).permutation(m * len(VARIANTS))[:count]
     known = np.concatenate([made.outputs(opened, variant) for variant in VARIANTS])
@@ -325,7 +325,7 @@ def live_comparison(made: Profile, paths: dict[str, Path], inputs: object) -> li
     for name, lookup in (("profiled", lambda rows: known[positions[rows]]), ("live", live)):
         torch.manual_seed(0)
         example = torch.from_numpy(prepared(np.array([0])))
-        network = GaterNetwork(squeezenet_stem(), example, len(models))
+        network = RouterNetwork(squeezenet_stem(), example, len(models))
         started = time.perf_counter()
         steps: list[float] = []
         for epoch in range(3):
@@ -347,7 +347,7 @@ def live_comparison(made: Profile, paths: dict[str, Path], inputs: object) -> li
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with train.parquet and test.parquet")
-    parser.add_argument("--work", type=Path, required=True, help="where experts/ is and gaters are kept")
+    parser.add_argument("--work", type=Path, required=True, help="where experts/ is and routers are kept")
     parser.add_argument("--until", choices=("profile", "latency", "training"))
     parser.add_argument("--seeds", default=None, help="train only these seeds, for --until training")
     arguments = parser.parse_args()
@@ -355,7 +355,7 @@ def main() -> None:
     paths = split(arguments.data, work)
     targets = {name: str(work / "experts" / f"{name}.onnx") for name in EXPERTS}
     if not (work / "profile" / "profile.json").exists():
-        profile(targets, paths["gater"], work / "profile", variants=VARIANTS)
+        profile(targets, paths["router"], work / "profile", variants=VARIANTS)
     made = open_profile(work / "profile")
     for part in PARTS:
         made.fill(open_samples(paths[part]), VARIANTS)
@@ -371,37 +371,39 @@ def main() -> None:
     def inputs(size: int) -> object:
         if size not in kept:
             kept[size] = prepare(
-                paths["gater"], VARIANTS, work / f"inputs-{size}-{arguments.seeds}.npy", size=size
+                paths["router"], VARIANTS, work / f"inputs-{size}-{arguments.seeds}.npy", size=size
             )
         return kept[size]
 
-    shared = {"epochs": EPOCHS_GATER, "learning_rate": RATE, "precision": "bfloat16"}
+    shared = {"epochs": EPOCHS_ROUTER, "learning_rate": RATE, "precision": "bfloat16"}
     seeds = SEEDS if arguments.seeds is None else [int(s) for s in arguments.seeds.split(",")]
-    gaters: dict[tuple, Gater] = {}
+    routers: dict[tuple, Router] = {}
     for seed in seeds:
         for objective, trade_off in [("benefit", None), *(("trade-off", one) for one in TRADE_OFFS)]:
             settings = Settings(objective, trade_off, seed=seed, **shared)
-            gaters[objective, trade_off, seed] = gater_of(made, paths["gater"], work, settings, inputs=inputs)
+            routers[objective, trade_off, seed] = router_of(
+                made, paths["router"], work, settings, inputs=inputs
+            )
     if 0 in seeds:
         for size in OTHER_SIZES:
             settings = Settings("benefit", **shared)
-            gaters["size", size] = gater_of(made, paths["gater"], work, settings, size, inputs)
+            routers["size", size] = router_of(made, paths["router"], work, settings, size, inputs)
         settings = Settings("entropy", **shared)
-        gaters["entropy"] = gater_of(made, paths["gater"], work, settings, inputs=inputs)
+        routers["entropy"] = router_of(made, paths["router"], work, settings, inputs=inputs)
     if arguments.until == "training":
         return
     bench = Bench(made, paths, latency)
-    text = report(bench, gaters)
+    text = report(bench, routers)
     text += ["## Training from profiled outputs\n", *live_comparison(made, paths, inputs)]
     result = "\n".join(text)
     (Path(__file__).parent / "results" / "intel_route.md").write_text(result)
     print(result)
 
 
-def report(bench: Bench, gaters: dict) -> list[str]:
+def report(bench: Bench, routers: dict) -> list[str]:
     """Write every table."""
     times = bench.times()
-    lam = {(t, s): solved(bench, gaters["trade-off", t, s], []) for t in TRADE_OFFS for s in SEEDS}
+    lam = {(t, s): solved(bench, routers["trade-off", t, s], []) for t in TRADE_OFFS for s in SEEDS}
     test = lam[TRADE_OFFS[0], 0]["test"]
     known = lam[TRADE_OFFS[0], 0]["calibration"]
     alone, routed = times.alone, times.routed
@@ -414,14 +416,14 @@ def report(bench: Bench, gaters: dict) -> list[str]:
         "# Routing between three experts on corrupted scene photographs\n",
         "```\npython benchmarks/intel_experts.py --data DATA/intel_scenes --work WORK/experts",
         "python benchmarks/intel_route.py --data DATA/intel_scenes --work WORK\n```\n",
-        f"Machine: {describe()}. Gater and experts run on one thread each. Latency is the median of 300 calls "
-        "(30 of batches), experts and gaters in turns, from decoded pictures: resizing, normalising and the "
+        f"Machine: {describe()}. Router and experts run on one thread each. Latency is the median of 300 calls "
+        "(30 of batches), experts and routers in turns, from decoded pictures: resizing, normalising and the "
         f"network. Decoding one picture takes {ms(bench.decoding)} ms more, once, whatever is chosen; it is in "
         "no figure below.\n",
         f"Experts: trained from random weights on {counts['experts']:,} training images, {EPOCHS} epochs each and for `large` "
         f"{SECOND_EPOCHS['large']} more; corruption in training of at most {STRENGTH['small']:.0%}, "
         f"{STRENGTH['medium']:.0%} and {STRENGTH['large']:.0%} of the strongest (`intel_experts.py`; a clean "
-        f"share of {CLEAN_SHARES[0]:.0%}, then {CLEAN_SHARES[1]:.0%}). Gaters: {EPOCHS_GATER} epochs on {counts['gater']:,} other "
+        f"share of {CLEAN_SHARES[0]:.0%}, then {CLEAN_SHARES[1]:.0%}). Routers: {EPOCHS_ROUTER} epochs on {counts['router']:,} other "
         f"training images at four severities, Adam {RATE:g}, bfloat16, batch 32, input {SIZE} x {SIZE}, three seeds. "
         f"Budgets and thresholds: solved on {counts['calibration']:,} others. Test: {counts['test']:,} images "
         "at four severities.\n",
@@ -429,7 +431,7 @@ def report(bench: Bench, gaters: dict) -> list[str]:
         "go from 0 to 1: "
         + ", ".join(f"{one} {BLUR[one]:g} or {NOISE[one]:g}" for one in SEVERITIES[1:])
         + "; each picture gets one of the two.\n",
-        "## Table 1: the experts and the gater\n",
+        "## Table 1: the experts and the router\n",
         table(
             "model | accuracy % | "
             + " | ".join(f"{s} %" for s in SEVERITIES)
@@ -447,26 +449,26 @@ def report(bench: Bench, gaters: dict) -> list[str]:
             ]
             + [
                 [
-                    f"gater, {size} x {size}",
+                    f"router, {size} x {size}",
                     *["-"] * 5,
-                    ms(bench.latency[f"gater {size} x1"].median),
-                    ms(bench.latency[f"gater {size} x1"].p95),
-                    ms(bench.latency[f"gater {size} x32"].per_sample),
+                    ms(bench.latency[f"router {size} x1"].median),
+                    ms(bench.latency[f"router {size} x1"].p95),
+                    ms(bench.latency[f"router {size} x32"].per_sample),
                 ]
                 for size in sorted((SIZE, *OTHER_SIZES))
             ],
         ),
         "",
-        f"The most accurate expert is `{EXPERTS[best]}`; the gater's {ms(times.gater)} ms are "
-        f"{times.gater / alone[best]:.1%} of its latency (the paper: 0.82 of 7.56 ms, 10.8 %).\n",
-        "## The paper's gater, by lambda\n",
-        f"Mean and standard deviation over {len(SEEDS)} seeds; latency is the gater's plus the chosen expert's.\n",
+        f"The most accurate expert is `{EXPERTS[best]}`; the router's {ms(times.router)} ms are "
+        f"{times.router / alone[best]:.1%} of its latency (the paper: 0.82 of 7.56 ms, 10.8 %).\n",
+        "## The paper's router, by lambda\n",
+        f"Mean and standard deviation over {len(SEEDS)} seeds; latency is the router's plus the chosen expert's.\n",
         *severity_tables(bench, lam),
     ]
     low, high = routed.min(), alone.max()
     budgets = [float(low + (high - low) * k / (BUDGETS + 1)) for k in range(1, BUDGETS + 1)]
-    one_gater = {s: solved(bench, gaters["benefit", None, s], budgets) for s in SEEDS}
-    heuristic = solved(bench, gaters["entropy"], budgets)
+    one_router = {s: solved(bench, routers["benefit", None, s], budgets) for s in SEEDS}
+    heuristic = solved(bench, routers["entropy"], budgets)
     mixture, frontier = static_mixture(alone, accuracy), oracle_frontier(test.correct, alone)
 
     def points(part: str) -> dict[int, list[tuple[float, float]]]:
@@ -486,10 +488,10 @@ def report(bench: Bench, gaters: dict) -> list[str]:
     for k, budget in enumerate(budgets):
         spent, right, paper = [], [], []
         for s in SEEDS:
-            chosen = one_gater[s]["chosen"][k]
+            chosen = one_router[s]["chosen"][k]
             spent.append(float(shares_of(chosen, 3) @ routed))
             right.append(outcome(test, chosen))
-            # What a random mixture of this seed's lambda gaters and the single experts reaches, in hindsight.
+            # What a random mixture of this seed's lambda routers and the single experts reaches, in hindsight.
             costs = np.array([c for c, _ in judged_points[s]])
             hull = static_mixture(costs, np.array([a for _, a in judged_points[s]]))
             paper.append(hull.accuracy_at(spent[-1]))
@@ -527,28 +529,28 @@ def report(bench: Bench, gaters: dict) -> list[str]:
             ahead, error = paired_difference(mean_right - r, repeats)
             against.append([ms(budget), name, f"{100 * ahead:+.2f} ± {196 * error:.2f}"])
     text += [
-        "## One calibrated gater for every budget\n",
-        "Budgets evenly between the cheapest expert with a gater and the dearest without; solved on the calibration "
+        "## One calibrated router for every budget\n",
+        "Budgets evenly between the cheapest expert with a router and the dearest without; solved on the calibration "
         "images, spent on the test images. Accuracy in %, mean over seeds, and in brackets the headroom: 0 is the random "
-        "mixture of experts, 1 the oracle, at the same mean latency. `paper` mixes the five lambda gaters of a seed at "
+        "mixture of experts, 1 the oracle, at the same mean latency. `paper` mixes the five lambda routers of a seed at "
         "the latency spent, choosing in hindsight, `-` where all of them spend more. Cascades: which one and its threshold are "
-        "chosen on the calibration images, for the latency that the gater spends; they need no gater, and pay for every "
-        "expert they run. `predicted entropy` is the paper's first phase: a gater trained to predict the small expert's "
+        "chosen on the calibration images, for the latency that the router spends; they need no router, and pay for every "
+        "expert they run. `predicted entropy` is the paper's first phase: a router trained to predict the small expert's "
         "entropy.\n",
         table(
-            "budget ms | spent ms | one gater | paper | mixture | confidence cascade | entropy cascade | "
+            "budget ms | spent ms | one router | paper | mixture | confidence cascade | entropy cascade | "
             "predicted entropy | oracle",
             rows,
         ),
         "",
-        "Points of accuracy by which the calibrated gater is ahead, with 95 % intervals, paired by picture:\n",
+        "Points of accuracy by which the calibrated router is ahead, with 95 % intervals, paired by picture:\n",
         table("budget ms | against | points", against),
         "",
     ]
-    text += against_paper(bench, gaters, lam, repeats)
-    text += claim(bench, one_gater, budgets, alone, accuracy, best)
-    text += sizes(bench, gaters, budgets)
-    errors = np.array([one_gater[s]["errors"] for s in SEEDS]).mean(axis=0)
+    text += against_paper(bench, routers, lam, repeats)
+    text += claim(bench, one_router, budgets, alone, accuracy, best)
+    text += sizes(bench, routers, budgets)
+    errors = np.array([one_router[s]["errors"] for s in SEEDS]).mean(axis=0)
     text += [
         "## Calibration of the chances\n",
         "Expected calibration error on the test images, mean over seeds, before and after Platt scaling on the calibration images: "
@@ -558,8 +560,8 @@ def report(bench: Bench, gaters: dict) -> list[str]:
     return text
 
 
-def against_paper(bench: Bench, gaters: dict, lam: dict, repeats: int) -> list[str]:
-    """Give the calibrated gater the latency that each lambda gater spends, and compare point by point."""
+def against_paper(bench: Bench, routers: dict, lam: dict, repeats: int) -> list[str]:
+    """Give the calibrated router the latency that each lambda router spends, and compare point by point."""
     routed = bench.times().routed
     rows = []
     for trade_off in TRADE_OFFS:
@@ -567,7 +569,7 @@ def against_paper(bench: Bench, gaters: dict, lam: dict, repeats: int) -> list[s
         for seed in SEEDS:
             one = lam[trade_off, seed]
             budget = float(shares_of(one["calibration"].scores.argmax(axis=1), 3) @ routed)
-            ours = solved(bench, gaters["benefit", None, seed], [budget])
+            ours = solved(bench, routers["benefit", None, seed], [budget])
             chosen = ours["chosen"][0]
             theirs = one["test"].scores.argmax(axis=1)
             pairs.append((outcome(one["test"], chosen), outcome(one["test"], theirs)))
@@ -591,7 +593,7 @@ def against_paper(bench: Bench, gaters: dict, lam: dict, repeats: int) -> list[s
         )
     return [
         "### Point by point\n",
-        "The calibrated gater with the mean latency of each lambda gater as its budget, both as measured on the "
+        "The calibrated router with the mean latency of each lambda router as its budget, both as measured on the "
         "calibration images; interval paired by picture.\n",
         table("lambda | its ms | its accuracy % | ours ms | ours % | points ahead | by seed", rows),
         "",
@@ -599,7 +601,7 @@ def against_paper(bench: Bench, gaters: dict, lam: dict, repeats: int) -> list[s
 
 
 def claim(
-    bench: Bench, one_gater: dict, budgets: list[float], alone: np.ndarray, accuracy: np.ndarray, best: int
+    bench: Bench, one_router: dict, budgets: list[float], alone: np.ndarray, accuracy: np.ndarray, best: int
 ) -> list[str]:
     """Say at which budgets the paper's claim holds: 29 % less latency for at most 4 points."""
     routed = bench.times().routed
@@ -607,7 +609,7 @@ def claim(
     for k, budget in enumerate(budgets):
         found, shares = [], []
         for seed in SEEDS:
-            one = one_gater[seed]
+            one = one_router[seed]
             chosen = one["chosen"][k]
             found.append((float(shares_of(chosen, 3) @ routed), float(outcome(one["test"], chosen).mean())))
             m = len(chosen) // len(VARIANTS)
@@ -626,7 +628,7 @@ def claim(
         )
     return [
         f"### Against `{EXPERTS[best]}` alone ({ms(alone[best])} ms, {pc(accuracy[best])} %)\n",
-        "The calibrated gater, its own latency included; the paper reached 29 % less latency at -4.0 points. Shares are "
+        "The calibrated router, its own latency included; the paper reached 29 % less latency at -4.0 points. Shares are "
         "in % of small / medium / large.\n",
         table(
             "budget ms | less latency | points | 29 % at most 4 points down | "
@@ -637,19 +639,19 @@ def claim(
     ]
 
 
-def sizes(bench: Bench, gaters: dict, budgets: list[float]) -> list[str]:
-    """Say what a smaller or larger input of the gater costs and brings."""
+def sizes(bench: Bench, routers: dict, budgets: list[float]) -> list[str]:
+    """Say what a smaller or larger input of the router costs and brings."""
     rows = []
     for size in sorted((SIZE, *OTHER_SIZES)):
-        gater = gaters["benefit", None, 0] if size == SIZE else gaters["size", size]
+        router = routers["benefit", None, 0] if size == SIZE else routers["size", size]
         times = bench.times(size)
         within = [b for b in budgets if b >= times.routed.min()]
-        one = solved(bench, gater, within, size)
+        one = solved(bench, router, within, size)
         rows.append(
             [
                 f"{size} x {size}",
-                ms(times.gater),
-                f"{times.gater / times.alone.max():.1%}",
+                ms(times.router),
+                f"{times.router / times.alone.max():.1%}",
                 *["-"] * (len(budgets) - len(within)),
                 *(
                     f"{pc(outcome(one['test'], c).mean())} ({ms(shares_of(c, 3) @ times.routed)})"
@@ -658,7 +660,7 @@ def sizes(bench: Bench, gaters: dict, budgets: list[float]) -> list[str]:
             ]
         )
     return [
-        "## The gater's input size\n",
+        "## The router's input size\n",
         "One seed; accuracy in % and in brackets the ms spent, at the same five budgets.\n",
         table("input | ms | of the large expert | " + " | ".join(f"at {ms(b)} ms" for b in budgets), rows),
         "",

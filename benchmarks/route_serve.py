@@ -4,7 +4,7 @@ Pictures of mixed sizes and formats are made from those of a sample table. Every
 the expert gives for that picture when it is called here, and the client's counts against the server's. Then come
 a queue that is too short, and abuse beside good requests: malformed and oversize bodies, clients that hang or
 leave within their body, pictures on which an expert raises; and SIGTERM under load. Any check that fails ends
-the benchmark with an error. Without --gater, a small untrained network stands in, its scores scaled so that
+the benchmark with an error. Without --router, a small untrained network stands in, its scores scaled so that
 every expert is needed: the figures of the service are the same, the choices are of no use.
 
     python benchmarks/route_serve.py --samples test.parquet --expert small=small.onnx --expert large=large.onnx
@@ -41,7 +41,7 @@ from sparing.models import load_model
 from sparing.models.preprocess import decode
 from sparing.route.dispatch import Dispatcher
 from sparing.route.experts import Expert, Latency
-from sparing.route.gater import Calibration, Description, Gater, Point, open_gater, write_gater
+from sparing.route.router import Calibration, Point, Router, RouterDescription, open_router, write_router
 from sparing.samples import open_samples
 from timing import table
 
@@ -99,7 +99,7 @@ def make_pictures(samples: str, number: int) -> list[Picture]:
 
 
 def stand_in(folder: Path, experts: list[str], pictures: list[Picture]) -> Path:
-    """Make a gater of three random convolutions at 96x96, its scores scaled to share the pictures out."""
+    """Make a router of three random convolutions at 96x96, its scores scaled to share the pictures out."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     nodes, constants, name, channels = [], [], "x", 3
@@ -117,14 +117,14 @@ def stand_in(folder: Path, experts: list[str], pictures: list[Picture]) -> Path:
     nodes.append(helper.make_node("MatMul", ["pooled", "head"], ["y"]))
     graph = helper.make_graph(
         nodes,
-        "gater",
+        "router",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 96, 96])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", len(experts)])],
         constants,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    onnx.save(model, folder / "gater.onnx")
-    (folder / "gater.toml").write_text(
+    onnx.save(model, folder / "router.onnx")
+    (folder / "router.toml").write_text(
         '[input]\ndecode = "image"\nresize = [96, 96]\nmean = [0.5, 0.5, 0.5]\nstd = [0.25, 0.25, 0.25]\n'
     )
     unmeasured = Latency(1, 0.0, 0.0, 0)
@@ -133,61 +133,61 @@ def stand_in(folder: Path, experts: list[str], pictures: list[Picture]) -> Path:
         loaded = load_model(spec)
         target = str(Path(spec.partition("=")[2]).resolve())
         known.append(Expert(loaded.name, target, loaded.digest, unmeasured, unmeasured))
-    description = Description(
+    description = RouterDescription(
         "benefit", tuple(known), unmeasured, unmeasured, loaded.classes, {"stand-in": True}
     )
-    write_gater(folder, description)
-    scores = open_gater(folder).scores(list(range(len(pictures))), [p.body for p in pictures])
+    write_router(folder, description)
+    scores = open_router(folder).scores(list(range(len(pictures))), [p.body for p in pictures])
     scale = 1 / scores.std(axis=0)
     fitted = Calibration(
         tuple(map(float, scale)), tuple(map(float, -scores.mean(axis=0) * scale)), len(pictures)
     )
     point = Point("none", (0.0,) * len(known), 0.0, 0.0, 0.0)
-    write_gater(folder, replace(description, calibration=fitted, points=(point,)))
+    write_router(folder, replace(description, calibration=fitted, points=(point,)))
     return folder
 
 
-def fragile(folder: Path, gater: Path, which: int) -> Path:
-    """Copy a gater with one expert replaced by a Python file around it, which raises on marked pictures."""
+def fragile(folder: Path, router: Path, which: int) -> Path:
+    """Copy a router with one expert replaced by a Python file around it, which raises on marked pictures."""
     copied = folder / "fragile"
-    shutil.copytree(gater, copied)
-    opened = open_gater(copied)
+    shutil.copytree(router, copied)
+    opened = open_router(copied)
     (folder / "fragile.py").write_text(FRAGILE.format(target=opened.experts[which].target))
     experts = list(opened.experts)
     target = f"{folder / 'fragile.py'}:judge"
     digest = load_model(f"x={target}").digest
     experts[which] = replace(experts[which], target=target, digest=digest)
-    write_gater(copied, replace(opened.description, experts=tuple(experts)))
+    write_router(copied, replace(opened.description, experts=tuple(experts)))
     return copied
 
 
-def answer_directly(gater: Gater, pictures: list[Picture]) -> None:
-    """Note what every expert says of every picture, and which one the gater picks, one at a time."""
-    experts = [load_model(f"{expert.name}={expert.target}") for expert in gater.experts]
+def answer_directly(router: Router, pictures: list[Picture]) -> None:
+    """Note what every expert says of every picture, and which one the router picks, one at a time."""
+    experts = [load_model(f"{expert.name}={expert.target}") for expert in router.experts]
     for picture in pictures:
-        scores = gater.scores(["x"], [picture.body])
-        point = gater.point()
-        gains = gater.gains(scores)
+        scores = router.scores(["x"], [picture.body])
+        point = router.point()
+        gains = router.gains(scores)
         costs = np.array(point.costs) * point.multiplier if point else 0.0
         picture.gains = (gains - costs)[0] if point else scores[0]
-        picture.best = int(gater.choose(scores, point)[0])
+        picture.best = int(router.choose(scores, point)[0])
         picture.probs = np.stack([model(["x"], [picture.body])[0] for model in experts])
 
 
-def time_directly(gater: Gater, pictures: list[Picture], number: int) -> list[list[object]]:
-    """Time experts alone, and gater and experts, one picture at a time and 32 at a time, without HTTP."""
-    dispatcher = Dispatcher(gater, gater.point())
+def time_directly(router: Router, pictures: list[Picture], number: int) -> list[list[object]]:
+    """Time experts alone, and router and experts, one picture at a time and 32 at a time, without HTTP."""
+    dispatcher = Dispatcher(router, router.point())
     dispatcher.warm()
-    experts = [dispatcher.experts.load(at) for at in range(len(gater.experts))]
+    experts = [dispatcher.experts.load(at) for at in range(len(router.experts))]
     rows = []
     for batch in (1, 32):
-        for way in ("the chosen expert alone", "gater and chosen expert"):
+        for way in ("the chosen expert alone", "router and chosen expert"):
             seconds = []
             started = time.perf_counter()
             for start in range(0, number, batch):
                 asked = [pictures[at % len(pictures)] for at in range(start, min(start + batch, number))]
                 before = time.perf_counter()
-                if way == "gater and chosen expert":
+                if way == "router and chosen expert":
                     dispatcher.answer(list(range(len(asked))), [p.body for p in asked])
                 else:
                     for which in {p.best for p in asked}:
@@ -205,10 +205,10 @@ def _timed(seconds: list[float], rate: float) -> list[str]:
 
 
 @contextmanager
-def service(gater: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen]]:
+def service(router: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen]]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-c", "from sparing.cli.main import main; main()", "route", "serve", str(gater),
+    command = [sys.executable, "-c", "from sparing.cli.main import main; main()", "route", "serve", str(router),
                "--port", str(port), "--max-body", str(BODY), *options]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ})
     try:
@@ -355,9 +355,9 @@ async def abuse(url: str, pictures: list[Picture], which: int) -> Counter:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--gater", type=Path, help="what `sparing route train` made")
+    parser.add_argument("--router", "--gater", type=Path, help="what `sparing route train` made")
     parser.add_argument(
-        "--expert", action="append", default=[], metavar="NAME=TARGET", help="without a gater"
+        "--expert", action="append", default=[], metavar="NAME=TARGET", help="without a router"
     )
     parser.add_argument("--samples", default="../shared/data/intel_scenes/test.parquet")
     parser.add_argument("--pictures", type=int, default=300, help="different ones")
@@ -365,13 +365,13 @@ def main() -> None:
     parser.add_argument("--concurrency", default="1,8,32,128")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "route_serve.md")
     args = parser.parse_args()
-    if (args.gater is None) == (not args.expert):
-        parser.error("give --gater, or the experts of a stand-in")
+    if (args.router is None) == (not args.expert):
+        parser.error("give --router, or the experts of a stand-in")
     before = machine.load()
     pictures = make_pictures(args.samples, args.pictures)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        path = args.gater or stand_in(folder / "gater", args.expert, pictures)
+        path = args.router or stand_in(folder / "router", args.expert, pictures)
         lines = measure(folder, path, pictures, args)
     shown = re.sub(r"(?<=[ =])[^\s=]*/(?=\S)", "", " ".join(["benchmarks/route_serve.py", *sys.argv[1:]]))
     text = "\n".join([
@@ -384,11 +384,11 @@ def main() -> None:
 
 
 def measure(folder: Path, path: Path, pictures: list[Picture], args: argparse.Namespace) -> list[str]:
-    gater = open_gater(path)
-    names = [expert.name for expert in gater.experts]
-    answer_directly(gater, pictures)
+    router = open_router(path)
+    names = [expert.name for expert in router.experts]
+    answer_directly(router, pictures)
     shares = Counter(names[picture.best] for picture in pictures)
-    rows = time_directly(gater, pictures, args.requests)
+    rows = time_directly(router, pictures, args.requests)
     checked, ties = 0, 0
     with service(path) as (url, _):
         codes, experts = Counter(), Counter()
@@ -457,7 +457,7 @@ def measure(folder: Path, path: Path, pictures: list[Picture], args: argparse.Na
         faults.append(["SIGTERM under load, 32 clients", _counted(tally.codes), f"exit {status}; {late}"])
 
     about = ", ".join(f"{name} {100 * shares[name] / len(pictures):.0f} %" for name in names)
-    kind = "a trained gater" if args.gater else "an untrained stand-in for the gater"
+    kind = "a trained router" if args.router else "an untrained stand-in for the router"
     sizes = [len(picture.body) for picture in pictures]
     return [
         f"{len(pictures)} pictures of {min(SIZES)} to {max(SIZES)} pixels, {min(sizes):,} to {max(sizes):,} bytes, "

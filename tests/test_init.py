@@ -39,7 +39,8 @@ def test_the_names_of_route_are_there_and_stay_functions():
     code = (
         "import sys, sparing; names = ('profile', 'calibrate', 'evaluate', 'run'); "
         "first = [callable(getattr(sparing.route, name)) for name in names]; "
-        "import sparing.route.profile, sparing.route.calibrate, sparing.route.evaluate, sparing.route.run; "
+        "import sparing.route.profiling, sparing.route.calibration; "
+        "import sparing.route.evaluation, sparing.route.running; "
         "again = [callable(getattr(sparing.route, name)) for name in names]; "
         "print(all(first + again), 'torch' in sys.modules)"
     )

@@ -11,10 +11,10 @@ from sparing.errors import InputError
 
 @pytest.fixture(autouse=True)
 def steady_latency(monkeypatch):
-    """The gater takes what its description says, whatever this machine is busy with."""
+    """The router takes what its description says, whatever this machine is busy with."""
     described = world.description()
     measured = (described.single, described.batched)
-    monkeypatch.setattr(sys.modules["sparing.route.calibrate"], "measure_gater", lambda *_, **__: measured)
+    monkeypatch.setattr(sys.modules["sparing.route.calibration"], "measure_router", lambda *_, **__: measured)
 
 
 def write_samples(path, m, start, labelled=True):
@@ -28,8 +28,8 @@ def write_samples(path, m, start, labelled=True):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A gater and samples in files; the profile is a stand-in."""
-    world.save_gater(tmp_path / "gater")
+    """A router and samples in files; the profile is a stand-in."""
+    world.save_router(tmp_path / "router")
     write_samples(tmp_path / "val.parquet", 600, 0)
     write_samples(tmp_path / "test.parquet", 600, 5000)
     write_samples(tmp_path / "bare.parquet", 5, 0, labelled=False)
@@ -39,14 +39,14 @@ def folder(tmp_path, monkeypatch):
             raise InputError(f"{path}: no profile here")
         return world.FakeProfile(decoding=world.latency(0.25))
 
-    module = types.ModuleType("sparing.route.profile")
+    module = types.ModuleType("sparing.route.profiling")
     module.open_profile = open_profile
-    monkeypatch.setitem(sys.modules, "sparing.route.profile", module)
+    monkeypatch.setitem(sys.modules, "sparing.route.profiling", module)
     return tmp_path
 
 
-CALIBRATE = ("route", "calibrate", "gater", "experts", "--samples", "val.parquet")
-EVALUATE = ("route", "evaluate", "gater", "experts", "--samples", "test.parquet")
+CALIBRATE = ("route", "calibrate", "router", "experts", "--samples", "val.parquet")
+EVALUATE = ("route", "evaluate", "router", "experts", "--samples", "test.parquet")
 
 
 def test_calibrate_then_evaluate(sparing, folder):
@@ -58,8 +58,8 @@ def test_calibrate_then_evaluate(sparing, folder):
     report = sparing(*EVALUATE, "--json").json
     assert [point["budget"] for point in report["points"]] == ["6ms", "4ms"]
     assert report["decoding"] == pytest.approx(0.25e-3)
-    gater = report["points"][1]["parts"][0]["rows"][0]
-    assert gater["latency"] == pytest.approx(4e-3, rel=0.06)
+    router = report["points"][1]["parts"][0]["rows"][0]
+    assert router["latency"] == pytest.approx(4e-3, rel=0.06)
     only = sparing(*EVALUATE, "--budget", "4ms", "--json").json
     assert [point["budget"] for point in only["points"]] == ["4ms"]
     assert only["points"][0] == report["points"][1]
@@ -70,7 +70,7 @@ def test_tables_are_for_people(sparing, folder):
     assert "600 samples, seen as: clean" in told
     assert "p90 4ms: 0.1 of 0.1 share over 4ms" in told
     assert "0.4 dollars: 0.4 of 0.4 dollars" in told
-    assert "note: the gater's own cost in dollars is not known" in told
+    assert "note: the router's own cost in dollars is not known" in told
     told = sparing(*EVALUATE, "--html", "page.html").out
     assert "budget 0.4 dollars: spent 0." in told
     assert "budget p90 4ms: " in told
@@ -93,8 +93,8 @@ def test_tables_are_for_people(sparing, folder):
         ((*CALIBRATE, "--latency", "4ms", "--corrupt", "fog"), "unknown corruption"),
         (EVALUATE, "no operating point yet"),
         ((*EVALUATE, "--budget", "9ms"), "no operating point '9ms'"),
-        (("route", "evaluate", "nowhere", "experts", "--samples", "test.parquet"), "no gater here"),
-        (("route", "evaluate", "gater", "nowhere", "--samples", "test.parquet"), "no profile here"),
+        (("route", "evaluate", "nowhere", "experts", "--samples", "test.parquet"), "no router here"),
+        (("route", "evaluate", "router", "nowhere", "--samples", "test.parquet"), "no profile here"),
     ],
 )
 def test_mistakes_are_said_in_one_line(sparing, folder, arguments, message):

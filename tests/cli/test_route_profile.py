@@ -13,11 +13,11 @@ BOTH = ("--expert", "small=small.onnx", "--expert", "large=large.onnx", "--sampl
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(latency, "_LEAST", 2)
-    monkeypatch.setattr("sparing.route.profile.__kwdefaults__", _quick())
+    monkeypatch.setattr("sparing.route.profiling.profile.__kwdefaults__", _quick())
 
 
 def _quick():
-    from sparing.route.profile import profile
+    from sparing.route.profiling import profile
 
     return {**profile.__kwdefaults__, "repeats": 2}
 

@@ -5,7 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.route.gaters import POINTS, expected, make_gater, picture, save_pictures_model
+from tests.route.routers import POINTS, expected, make_router, picture, save_pictures_model
 
 SHADES = [10, 200, 90]
 
@@ -14,11 +14,11 @@ SHADES = [10, 200, 90]
 def folder(tmp_path):
     rows = [{"id": f"s{at}", "image": picture(shade), "other": "x"} for at, shade in enumerate(SHADES)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "new.parquet")
-    make_gater(tmp_path, points=POINTS)
+    make_router(tmp_path, points=POINTS)
     return tmp_path
 
 
-RUN = ("route", "run", "gater", "--samples", "new.parquet", "--out", "answers.parquet")
+RUN = ("route", "run", "router", "--samples", "new.parquet", "--out", "answers.parquet")
 
 
 def test_run_writes_the_answers_and_prints_the_account(sparing, folder):
@@ -43,13 +43,13 @@ def test_run_writes_the_answers_and_prints_the_account(sparing, folder):
     ("arguments", "message"),
     [
         ((*RUN, "--budget", "7ms"), r"no operating point '7ms'; calibrated are: '5ms', '1ms'"),
-        (("route", "run", "absent", *RUN[3:]), "absent: no gater here"),
-        (("route", "run", "gater", "--samples", "no.parquet", "--out", "o.parquet"), "no such file"),
+        (("route", "run", "absent", *RUN[3:]), "absent: no router here"),
+        (("route", "run", "router", "--samples", "no.parquet", "--out", "o.parquet"), "no such file"),
         ((*RUN, "--column", "other"), "'s0' is of type str"),
         ((*RUN[:-1], "new.parquet"), "would replace the samples"),
         ((*RUN[:-1], "no/answers.parquet"), "cannot be written"),
-        (("route", "serve", "gater", "--host", "0.0.0.0"), "give a token"),  # noqa: S104
-        (("route", "serve", "gater", "--budget", "7ms"), "no operating point"),
+        (("route", "serve", "router", "--host", "0.0.0.0"), "give a token"),  # noqa: S104
+        (("route", "serve", "router", "--budget", "7ms"), "no operating point"),
     ],
 )
 def test_what_cannot_be_done_is_one_clear_error(sparing, folder, arguments, message):
@@ -62,7 +62,7 @@ def test_what_cannot_be_done_is_one_clear_error(sparing, folder, arguments, mess
 
 def test_an_expert_that_changed_is_named_with_both_digests(sparing, folder):
     save_pictures_model(folder / "dark.onnx", np.zeros((3, 2)), np.zeros(2), softmax=True)
-    for arguments in (RUN, ("route", "serve", "gater")):
+    for arguments in (RUN, ("route", "serve", "router")):
         result = sparing(*arguments)
         assert result.code == 1
         assert re.search(r"'dark': .*dark.onnx is sha256:\w+, but .* for sha256:\w+", result.err)

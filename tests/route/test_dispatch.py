@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.route.gaters import (
+from tests.route.routers import (
     CLASSES,
     EXPERTS,
-    GATER,
     POINTS,
+    ROUTER,
     expected,
     expert,
-    make_gater,
+    make_router,
     picture,
     save_numbers_model,
     save_pictures_model,
@@ -19,10 +19,10 @@ from tests.route.gaters import (
 
 from sparing.errors import InputError, ModelError
 from sparing.models import Model
-from sparing.route import pictures
+from sparing.route import showing
 from sparing.route.dispatch import Dispatcher, Experts
 from sparing.route.experts import Expert
-from sparing.route.gater import open_gater
+from sparing.route.router import open_router
 
 
 def in_memory(functions, batch_size=4):
@@ -99,9 +99,9 @@ def test_experts_of_different_questions_are_found_out():
 
 
 def test_an_expert_that_is_never_chosen_is_never_loaded(tmp_path):
-    gater = make_gater(tmp_path)
+    router = make_router(tmp_path)
     (tmp_path / "bright.onnx").unlink()  # loading it would fail
-    dispatcher = Dispatcher(open_gater(gater), None)
+    dispatcher = Dispatcher(open_router(router), None)
     assert dispatcher.experts.loaded == ()
     result = dispatcher.answer(["a", "b"], [picture(20), picture(90)])
     assert dispatcher.experts.loaded == ("dark",)
@@ -112,32 +112,32 @@ def test_an_expert_that_is_never_chosen_is_never_loaded(tmp_path):
 
 
 def test_an_expert_that_changed_is_refused(tmp_path):
-    gater = make_gater(tmp_path)
-    before = open_gater(gater).experts[1].digest
+    router = make_router(tmp_path)
+    before = open_router(router).experts[1].digest
     save_pictures_model(tmp_path / "bright.onnx", *EXPERTS["dark"], softmax=True)
     found = expert("bright", tmp_path / "bright.onnx").digest
-    dispatcher = Dispatcher(open_gater(gater), None)
+    dispatcher = Dispatcher(open_router(router), None)
     with pytest.raises(ModelError, match=f"expert 'bright': .* is {found}, but .* trained for {before}"):
         dispatcher.warm()
     assert str(found) in str(dispatcher.answer(["a"], [picture(200)]).answers[0])
 
 
 def test_an_expert_with_other_class_names_is_refused(tmp_path):
-    gater = make_gater(tmp_path)
+    router = make_router(tmp_path)
     with (tmp_path / "dark.toml").open("a") as toml:
         toml.write('[output]\nclasses = ["day", "night"]\n')
     names = [expert(name, tmp_path / f"{name}.onnx") for name in EXPERTS]
-    with pytest.raises(ModelError, match="classes are day, night, those of the gater night, day"):
+    with pytest.raises(ModelError, match="classes are day, night, those of the router night, day"):
         Experts(names, CLASSES).load(0)
     assert Experts(names, None).load(0).classes == ("day", "night")
-    assert gater.is_dir()
+    assert router.is_dir()
 
 
 def test_pictures_are_decoded_once_and_each_gets_its_own_answer(tmp_path, monkeypatch):
     decoded = []
-    original = pictures.decode
-    monkeypatch.setattr(pictures, "decode", lambda i, value: decoded.append(i) or original(i, value))
-    dispatcher = Dispatcher(open_gater(make_gater(tmp_path)), None)
+    original = showing.decode
+    monkeypatch.setattr(showing, "decode", lambda i, value: decoded.append(i) or original(i, value))
+    dispatcher = Dispatcher(open_router(make_router(tmp_path)), None)
     shades = [(10, 20, 250), (250, 100, 30), 140, 90, (200, 0, 0)]
     values = [
         picture(shade, size=(10 + 7 * at, 40), kind="PNG" if at % 2 else "WEBP")
@@ -161,7 +161,7 @@ def test_an_expert_that_takes_no_pixels_gets_the_bytes(tmp_path):
         expert("dark", tmp_path / "dark.onnx"),
         expert("bright", f"{tmp_path / 'by_length.py'}:judge"),
     ]
-    dispatcher = Dispatcher(open_gater(make_gater(tmp_path, experts=experts)), None)
+    dispatcher = Dispatcher(open_router(make_router(tmp_path, experts=experts)), None)
     result = dispatcher.answer(["a", "b"], [picture(20), picture(200)])
     np.testing.assert_allclose(result.answers[0], expected(20)[1], atol=1e-5)
     assert result.answers[1].tolist() == [1, 0]
@@ -169,7 +169,7 @@ def test_an_expert_that_takes_no_pixels_gets_the_bytes(tmp_path):
 
 
 def test_what_is_no_picture_fails_alone(tmp_path):
-    dispatcher = Dispatcher(open_gater(make_gater(tmp_path)), None)
+    dispatcher = Dispatcher(open_router(make_router(tmp_path)), None)
     values = [picture(20), b"not a picture", picture(200), b"", picture(20)[:60]]
     result = dispatcher.answer(["a", "b", "c", "d", "e"], values)
     assert [isinstance(answer, InputError) for answer in result.answers] == [False, True, False, True, True]
@@ -181,7 +181,7 @@ def test_what_is_no_picture_fails_alone(tmp_path):
 
 
 def test_numbers_that_do_not_fit_fail_alone(tmp_path):
-    dispatcher = Dispatcher(open_gater(make_gater(tmp_path, save=save_numbers_model)), None)
+    dispatcher = Dispatcher(open_router(make_router(tmp_path, save=save_numbers_model)), None)
     values = [np.array([0.2, 0.5, 0.9]), np.array([0.2]), np.array([0.8, 0.1, 0.0]), b"bytes", 3.0]
     result = dispatcher.answer(list("abcde"), values)
     assert result.chosen.tolist() == [0, -1, 1, -1, -1]
@@ -191,16 +191,16 @@ def test_numbers_that_do_not_fit_fail_alone(tmp_path):
 
 
 def test_the_operating_point_decides(tmp_path):
-    gater = open_gater(make_gater(tmp_path, points=POINTS))
+    router = open_router(make_router(tmp_path, points=POINTS))
     values = [picture(20), picture(200)]
-    assert Dispatcher(gater, gater.point("5ms")).answer(["a", "b"], values).chosen.tolist() == [0, 1]
-    assert Dispatcher(gater, gater.point("1ms")).answer(["a", "b"], values).chosen.tolist() == [0, 0]
+    assert Dispatcher(router, router.point("5ms")).answer(["a", "b"], values).chosen.tolist() == [0, 1]
+    assert Dispatcher(router, router.point("1ms")).answer(["a", "b"], values).chosen.tolist() == [0, 0]
 
 
-def test_a_gater_that_fails_is_an_error_of_its_own(tmp_path):
-    folder = make_gater(tmp_path)
-    save_pictures_model(folder / "gater.onnx", np.ones((3, 5)), np.zeros(5), softmax=False)
-    (answer,) = Dispatcher(open_gater(folder), None).answer(["a"], [picture(20)]).answers
+def test_a_router_that_fails_is_an_error_of_its_own(tmp_path):
+    folder = make_router(tmp_path)
+    save_pictures_model(folder / "router.onnx", np.ones((3, 5)), np.zeros(5), softmax=False)
+    (answer,) = Dispatcher(open_router(folder), None).answer(["a"], [picture(20)]).answers
     assert isinstance(answer, ModelError)
     assert "scores of shape (1, 5)" in str(answer)
-    assert GATER[0].shape == (3, 2)
+    assert ROUTER[0].shape == (3, 2)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="training a gater needs torch")
+torch = pytest.importorskip("torch", reason="training a router needs torch")
 
 from sparing.errors import InputError  # noqa: E402
 from sparing.route.fitting import Settings, fit  # noqa: E402
@@ -44,7 +44,7 @@ def choices(made, inputs):
         return made(torch.from_numpy(inputs)).argmax(dim=1).numpy()
 
 
-def test_a_trade_off_gater_sends_each_sample_where_it_pays():
+def test_a_trade_off_router_sends_each_sample_where_it_pays():
     inputs, _, _, right = problem()
     made, losses = trained(Settings("trade-off", 0.7, epochs=60, learning_rate=0.02))
     picked = choices(made, inputs)
@@ -64,7 +64,7 @@ def test_the_ends_of_the_trade_off(trade_off, everywhere):
         assert right[np.arange(len(picked)), picked].mean() > 0.97
 
 
-def test_a_benefit_gater_predicts_who_is_right():
+def test_a_benefit_router_predicts_who_is_right():
     inputs, _, _, right = problem()
     made, _ = trained(Settings(epochs=60, learning_rate=0.02))
     with torch.no_grad():
@@ -82,7 +82,7 @@ def test_bfloat16_learns_the_same_and_is_not_float32():
     assert all(parameter.dtype == torch.float32 for parameter in made.parameters())
 
 
-def test_an_entropy_gater_predicts_the_cheapest_experts_entropy():
+def test_an_entropy_router_predicts_the_cheapest_experts_entropy():
     inputs, said, labels, _ = problem()
     flat = inputs[:, 1] > 0
     said[flat, 0] = np.log(0.5)
@@ -97,7 +97,7 @@ def test_an_entropy_gater_predicts_the_cheapest_experts_entropy():
     assert np.abs(predicted[:, 1]).mean() < 0.1
 
 
-def test_an_entropy_gater_picks_among_the_cheapest_and_the_most_accurate():
+def test_an_entropy_router_picks_among_the_cheapest_and_the_most_accurate():
     inputs, said, labels, _ = problem()
     # A third expert between the two in cost, which is mostly wrong.
     middle = np.where(np.arange(256)[:, None] % 4 > 0, said[:, 1, ::-1], said[:, 1])

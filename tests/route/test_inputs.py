@@ -73,7 +73,7 @@ def test_single_numbers_become_a_column(tmp_path):
         ([b"no picture"], "'s0' cannot be decoded"),
     ],
 )
-def test_values_that_a_gater_cannot_take(values, said, tmp_path):
+def test_values_that_a_router_cannot_take(values, said, tmp_path):
     with pytest.raises(InputError, match=said):
         prepared(values, tmp_path)
 

@@ -104,11 +104,11 @@ def test_pictures_are_decoded_beforehand_and_the_decoding_measured(experts, pict
     assert measure_experts([model], open_samples(decoded), calls=10)[2] is None
 
 
-def test_a_gater_pays_for_its_decoding_where_experts_do_not_share_it():
+def test_a_router_pays_for_its_decoding_where_experts_do_not_share_it():
     seen = []
-    gater = Model("g", "d", lambda _, values: seen.extend(map(type, values)), takes_pixels=True)
+    router = Model("g", "d", lambda _, values: seen.extend(map(type, values)), takes_pixels=True)
     samples = open_samples({i: png(picture(i)) for i in range(3)})
     for shared, kind in ((True, np.ndarray), (False, bytes)):
         seen.clear()
-        latency.measure_gater(gater, samples, batch_size=2, shared=shared, calls=1, seconds=0.01)
+        latency.measure_router(router, samples, batch_size=2, shared=shared, calls=1, seconds=0.01)
         assert set(seen) == {kind}

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="training a gater needs torch")
+torch = pytest.importorskip("torch", reason="training a router needs torch")
 
 from sparing.route.losses import benefit_loss, entropy_loss, straight_through, trade_off_loss  # noqa: E402
 

@@ -1,11 +1,11 @@
 import pytest
 
-torch = pytest.importorskip("torch", reason="training a gater needs torch")
+torch = pytest.importorskip("torch", reason="training a router needs torch")
 
 from torch import nn  # noqa: E402
 
 from sparing.errors import InputError  # noqa: E402
-from sparing.route.networks import GaterNetwork, squeezenet_stem  # noqa: E402
+from sparing.route.networks import RouterNetwork, squeezenet_stem  # noqa: E402
 
 
 def test_the_stem_is_squeezenet_1_1s_first_five_modules():
@@ -58,7 +58,7 @@ def test_weights_that_are_not_there(tmp_path):
 )
 def test_any_backbone_is_pooled_to_one_vector(backbone, shape, width):
     example = torch.randn(shape)
-    network = GaterNetwork(backbone, example, 3)
+    network = RouterNetwork(backbone, example, 3)
     assert network.head.in_features == width
     batch = torch.randn(4, *shape[1:])
     features = backbone(batch)
@@ -68,6 +68,6 @@ def test_any_backbone_is_pooled_to_one_vector(backbone, shape, width):
 
 def test_a_backbone_that_fails_or_gives_no_features():
     with pytest.raises(InputError, match="the backbone failed"):
-        GaterNetwork(nn.Linear(3, 2), torch.zeros(1, 5), 2)
+        RouterNetwork(nn.Linear(3, 2), torch.zeros(1, 5), 2)
     with pytest.raises(InputError, match="must give"):
-        GaterNetwork(nn.Flatten(0), torch.zeros(1, 5), 2)
+        RouterNetwork(nn.Flatten(0), torch.zeros(1, 5), 2)

@@ -13,19 +13,19 @@ import httpx
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from tests.route.gaters import (
+from tests.route.routers import (
     EXPERTS,
     POINTS,
     expected,
     expert,
-    make_gater,
+    make_router,
     picture,
     save_numbers_model,
     save_pictures_model,
 )
 
 from sparing.errors import ModelError
-from sparing.route.gater import open_gater
+from sparing.route.router import open_router
 from sparing.route.service import Service
 from sparing.serving import Limits
 
@@ -46,12 +46,12 @@ def judge(values):
 
 
 def make_fragile(folder):
-    """A gater whose expert for bright pictures raises on some and dawdles over others."""
+    """A router whose expert for bright pictures raises on some and dawdles over others."""
     for name, model in EXPERTS.items():
         save_pictures_model(folder / f"{name}.onnx", *model, softmax=True)
     (folder / "fragile.py").write_text(FRAGILE)
     experts = [expert("dark", folder / "dark.onnx"), expert("bright", f"{folder / 'fragile.py'}:judge")]
-    return make_gater(folder, experts=experts)
+    return make_router(folder, experts=experts)
 
 
 def ask(service, requests):
@@ -99,7 +99,7 @@ def check(answer, shade):
 
 def test_many_at_once_of_any_size_each_get_their_own_answer(tmp_path):
     shades = list(range(0, 250, 7))
-    service = Service(open_gater(make_gater(tmp_path)), None, max_wait=0.05)
+    service = Service(open_router(make_router(tmp_path)), None, max_wait=0.05)
     answers, metrics = ask(
         service, [post(picture(shade, size=(4 + at, 50 - at))) for at, shade in enumerate(shades)]
     )
@@ -111,15 +111,15 @@ def test_many_at_once_of_any_size_each_get_their_own_answer(tmp_path):
     assert metrics["route_expert_total", "bright"] == len(shades) - dark
     assert metrics["batch_size_sum",] == len(shades)
     assert 1 < metrics["batch_size_count",] < len(shades)
-    assert 0 < metrics["route_expert_seconds_count", "dark"] <= metrics["route_gater_seconds_count",]
-    assert metrics["route_gater_seconds_sum",] > 0
+    assert 0 < metrics["route_expert_seconds_count", "dark"] <= metrics["route_router_seconds_count",]
+    assert metrics["route_router_seconds_sum",] > 0
     assert metrics["route_decoding_seconds_sum",] > 0
 
 
 def test_malformed_and_oversize_bodies_hurt_nobody_else(tmp_path):
     good = picture(30)
     bad = [b"", b"\xff" * 50, good[: len(good) // 2], b"x" * 5001]
-    service = Service(open_gater(make_gater(tmp_path)), None, max_wait=0.1, limits=Limits(body_bytes=5000))
+    service = Service(open_router(make_router(tmp_path)), None, max_wait=0.1, limits=Limits(body_bytes=5000))
     requests = [post(good), *map(post, bad), post_json('{"value": [0.1, 0.2, 0.3]}'), post(picture(220))]
     answers, metrics = ask(service, requests)
     assert [answer.status_code for answer in answers] == [200, 400, 400, 400, 413, 400, 200]
@@ -131,7 +131,7 @@ def test_malformed_and_oversize_bodies_hurt_nobody_else(tmp_path):
 
 
 def test_an_expert_that_raises_is_500_for_its_request_alone_without_details(tmp_path, caplog):
-    service = Service(open_gater(make_fragile(tmp_path)), None, max_wait=0.1)
+    service = Service(open_router(make_fragile(tmp_path)), None, max_wait=0.1)
     shades = [220, 20, 230]
     requests = [*(post(picture(shade)) for shade in shades), post(picture(240) + b"raise")]
     answers, metrics = ask(service, requests)
@@ -164,7 +164,7 @@ def test_an_expert_that_raises_is_500_for_its_request_alone_without_details(tmp_
     ],
 )  # fmt: skip
 def test_malformed_json_is_400_with_the_reason_and_hurts_nobody_else(tmp_path, body, reason):
-    service = Service(open_gater(make_gater(tmp_path, save=save_numbers_model)), None, max_wait=0.1)
+    service = Service(open_router(make_router(tmp_path, save=save_numbers_model)), None, max_wait=0.1)
     good = post_json(json.dumps({"value": [0.9, 0.1, 0.2]}))
     (first, answer, last), metrics = ask(service, [good, post_json(body), good])
     assert answer.status_code == 400
@@ -175,8 +175,8 @@ def test_malformed_json_is_400_with_the_reason_and_hurts_nobody_else(tmp_path, b
 
 
 def test_the_service_says_what_answers(tmp_path):
-    gater = open_gater(make_gater(tmp_path, points=POINTS))
-    (answer,), _ = ask(Service(gater, gater.point("1ms")), [("GET", "/v1/model", {})])
+    router = open_router(make_router(tmp_path, points=POINTS))
+    (answer,), _ = ask(Service(router, router.point("1ms")), [("GET", "/v1/model", {})])
     said = answer.json()
     assert [one["name"] for one in said["experts"]] == ["dark", "bright"]
     assert said["experts"][0]["seconds"] == 0.001
@@ -185,11 +185,11 @@ def test_the_service_says_what_answers(tmp_path):
 
 
 def test_preloading_finds_what_is_wrong_and_without_it_experts_load_when_needed(tmp_path):
-    gater = open_gater(make_gater(tmp_path))
+    router = open_router(make_router(tmp_path))
     (tmp_path / "bright.onnx").unlink()
     with pytest.raises(ModelError, match=r"bright.onnx: no such file"):
-        Service(gater, None)
-    service = Service(gater, None, preload=False)
+        Service(router, None)
+    service = Service(router, None, preload=False)
     (dark, bright), _ = ask(service, [post(picture(20)), post(picture(200))])
     check(dark, 20)
     assert bright.status_code == 500
@@ -197,7 +197,7 @@ def test_preloading_finds_what_is_wrong_and_without_it_experts_load_when_needed(
 
 
 def test_overload_is_answered_503_and_what_was_accepted_is_answered(tmp_path):
-    service = Service(open_gater(make_fragile(tmp_path)), None, max_batch=1, max_wait=0, max_queue=3)
+    service = Service(open_router(make_fragile(tmp_path)), None, max_batch=1, max_wait=0, max_queue=3)
     slow = [post(picture(200) + b"wait") for _ in range(2)]
     answers, metrics = ask(service, slow + [post(picture(20)) for _ in range(30)])
     codes = [answer.status_code for answer in answers]
@@ -212,11 +212,11 @@ def test_overload_is_answered_503_and_what_was_accepted_is_answered(tmp_path):
 @pytest.fixture
 def started(tmp_path):
     """`sparing route serve` in a process of its own, and its port."""
-    gater = make_fragile(tmp_path)
+    router = make_fragile(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, "-c", "from sparing.cli.main import main; main()", "route", "serve", gater,
+        [sys.executable, "-c", "from sparing.cli.main import main; main()", "route", "serve", router,
          "--port", str(port), "--max-batch", "2"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         stderr=subprocess.PIPE,

@@ -7,16 +7,16 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-torch = pytest.importorskip("torch", reason="training a gater needs torch")
-pytest.importorskip("onnxscript", reason="exporting a gater needs onnxscript")
+torch = pytest.importorskip("torch", reason="training a router needs torch")
+pytest.importorskip("onnxscript", reason="exporting a router needs onnxscript")
 
 from sparing.cache.lock import write_lock  # noqa: E402
 from sparing.errors import InputError, MissingExtraError  # noqa: E402
 from sparing.models import from_callable  # noqa: E402
 from sparing.route.corrupt import CLEAN, Corruption  # noqa: E402
 from sparing.route.fitting import Settings  # noqa: E402
-from sparing.route.gater import open_gater  # noqa: E402
-from sparing.route.profile import open_profile, profile  # noqa: E402
+from sparing.route.profiling import open_profile, profile  # noqa: E402
+from sparing.route.router import open_router  # noqa: E402
 from sparing.route.training import prepare, train  # noqa: E402
 
 
@@ -66,24 +66,24 @@ def profiled(tmp_path_factory):
 QUICK = {"size": 16}
 
 
-def test_a_trained_gater_runs_without_torch_and_picks_by_difficulty(profiled, tmp_path, monkeypatch):
+def test_a_trained_router_runs_without_torch_and_picks_by_difficulty(profiled, tmp_path, monkeypatch):
     made, samples = profiled
     settings = Settings("trade-off", 0.8, epochs=25, learning_rate=0.003)
-    trained = train(made, samples, tmp_path / "gater", settings=settings, **QUICK)
-    gater = open_gater(tmp_path / "gater")
-    assert gater.description == trained.description
-    assert [expert.name for expert in gater.experts] == ["cheap", "dear"]
+    trained = train(made, samples, tmp_path / "router", settings=settings, **QUICK)
+    router = open_router(tmp_path / "router")
+    assert router.description == trained.description
+    assert [expert.name for expert in router.experts] == ["cheap", "dear"]
     table = pq.read_table(samples)
-    scores = gater.scores(table["id"].to_pylist(), table["image"].to_pylist())
-    picked = gater.choose(scores)
+    scores = router.scores(table["id"].to_pylist(), table["image"].to_pylist())
+    picked = router.choose(scores)
     # It was told about one trade-off: bright pictures to the cheap expert, dark ones to the dear one.
     assert np.mean(picked == (np.arange(48) + 1) % 2) > 0.95
-    assert sorted(path.name for path in (tmp_path / "gater").iterdir()) == [
-        "gater.json",
-        "gater.onnx",
-        "gater.toml",
+    assert sorted(path.name for path in (tmp_path / "router").iterdir()) == [
+        "router.json",
+        "router.onnx",
+        "router.toml",
     ]
-    assert gater.description.single.median > 0
+    assert router.description.single.median > 0
 
 
 def test_the_exported_network_gives_the_scores_of_the_trained_one(profiled, tmp_path):
@@ -94,9 +94,11 @@ def test_the_exported_network_gives_the_scores_of_the_trained_one(profiled, tmp_
         captured["network"] = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, stride=2), torch.nn.ReLU())
         return captured["network"]
 
-    gater = train(made, samples, tmp_path / "gater", settings=Settings(epochs=2), backbone=backbone, **QUICK)
+    router = train(
+        made, samples, tmp_path / "router", settings=Settings(epochs=2), backbone=backbone, **QUICK
+    )
     table = pq.read_table(samples)
-    scores = gater.scores(table["id"].to_pylist()[:5], table["image"].to_pylist()[:5])
+    scores = router.scores(table["id"].to_pylist()[:5], table["image"].to_pylist()[:5])
     small = [Image.open(io.BytesIO(v)).resize((16, 16), 2) for v in table["image"].to_pylist()[:5]]
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     batch = np.stack([(np.asarray(one) / 255 - mean) / std for one in small]).transpose(0, 3, 1, 2)
@@ -107,7 +109,7 @@ def test_the_exported_network_gives_the_scores_of_the_trained_one(profiled, tmp_
     residual = scores - design @ np.linalg.lstsq(design, scores, rcond=None)[0]
     assert np.abs(residual).max() < 1e-4
     one_by_one = np.vstack(
-        [gater.scores([i], [v]) for i, v in zip(range(5), table["image"].to_pylist()[:5], strict=True)]
+        [router.scores([i], [v]) for i, v in zip(range(5), table["image"].to_pylist()[:5], strict=True)]
     )
     np.testing.assert_allclose(one_by_one, scores, atol=1e-4)
 
@@ -116,16 +118,16 @@ def test_variants_are_profiled_once_and_trained_on(profiled, tmp_path):
     made, samples = profiled
     variants = (CLEAN, Corruption("severe", ("noise",)))
     stages = []
-    gater = train(
+    router = train(
         made,
         samples,
-        tmp_path / "gater",
+        tmp_path / "router",
         settings=Settings(epochs=1),
         variants=variants,
         progress=lambda stage, done, _: stages.append((stage, done)),
         **QUICK,
     )
-    assert gater.description.training["variants"] == ["clean", "severe noise 0"]
+    assert router.description.training["variants"] == ["clean", "severe noise 0"]
     assert ("prepare", 96) in stages
     assert ("train", 1) in stages
 
@@ -137,7 +139,7 @@ def test_prepared_inputs_can_be_shared(profiled, tmp_path):
     shared = train(made, samples, tmp_path / "a", settings=settings, inputs=inputs, **QUICK)
     own = train(made, samples, tmp_path / "b", settings=settings, **QUICK)
     assert shared.description.training == own.description.training
-    assert (tmp_path / "a" / "gater.toml").read_text() == (tmp_path / "b" / "gater.toml").read_text()
+    assert (tmp_path / "a" / "router.toml").read_text() == (tmp_path / "b" / "router.toml").read_text()
     with pytest.raises(InputError, match="48 prepared inputs for 48 samples in 2 variants"):
         train(
             made,
@@ -171,13 +173,13 @@ def test_numbers_need_no_pictures(tmp_path):
 
     experts = [from_callable(easy, name="easy"), from_callable(sure, name="sure")]
     made = profile(experts, tmp_path / "train.parquet", tmp_path / "experts", repeats=5, seconds=0.2)
-    gater = train(
+    router = train(
         made,
         tmp_path / "train.parquet",
-        tmp_path / "gater",
+        tmp_path / "router",
         settings=Settings(epochs=40, learning_rate=0.01),
     )
-    chances = gater.gains(gater.scores(list(range(200)), list(rows)))
+    chances = router.gains(router.scores(list(range(200)), list(rows)))
     assert np.mean((chances[:, 0] > 0.5) == (rows[:, 0] > 0)) > 0.95
     assert chances[:, 1].min() > 0.9
 
@@ -186,7 +188,7 @@ def test_what_cannot_be_trained_on(profiled, tmp_path):
     made, samples = profiled
     unlabelled = write_pictures(tmp_path / "unlabelled.parquet", labelled=False)
     with pytest.raises(InputError, match="have no labels"):
-        train(made, unlabelled, tmp_path / "gater", **QUICK)
+        train(made, unlabelled, tmp_path / "router", **QUICK)
     table = pq.read_table(samples)
     column = table.schema.get_field_index("label")
     for labels, said in (
@@ -196,26 +198,26 @@ def test_what_cannot_be_trained_on(profiled, tmp_path):
         broken = table.set_column(column, "label", pa.array(labels, pa.int64()))
         pq.write_table(broken, tmp_path / "broken.parquet")
         with pytest.raises(InputError, match=said):
-            train(made, tmp_path / "broken.parquet", tmp_path / "gater", **QUICK)
+            train(made, tmp_path / "broken.parquet", tmp_path / "router", **QUICK)
     with pytest.raises(InputError, match="profile"):
-        train(tmp_path, samples, tmp_path / "gater", **QUICK)
+        train(tmp_path, samples, tmp_path / "router", **QUICK)
 
 
 def test_backbones_and_weights_that_do_not_fit(profiled, tmp_path):
     made, samples = profiled
     with pytest.raises(InputError, match="must be a torch module"):
-        train(made, samples, tmp_path / "gater", backbone=lambda: 3, **QUICK)
+        train(made, samples, tmp_path / "router", backbone=lambda: 3, **QUICK)
     with pytest.raises(InputError, match="brings its own"):
-        train(made, samples, tmp_path / "gater", backbone=torch.nn.Flatten, weights="w.pth", **QUICK)
+        train(made, samples, tmp_path / "router", backbone=torch.nn.Flatten, weights="w.pth", **QUICK)
 
 
-def test_a_gater_that_is_there_is_not_written_over(profiled, tmp_path):
+def test_a_router_that_is_there_is_not_written_over(profiled, tmp_path):
     made, samples = profiled
-    train(made, samples, tmp_path / "gater", settings=Settings(epochs=1), **QUICK)
-    before = (tmp_path / "gater" / "gater.json").read_bytes()
-    with pytest.raises(InputError, match="holds a gater already"):
-        train(made, samples, tmp_path / "gater", settings=Settings(epochs=1), **QUICK)
-    assert (tmp_path / "gater" / "gater.json").read_bytes() == before
+    train(made, samples, tmp_path / "router", settings=Settings(epochs=1), **QUICK)
+    before = (tmp_path / "router" / "router.json").read_bytes()
+    with pytest.raises(InputError, match="holds a router already"):
+        train(made, samples, tmp_path / "router", settings=Settings(epochs=1), **QUICK)
+    assert (tmp_path / "router" / "router.json").read_bytes() == before
 
 
 def test_a_training_that_was_stopped_is_taken_up_again(profiled, tmp_path):
@@ -252,12 +254,12 @@ def test_a_training_that_was_stopped_is_taken_up_again(profiled, tmp_path):
 
 def test_two_trainings_do_not_share_a_folder(profiled, tmp_path):
     made, samples = profiled
-    (tmp_path / "gater").mkdir()
+    (tmp_path / "router").mkdir()
     with (
-        write_lock(tmp_path / "gater" / ".training.lock"),
+        write_lock(tmp_path / "router" / ".training.lock"),
         pytest.raises(InputError, match="another training is at work here"),
     ):
-        train(made, samples, tmp_path / "gater", settings=Settings(epochs=1), **QUICK)
+        train(made, samples, tmp_path / "router", settings=Settings(epochs=1), **QUICK)
 
 
 def test_a_backbone_that_raises_is_said(profiled, tmp_path):
@@ -283,15 +285,15 @@ def test_without_torch_the_error_says_what_to_install(monkeypatch):
 
 def test_the_profile_can_be_opened_by_its_folder(profiled, tmp_path):
     made, samples = profiled
-    gater = train(made.path, samples, tmp_path / "gater", settings=Settings(epochs=1), **QUICK)
-    saved = json.loads((tmp_path / "gater" / "gater.json").read_text())
+    router = train(made.path, samples, tmp_path / "router", settings=Settings(epochs=1), **QUICK)
+    saved = json.loads((tmp_path / "router" / "router.json").read_text())
     assert saved["experts"][0]["digest"] == open_profile(made.path).experts[0].digest
-    assert gater.path == tmp_path / "gater"
+    assert router.path == tmp_path / "router"
 
 
 def test_without_onnxscript_nothing_is_trained(profiled, tmp_path, monkeypatch):
     made, samples = profiled
     monkeypatch.setattr("sparing.route.training.find_spec", lambda _: None)
     with pytest.raises(MissingExtraError, match=r"onnxscript.*sparing\[torch\]"):
-        train(made, samples, tmp_path / "gater", **QUICK)
-    assert not (tmp_path / "gater").exists()
+        train(made, samples, tmp_path / "router", **QUICK)
+    assert not (tmp_path / "router").exists()

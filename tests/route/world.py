@@ -1,4 +1,4 @@
-"""A small world to route in: samples with a known difficulty, two experts, and a gater that sees it."""
+"""A small world to route in: samples with a known difficulty, two experts, and a router that sees it."""
 
 import numpy as np
 import onnx
@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 from sparing.models import from_callable
 from sparing.route.corrupt import CLEAN, SEVERITIES
 from sparing.route.experts import Expert, Latency
-from sparing.route.gater import Description, Gater, write_gater
+from sparing.route.router import Router, RouterDescription, write_router
 from sparing.samples import open_samples
 
 CLASSES = 3
@@ -40,7 +40,7 @@ def chances(x):
 
 
 class FakeProfile:
-    """What `sparing.route.profile.Profile` gives, without a model: class 0 when right, else class 1."""
+    """What `sparing.route.profiling.Profile` gives, without a model: class 0 when right, else class 1."""
 
     def __init__(self, experts=EXPERTS, decoding=None):
         self.experts, self.decoding, self.asked = experts, decoding, []
@@ -69,34 +69,34 @@ def samples(m=400, start=0, labelled=True):
 
 
 def description(objective="benefit", experts=EXPERTS, **changes):
-    return Description(
+    return RouterDescription(
         objective, experts, latency(0.5), latency(1.6, batch_size=32), None, {"seed": 0}, **changes
     )
 
 
-def make_gater(path, objective="benefit", function=None, **changes):
-    """Make a gater that knows the difficulty; its logits are twice too large, so that calibration matters."""
+def make_router(path, objective="benefit", function=None, **changes):
+    """Make a router that knows the difficulty; its logits are twice too large: calibration matters."""
     path.mkdir(exist_ok=True)
     described = description(objective, **changes)
-    write_gater(path, described)
+    write_router(path, described)
 
     def score(values):
         return 2 * (np.stack(values).astype(np.float32) @ WEIGHTS)
 
-    return Gater(path, described, from_callable(function or score, name="gater"))
+    return Router(path, described, from_callable(function or score, name="router"))
 
 
-def save_gater(path, objective="benefit", **changes):
-    """Write the same gater as a folder that `open_gater` opens."""
-    make_gater(path, objective, **changes)
+def save_router(path, objective="benefit", **changes):
+    """Write the same router as a folder that `open_router` opens."""
+    make_router(path, objective, **changes)
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["x", "w"], ["y"])],
-        "gater",
+        "router",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 2])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2])],
         [numpy_helper.from_array(2 * WEIGHTS, "w")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    onnx.save(model, path / "gater.onnx")
-    (path / "gater.toml").touch()
+    onnx.save(model, path / "router.onnx")
+    (path / "router.toml").touch()
     return path

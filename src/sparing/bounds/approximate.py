@@ -53,7 +53,7 @@ class Bound:
         """The same oracle paying for its own adaptation (section 4.2); the baseline pays nothing.
 
         Args:
-            beta0: fixed cost per sample, such as the gater's, in the unit of `cost`; not negative.
+            beta0: fixed cost per sample, such as the router's, in the unit of `cost`; not negative.
             beta1: cost per unit of the chosen state's cost, such as loading weights; not negative.
 
         Returns:

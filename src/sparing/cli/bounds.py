@@ -51,7 +51,7 @@ def bounds(
         float | None,
         typer.Option(help="Alpha of the constant-alpha bound; by default the smallest one measured."),
     ] = None,
-    beta0: Annotated[float, typer.Option(help="Adaptation cost per sample, such as the gater's.")] = 0.0,
+    beta0: Annotated[float, typer.Option(help="Adaptation cost per sample, such as the router's.")] = 0.0,
     beta1: Annotated[
         float, typer.Option(help="Adaptation cost as a share of the chosen state's cost.")
     ] = 0.0,

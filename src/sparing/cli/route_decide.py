@@ -9,12 +9,12 @@ from sparing.cli.options import ColumnOption
 from sparing.cli.output import JsonOption, print_json, progress, share
 
 if TYPE_CHECKING:
-    from sparing.route.evaluate import Part, Report
+    from sparing.route.evaluation import Part, RouteReport
 
 app = typer.Typer()
 
-GaterArgument = Annotated[
-    Path, typer.Argument(metavar="GATER", help="The folder of the gater.", show_default=False)
+RouterArgument = Annotated[
+    Path, typer.Argument(metavar="ROUTER", help="The folder of the router.", show_default=False)
 ]
 ExpertsArgument = Annotated[
     Path,
@@ -37,9 +37,9 @@ BatchedOption = Annotated[
 ]
 
 
-@app.command(epilog="Example: sparing route calibrate gater/ experts/ --samples val.parquet --latency 5ms")
+@app.command(epilog="Example: sparing route calibrate router/ experts/ --samples val.parquet --latency 5ms")
 def calibrate(
-    gater: GaterArgument,
+    router: RouterArgument,
     experts: ExpertsArgument,
     samples: LabelledOption,
     latency: Annotated[
@@ -59,14 +59,14 @@ def calibrate(
     column: ColumnOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Turn budgets into operating points of a gater; the last one is its default.
+    """Turn budgets into operating points of a router; the last one is its default.
 
-    Use samples that neither the experts nor the gater were trained on, as hard as those to come.
+    Use samples that neither the experts nor the router were trained on, as hard as those to come.
     """
-    from sparing.route.calibrate import calibrate as run
-    from sparing.route.calibrate import to_json
+    from sparing.route.calibration import calibrate as run
+    from sparing.route.calibration import to_json
 
-    opened, profile, variants = _open(gater, experts, corrupt)
+    opened, profile, variants = _open(router, experts, corrupt)
     with progress("experts") as show:
         found = run(
             opened,
@@ -79,7 +79,7 @@ def calibrate(
             variants=variants,
             progress=show,
         )
-    result = {"gater": str(gater), **to_json(found)}
+    result = {"router": str(router), **to_json(found)}
     if as_json:
         print_json(result)
     else:
@@ -87,10 +87,10 @@ def calibrate(
 
 
 @app.command(
-    epilog="Example: sparing route evaluate gater/ experts/ --samples test.parquet --corrupt blur,noise"
+    epilog="Example: sparing route evaluate router/ experts/ --samples test.parquet --corrupt blur,noise"
 )
 def evaluate(
-    gater: GaterArgument,
+    router: RouterArgument,
     experts: ExpertsArgument,
     samples: LabelledOption,
     corrupt: CorruptOption = None,
@@ -105,15 +105,15 @@ def evaluate(
     column: ColumnOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Judge a gater beside single experts, mixtures, cascades and the oracle, and say what is better.
+    """Judge a router beside single experts, mixtures, cascades and the oracle, and say what is better.
 
-    Use samples that neither the experts, the gater nor its calibration have seen.
+    Use samples that neither the experts, the router nor its calibration have seen.
     """
     from dataclasses import asdict
 
-    from sparing.route.evaluate import evaluate as run
+    from sparing.route.evaluation import evaluate as run
 
-    opened, profile, variants = _open(gater, experts, corrupt)
+    opened, profile, variants = _open(router, experts, corrupt)
     with progress("experts") as show:
         report = run(
             opened,
@@ -127,18 +127,18 @@ def evaluate(
     if html is not None:
         _write_page(html, report)
     if as_json:
-        print_json({"gater_path": str(gater), **asdict(report)})
+        print_json({"router_path": str(router), **asdict(report)})
     else:
         _tell(report)
 
 
-def _open(gater: Path, experts: Path, corrupt: str | None) -> tuple[Any, Any, Any]:
+def _open(router: Path, experts: Path, corrupt: str | None) -> tuple[Any, Any, Any]:
     from sparing.route.corrupt import variants
-    from sparing.route.gater import open_gater
-    from sparing.route.profile import open_profile
+    from sparing.route.profiling import open_profile
+    from sparing.route.router import open_router
 
     chosen = variants(corrupt)
-    return open_gater(gater), open_profile(experts), chosen
+    return open_router(router), open_profile(experts), chosen
 
 
 def _samples(path: str, column: str | None) -> Any:
@@ -175,11 +175,11 @@ def _tell_calibrated(result: dict[str, Any]) -> None:
         )
 
 
-def _tell(report: "Report") -> None:
+def _tell(report: "RouteReport") -> None:
     decoding = "" if report.decoding is None else f"; decoding {_ms(report.decoding)} ms is in every latency"
     typer.echo(
         f"{report.samples:,} samples, seen as: {', '.join(report.variants)}; "
-        f"{'batches' if report.batched else 'one sample at a time'}; gater {_ms(report.gater)} ms{decoding}"
+        f"{'batches' if report.batched else 'one sample at a time'}; router {_ms(report.router)} ms{decoding}"
     )
     for point in report.points:
         typer.echo("")
@@ -213,7 +213,7 @@ def _tell_part(part: "Part") -> None:
     for row in part.rows:
         shares = "-" if row.shares is None else " ".join(f"{100 * one:.1f}%" for one in row.shares)
         error = "" if row.error is None else f" ± {196 * row.error:.2f}"
-        behind = "" if row.kind == "gater" else f"{100 * row.behind:+.2f}{error}"
+        behind = "" if row.kind == "router" else f"{100 * row.behind:+.2f}{error}"
         headroom = "-" if row.headroom != row.headroom else f"{round(row.headroom, 2) + 0.0:.2f}"
         typer.echo(
             f"  {_called(row):<{width}}{share(row.accuracy):>10}{_ms(row.latency):>10}{_ms(row.p95):>10}"
@@ -225,10 +225,10 @@ def _tell_part(part: "Part") -> None:
 
 
 def _called(row: Any) -> str:
-    return str(row.name) if row.kind in ("gater", "expert", "oracle") else f"{row.kind} {row.name}"
+    return str(row.name) if row.kind in ("router", "expert", "oracle") else f"{row.kind} {row.name}"
 
 
-def _write_page(path: Path, report: "Report") -> None:
+def _write_page(path: Path, report: "RouteReport") -> None:
     from html import escape
 
     import plotly.graph_objects as go
@@ -239,13 +239,13 @@ def _write_page(path: Path, report: "Report") -> None:
     for name, curve in report.curves.items():
         times = [1000 * seconds for seconds in curve["latency"]]
         figure.add_scatter(x=times, y=curve["accuracy"], name=name, mode="lines")
-    rows = [(point.budget or "gater", point.parts[0].rows[0]) for point in report.points]
+    rows = [(point.budget or "router", point.parts[0].rows[0]) for point in report.points]
     rows += [(row.name, row) for row in report.points[0].parts[0].rows if row.kind == "expert"]
     figure.add_scatter(
         x=[1000 * row.latency for _, row in rows],
         y=[row.accuracy for _, row in rows],
         text=[name for name, _ in rows],
-        name="gater and experts",
+        name="router and experts",
         mode="markers+text",
         textposition="top center",
     )

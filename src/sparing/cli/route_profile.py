@@ -9,7 +9,7 @@ from sparing.cli.options import ColumnOption
 from sparing.cli.output import JsonOption, hint, print_json, progress, share
 
 if TYPE_CHECKING:
-    from sparing.route.profile import Profile
+    from sparing.route.profiling import Profile
 
 app = typer.Typer()
 
@@ -59,7 +59,7 @@ def profile(
     from sparing.cli.options import stated_costs
     from sparing.errors import InputError
     from sparing.route.corrupt import variants
-    from sparing.route.profile import profile as run_profile
+    from sparing.route.profiling import profile as run_profile
     from sparing.samples import open_samples
 
     targets: dict[str, str] = {}
@@ -88,7 +88,7 @@ def profile(
         print_json(_as_json(made, len(opened), [variant.name for variant in chosen], accuracy))
     else:
         _tell(made, len(opened), accuracy)
-    hint(f"next: sparing route train {out} --samples {samples} --out gater")
+    hint(f"next: sparing route train {out} --samples {samples} --out router")
 
 
 def _as_json(
@@ -139,6 +139,6 @@ def _tell(made: "Profile", rows: int, accuracy: dict[str, list[float]]) -> None:
     Console(width=max(110, Console().width), highlight=False, markup=False, emoji=False).print(table)
     if made.decoding is not None:
         typer.echo(
-            f"decoding a picture, once for gater and expert: {1000 * made.decoding.median:.2f} ms "
+            f"decoding a picture, once for router and expert: {1000 * made.decoding.median:.2f} ms "
             f"(P95 {1000 * made.decoding.p95:.2f})"
         )

@@ -1,4 +1,4 @@
-"""`sparing route run` and `sparing route serve`: answer samples, each by the expert that a gater picks."""
+"""`sparing route run` and `sparing route serve`: answer samples, each by the expert that a router picks."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,8 +10,8 @@ from sparing.cli.output import JsonOption, hint, print_json, progress, share
 
 app = typer.Typer()
 
-GaterArgument = Annotated[
-    Path, typer.Argument(metavar="GATER", help="What `route train` made.", show_default=False)
+RouterArgument = Annotated[
+    Path, typer.Argument(metavar="ROUTER", help="What `route train` made.", show_default=False)
 ]
 BudgetOption = Annotated[
     str | None,
@@ -19,9 +19,9 @@ BudgetOption = Annotated[
 ]
 
 
-@app.command(epilog="Example: sparing route run gater/ --samples new.parquet --out answers.parquet")
+@app.command(epilog="Example: sparing route run router/ --samples new.parquet --out answers.parquet")
 def run(
-    gater: GaterArgument,
+    router: RouterArgument,
     samples: Annotated[
         str, typer.Option("--samples", metavar="PATH", help="A Parquet table, a Lance dataset or a folder.")
     ],
@@ -30,16 +30,16 @@ def run(
     column: ColumnOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Answer every sample by the expert that the gater picks; the table appears whole or not at all."""
+    """Answer every sample by the expert that the router picks; the table appears whole or not at all."""
     from sparing.errors import InputError
-    from sparing.route.gater import open_gater
-    from sparing.route.run import run as answer_all
+    from sparing.route.router import open_router
+    from sparing.route.running import run as answer_all
     from sparing.samples import open_samples
 
     if out.exists() and Path(samples).exists() and out.samefile(samples):
         raise InputError(f"{out}: --out would replace the samples; choose another name")
     with progress("answering") as show:
-        opened = open_gater(gater)
+        opened = open_router(router)
         point = opened.point(budget)
         table = open_samples(samples, column=column)
         account = answer_all(table, opened, out, point=point, progress=show)
@@ -50,9 +50,9 @@ def run(
         _print_account(result)
 
 
-@app.command(epilog="Example: sparing route serve gater/ --port 8080 --token-file token")
+@app.command(epilog="Example: sparing route serve router/ --port 8080 --token-file token")
 def serve(
-    gater: GaterArgument,
+    router: RouterArgument,
     port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8080,
     host: Annotated[str, typer.Option("--host", help="Other than loopback only with a token.")] = "127.0.0.1",
     token_file: Annotated[
@@ -85,13 +85,13 @@ def serve(
     ] = True,
 ) -> None:
     """Answer samples over HTTP until SIGTERM, then finish what was accepted."""
-    from sparing.route.gater import open_gater
+    from sparing.route.router import open_router
     from sparing.route.service import Service
     from sparing.serving import Limits, read_token
     from sparing.serving import serve as listen
 
     token = None if token_file is None else read_token(token_file)
-    opened = open_gater(gater)
+    opened = open_router(router)
     service = Service(
         opened,
         opened.point(budget),
@@ -102,7 +102,7 @@ def serve(
         max_queue=max_queue,
         preload=preload,
     )
-    said = f"serving {gater} on http://{host}:{port}; stop with Ctrl-C"
+    said = f"serving {router} on http://{host}:{port}; stop with Ctrl-C"
     listen(service.app, host=host, port=port, token=token, ready=lambda: hint(said))
     counts = ", ".join(f"{name} {number}" for name, number in service.answered.items())
     hint(f"answered {sum(service.answered.values())} requests: {counts}")
@@ -118,10 +118,10 @@ def _print_account(result: dict[str, Any]) -> None:
         table.add_row(name, str(spent["samples"]), share(spent["share"]), f"{spent['seconds']:.3f}")
     Console().print(table)
     typer.echo(
-        f"{result['samples']} samples in {result['seconds']:.2f} s, of which the gater took "
-        f"{result['gater_seconds']:.3f} s and decoding {result['decoding_seconds']:.3f} s"
+        f"{result['samples']} samples in {result['seconds']:.2f} s, of which the router took "
+        f"{result['router_seconds']:.3f} s and decoding {result['decoding_seconds']:.3f} s"
     )
-    typer.echo(f"decoding, gater and expert: {1000 * result['latency_mean']:.3f} ms per sample on average")
+    typer.echo(f"decoding, router and expert: {1000 * result['latency_mean']:.3f} ms per sample on average")
     budget = result["budget"]
     if budget is not None:
         told = [_spent(budget, result[name]) for name in ("expected_cost", "implied_cost")]

@@ -12,7 +12,7 @@ app = typer.Typer()
 
 
 @app.command(
-    epilog="Example: sparing route train experts/ --samples train.parquet --corrupt blur,noise --out gater/"
+    epilog="Example: sparing route train experts/ --samples train.parquet --corrupt blur,noise --out router/"
 )
 def train(
     experts: Annotated[Path, typer.Argument(help="What `route profile` wrote.")],
@@ -22,7 +22,7 @@ def train(
             "--samples", metavar="PATH", help="Labelled samples that the experts were not trained on."
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="The gater's folder; an unfinished one is resumed.")],
+    out: Annotated[Path, typer.Option("--out", help="The router's folder; an unfinished one is resumed.")],
     trade_off: Annotated[
         float | None,
         typer.Option(
@@ -30,7 +30,7 @@ def train(
             min=0,
             max=1,
             help="Train for this one trade-off between latency (0) and accuracy (1), as in the paper. "
-            "Without it, one gater is trained for every budget.",
+            "Without it, one router is trained for every budget.",
         ),
     ] = None,
     entropy: Annotated[
@@ -41,7 +41,7 @@ def train(
     ] = None,
     epochs: Annotated[int, typer.Option("--epochs", min=1)] = 10,
     learning_rate: Annotated[float, typer.Option("--learning-rate", help="Of Adam.")] = 1e-4,
-    size: Annotated[int, typer.Option("--size", min=8, help="Side of the gater's input, in pixels.")] = 96,
+    size: Annotated[int, typer.Option("--size", min=8, help="Side of the router's input, in pixels.")] = 96,
     backbone: Annotated[
         str | None,
         typer.Option(
@@ -83,7 +83,7 @@ def train(
     )
 
     with redirect_stdout(sys.stderr):  # what experts and backbones print must not get between the JSON
-        gater = run(
+        router = run(
             experts,
             open_samples(samples, column=column),
             out,
@@ -96,11 +96,11 @@ def train(
                 hint(f"epoch {done} of {epochs}: loss {loss:.4f}") if stage == "train" else None
             ),
         )
-    training = gater.description.training
+    training = router.description.training
     if as_json:
-        print_json({"gater": str(out), **training, "milliseconds": gater.description.single.median * 1e3})
+        print_json({"router": str(out), **training, "milliseconds": router.description.single.median * 1e3})
         return
     typer.echo(f"{out}: loss {training['losses'][0]:.4f} -> {training['losses'][-1]:.4f} in {epochs} epochs")
-    typer.echo(f"one decision takes {gater.description.single.median * 1e3:.2f} ms")
+    typer.echo(f"one decision takes {router.description.single.median * 1e3:.2f} ms")
     if settings.objective != "trade-off":
         hint(f"next: sparing route calibrate {out} {experts} --samples val.parquet --latency 5ms")

@@ -1,4 +1,4 @@
-"""Route: a learned gater picks one frozen expert per fresh input, at the latency that you can afford.
+"""Route: a learned router picks one frozen expert per fresh input, at the latency that you can afford.
 
 `train`, `prepare` and `Settings` need torch, and are loaded when they are first used. What touches HTTP
 (`service`) is imported from its own module, because it needs the extra `serve`.
@@ -6,16 +6,16 @@
 
 from typing import TYPE_CHECKING, Any
 
-from sparing.route.calibrate import Calibrated, calibrate
+from sparing.route.calibration import Calibrated, calibrate
 from sparing.route.choosing import choose, solve_multiplier
 from sparing.route.corrupt import CLEAN, Corruption, blur, noise, variants
 from sparing.route.dispatch import Dispatcher, Experts
-from sparing.route.evaluate import Report, evaluate
+from sparing.route.evaluation import RouteReport, evaluate
 from sparing.route.experts import Expert, Latency
-from sparing.route.gater import Calibration, Description, Gater, Point, open_gater
 from sparing.route.latency import measure
-from sparing.route.profile import Profile, open_profile, profile
-from sparing.route.run import Account, run
+from sparing.route.profiling import Profile, open_profile, profile
+from sparing.route.router import Calibration, Point, Router, RouterDescription, open_router
+from sparing.route.running import RouteAccount, run
 
 if TYPE_CHECKING:
     from sparing.route.fitting import Settings
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CLEAN",
-    "Account",
     "Calibrated",
     "Calibration",
     "Corruption",
-    "Description",
     "Dispatcher",
     "Expert",
     "Experts",
-    "Gater",
     "Latency",
     "Point",
     "Profile",
-    "Report",
+    "RouteAccount",
+    "RouteReport",
+    "Router",
+    "RouterDescription",
     "Settings",
     "blur",
     "calibrate",
@@ -43,8 +43,8 @@ __all__ = [
     "evaluate",
     "measure",
     "noise",
-    "open_gater",
     "open_profile",
+    "open_router",
     "prepare",
     "profile",
     "run",

@@ -1,4 +1,4 @@
-"""Whether routing pays, in sentences: what is better than the gater, and by how much."""
+"""Whether routing pays, in sentences: what is better than the router, and by how much."""
 
 from collections.abc import Sequence
 
@@ -10,22 +10,22 @@ SURE = 1.96
 """Standard errors within which a difference is noise, at 95 %."""
 
 OVERHEAD = 0.11
-"""The gater's latency as a share of the most accurate expert's in the paper: 0.82 of 7.56 ms (Table 1)."""
+"""The router's latency as a share of the most accurate expert's in the paper: 0.82 of 7.56 ms (Table 1)."""
 
 ONE_SIDED = 0.999
-"""A gater that sends this share to one expert decides nothing."""
+"""A router that sends this share to one expert decides nothing."""
 
 
 def advise(
-    rows: Sequence[Row], names: Sequence[str], gater: float, experts: Sequence[float], *, samples: int
+    rows: Sequence[Row], names: Sequence[str], router: float, experts: Sequence[float], *, samples: int
 ) -> tuple[str, ...]:
-    """Say what is better than the gater; else, what the gater brings.
+    """Say what is better than the router; else, what the router brings.
 
     Args:
-        rows: from `evaluate.compare`: the gater first, then each expert, then mixtures and cascades at the
-            gater's mean latency.
+        rows: from `evaluate.compare`: the router first, then each expert, then mixtures and cascades at the
+            router's mean latency.
         names: n, of the experts.
-        gater: the gater's own seconds per sample.
+        router: the router's own seconds per sample.
         experts: n, each expert's own seconds per sample.
         samples: how many the rows were judged on; bounds the noise where a row does not state it.
 
@@ -40,28 +40,28 @@ def advise(
     said = better or [_pays(routed, alone, names, samples)]
     said += [
         f"More than {_describe(row)} is not shown: {_percent(row.accuracy)} at {_ms(row.latency)}"
-        f"{_aside(row, routed, names, samples)}; judge the gater on more samples."
+        f"{_aside(row, routed, names, samples)}; judge the router on more samples."
         for row in rivals
         if 0 < row.behind <= noise(row, routed, names, samples)
     ]
     if routed.shares is not None and max(routed.shares) >= ONE_SIDED:
         only = names[int(np.argmax(routed.shares))]
         said.append(
-            f"The gater sends {_percent(max(routed.shares))} of the samples to {only}: it decides nothing "
-            f"here, and {only} alone saves the gater's {_ms(gater)}."
+            f"The router sends {_percent(max(routed.shares))} of the samples to {only}: it decides nothing "
+            f"here, and {only} alone saves the router's {_ms(router)}."
         )
-    return (*said, *_overhead(alone, names, gater, experts))
+    return (*said, *_overhead(alone, names, router, experts))
 
 
 def noise(row: Row, routed: Row, names: Sequence[str], samples: int) -> float:
     """Give what a difference in accuracy has to exceed to be more than noise.
 
-    Where the paired error is not known, an expert's answers can differ from the gater's on those samples only
-    that the gater sends elsewhere, which bounds it; other rows count as independent.
+    Where the paired error is not known, an expert's answers can differ from the router's only on samples that
+    the router sends elsewhere, which bounds it; other rows count as independent.
 
     Args:
-        row: the policy that is compared with the gater.
-        routed: the gater.
+        row: the policy that is compared with the router.
+        routed: the router.
         names: n, of the experts.
         samples: how many both were judged on.
     """
@@ -85,7 +85,7 @@ def _single(routed: Row, alone: Sequence[Row], names: Sequence[str], samples: in
     aside = _aside(best, routed, names, samples)
     return [
         f"Run {best.name} alone: {_percent(best.accuracy)} at {_ms(best.latency)}, against "
-        f"{_percent(routed.accuracy)} at {_ms(routed.latency)} with the gater{aside}."
+        f"{_percent(routed.accuracy)} at {_ms(routed.latency)} with the router{aside}."
     ]
 
 
@@ -106,13 +106,13 @@ def _describe(row: Row) -> str:
 
 
 def _beaten(row: Row, routed: Row, names: Sequence[str], samples: int) -> str:
-    """Say that a mixture or a cascade reaches at least what the gater does."""
+    """Say that a mixture or a cascade reaches at least what the router does."""
     figures = (
-        f"{_describe(row)} reaches {_percent(row.accuracy)} at {_ms(row.latency)}, the gater "
+        f"{_describe(row)} reaches {_percent(row.accuracy)} at {_ms(row.latency)}, the router "
         f"{_percent(routed.accuracy)}{_aside(row, routed, names, samples)}."
     )
     if row.kind == "mixture":
-        return f"The gater knows no better than chance: {figures}"
+        return f"The router knows no better than chance: {figures}"
     surely = row.behind < -noise(row, routed, names, samples)
     return (
         f"A cascade {'is better' if surely else 'does as well'} at equal latency: {figures} Its threshold "
@@ -126,30 +126,32 @@ def _pays(routed: Row, alone: Sequence[Row], names: Sequence[str], samples: int)
     aside = _aside(best, routed, names, samples)
     if saved > 0:
         return (
-            f"The gater pays: {100 * saved:.0f} % less mean latency than {best.name}, the most accurate "
+            f"The router pays: {100 * saved:.0f} % less mean latency than {best.name}, the most accurate "
             f"expert ({_ms(routed.latency)} against {_ms(best.latency)}), at {_points(best.behind)} of "
             f"accuracy{aside}."
         )
     return (
-        f"The gater pays in accuracy, not in time: {_percent(routed.accuracy)} at {_ms(routed.latency)}, "
+        f"The router pays in accuracy, not in time: {_percent(routed.accuracy)} at {_ms(routed.latency)}, "
         f"against {_percent(best.accuracy)} at {_ms(best.latency)} for {best.name}, the most accurate "
         f"expert{aside}."
     )
 
 
 def _overhead(
-    alone: Sequence[Row], names: Sequence[str], gater: float, experts: Sequence[float]
+    alone: Sequence[Row], names: Sequence[str], router: float, experts: Sequence[float]
 ) -> list[str]:
     best = max(alone, key=lambda row: (row.accuracy, -row.latency)).name
-    share = gater / experts[names.index(best)]
+    share = router / experts[names.index(best)]
     if share <= OVERHEAD:
         return []
     dearest = int(np.argmax(experts))
     beside = (
-        "" if names[dearest] == best else f" and {100 * gater / experts[dearest]:.0f} % of {names[dearest]}'s"
+        ""
+        if names[dearest] == best
+        else f" and {100 * router / experts[dearest]:.0f} % of {names[dearest]}'s"
     )
     return [
-        f"The gater itself takes {_ms(gater)}, {100 * share:.0f} % of the latency of {best}, the most "
+        f"The router itself takes {_ms(router)}, {100 * share:.0f} % of the latency of {best}, the most "
         f"accurate expert{beside}; in the paper it is {100 * OVERHEAD:.0f} %. A smaller input or network "
         "leaves more to save."
     ]

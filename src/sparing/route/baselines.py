@@ -1,4 +1,4 @@
-"""What a gater has to beat: the mixture of experts, cascades that run the cheap expert first, the oracle."""
+"""What a router has to beat: the mixture of experts, cascades that run the cheap expert first, the oracle."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

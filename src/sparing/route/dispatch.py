@@ -12,8 +12,8 @@ from sparing.errors import ModelError, SparingError
 from sparing.models import Model, load_model
 from sparing.route.choosing import Indices
 from sparing.route.experts import Expert
-from sparing.route.gater import Gater, Point
-from sparing.route.pictures import decode_in_groups, encode
+from sparing.route.router import Point, Router
+from sparing.route.showing import decode_in_groups, encode
 
 Answer = npt.NDArray[np.float32] | SparingError
 """A distribution of shape (C,), or why there is none."""
@@ -23,11 +23,11 @@ NOBODY = -1
 
 
 class Experts:
-    """The experts of a gater, each loaded when it is first used.
+    """The experts of a router, each loaded when it is first used.
 
     Args:
-        experts: in the order of the gater's scores.
-        classes: the class names that the gater knows; None when unknown.
+        experts: in the order of the router's scores.
+        classes: the class names that the router knows; None when unknown.
     """
 
     def __init__(self, experts: Sequence[Expert], classes: tuple[str, ...] | None = None) -> None:
@@ -51,19 +51,19 @@ class Experts:
             The model.
 
         Raises:
-            ModelError: it cannot be loaded, is not what the gater was trained for, or has other classes.
+            ModelError: it cannot be loaded, is not what the router was trained for, or has other classes.
         """
         if which not in self._models:
             expert = self.experts[which]
             model = load_model(f"{expert.name}={expert.target}")
             if model.digest != expert.digest:
                 raise ModelError(
-                    f"expert {expert.name!r}: {expert.target} is {model.digest}, but the gater was trained "
+                    f"expert {expert.name!r}: {expert.target} is {model.digest}, but the router was trained "
                     f"for {expert.digest}; put that file back, or profile and train again"
                 )
             if None not in (model.classes, self._names) and model.classes != self._names:
                 raise ModelError(
-                    f"expert {expert.name!r}: its classes are {_listed(model.classes)}, those of the gater "
+                    f"expert {expert.name!r}: its classes are {_listed(model.classes)}, those of the router "
                     f"{_listed(self._names)}; profile and train again"
                 )
             self._models[which] = model
@@ -134,36 +134,36 @@ class Dispatched:
     Attributes:
         answers: m answers, in order of arrival.
         chosen: shape (m,), the position of each sample's expert, -1 when the sample was refused before.
-        decoding: seconds spent decoding pictures, which gater and experts share.
-        gater: seconds spent choosing.
+        decoding: seconds spent decoding pictures, which router and experts share.
+        router: seconds spent choosing.
         experts: shape (n,), seconds spent in each expert.
     """
 
     answers: list[Answer]
     chosen: Indices
     decoding: float
-    gater: float
+    router: float
     experts: npt.NDArray[np.float64]
 
 
 class Dispatcher:
-    """Sends samples to the experts that a gater picks.
+    """Sends samples to the experts that a router picks.
 
     Args:
-        gater: an open gater.
-        point: the operating point; None as for `Gater.choose`.
+        router: an open router.
+        point: the operating point; None as for `Router.choose`.
     """
 
-    def __init__(self, gater: Gater, point: Point | None) -> None:
-        self.gater = gater
+    def __init__(self, router: Router, point: Point | None) -> None:
+        self.router = router
         self.point = point
-        self.experts = Experts(gater.experts, gater.description.classes)
+        self.experts = Experts(router.experts, router.description.classes)
 
     def answer(self, ids: Sequence[object], values: Sequence[Any]) -> Dispatched:
         """Answer a batch.
 
         What is wrong with one sample is that sample's answer: an `InputError` when it does not fit the
-        gater, another `SparingError` when its expert failed.
+        router, another `SparingError` when its expert failed.
 
         Args:
             ids: m sample ids.
@@ -173,7 +173,7 @@ class Dispatcher:
             What became of them.
         """
         parts = []
-        if self.gater.model.takes_pixels:
+        if self.router.model.takes_pixels:
             started = perf_counter()
             done = 0
             for pictures in decode_in_groups(ids, values):
@@ -188,22 +188,22 @@ class Dispatcher:
             answers=[answer for part in parts for answer in part.answers],
             chosen=np.concatenate([part.chosen for part in parts]),
             decoding=sum(part.decoding for part in parts),
-            gater=sum(part.gater for part in parts),
+            router=sum(part.router for part in parts),
             experts=np.sum([part.experts for part in parts], axis=0),
         )
 
     def warm(self) -> None:
-        """Load every expert, and where pictures are taken, run the gater and each expert on a grey one.
+        """Load every expert, and where pictures are taken, run the router and each expert on a grey one.
 
         Raises:
             SparingError: one of them cannot be loaded, or fails.
         """
         picture, encoded = _grey()
-        if self.gater.model.takes_pixels:
-            self.gater.scores(["warm-up"], [picture])
+        if self.router.model.takes_pixels:
+            self.router.scores(["warm-up"], [picture])
         for which in range(len(self.experts.experts)):
             self.experts.load(which)
-            if self.gater.model.takes_pixels:
+            if self.router.model.takes_pixels:
                 chosen = np.array([which], dtype=np.int32)
                 (answer,), _ = self.experts.answer(["warm-up"], [picture], chosen, encoded=[encoded])
                 if isinstance(answer, SparingError):
@@ -215,11 +215,11 @@ class Dispatcher:
         answers: list[Any] = [value if isinstance(value, SparingError) else None for value in values]
         chosen: Indices = np.full(len(ids), NOBODY, dtype=np.int32)
         started = perf_counter()
-        size = self.gater.model.batch_size
+        size = self.router.model.batch_size
         fit = [row for row, refused in enumerate(answers) if refused is None]
         for start in range(0, len(fit), size):
             self._choose(ids, values, fit[start : start + size], answers, chosen)
-        gater = perf_counter() - started
+        router = perf_counter() - started
         rows = np.flatnonzero(chosen != NOBODY).tolist()
         results, seconds = self.experts.answer(
             [ids[row] for row in rows],
@@ -229,7 +229,7 @@ class Dispatcher:
         )
         for row, result in zip(rows, results, strict=True):
             answers[row] = result
-        return Dispatched(answers, chosen, decoding, gater, seconds)
+        return Dispatched(answers, chosen, decoding, router, seconds)
 
     def _choose(
         self,
@@ -241,8 +241,8 @@ class Dispatcher:
     ) -> None:
         """Choose for some rows together, or one by one when together fails; fill `chosen` or `answers`."""
         try:
-            scores = self.gater.scores([ids[row] for row in rows], [values[row] for row in rows])
-            chosen[rows] = self.gater.choose(scores, self.point)
+            scores = self.router.scores([ids[row] for row in rows], [values[row] for row in rows])
+            chosen[rows] = self.router.choose(scores, self.point)
         except SparingError as error:
             if len(rows) == 1:
                 answers[rows[0]] = error

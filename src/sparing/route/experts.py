@@ -30,12 +30,12 @@ class Latency:
 
 @dataclass(frozen=True)
 class Expert:
-    """A frozen model that a gater may pick.
+    """A frozen model that a router may pick.
 
     Attributes:
         name: what it is called.
         target: how `load_model` finds it again: a path, or package.module:name.
-        digest: what it is; a gater refuses another.
+        digest: what it is; a router refuses another.
         single: latency of one sample at a time.
         batched: latency of a batch.
         cost: stated cost per sample in `unit`, for budgets in money or energy; None when none was stated.

@@ -11,10 +11,10 @@ import pyarrow as pa
 from sparing.errors import ModelError
 from sparing.models import Model
 from sparing.progress import OnProgress, Progress
-from sparing.route.content import keys
 from sparing.route.corrupt import Corruption
+from sparing.route.hashing import keys
 from sparing.route.outputs import Identity, Memo
-from sparing.route.pictures import Shown, show
+from sparing.route.showing import Shown, show
 from sparing.samples import Samples
 
 _FETCH = 128

@@ -1,4 +1,4 @@
-"""The training loop: fit a gater's network to prepared inputs and what the experts say. Needs torch."""
+"""The training loop: fit a router's network to prepared inputs and what the experts say. Needs torch."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -22,7 +22,7 @@ Lookup = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Settings:
-    """How a gater is trained; the defaults are the paper's (section 4.2) where it states them.
+    """How a router is trained; the defaults are the paper's (section 4.2) where it states them.
 
     Attributes:
         objective: "benefit", "trade-off" or "entropy".
@@ -73,7 +73,7 @@ def fit(
     fingerprint: str = "",
     progress: Callable[[int, float], None] | None = None,
 ) -> list[float]:
-    """Train a gater's network, in place.
+    """Train a router's network, in place.
 
     Epoch e draws its order and its noise from the seed and e alone, so that a training resumed from its
     checkpoint ends with the same weights as one that was never stopped.

@@ -1,4 +1,4 @@
-"""The gater's inputs, prepared once and kept in a file while it trains."""
+"""The router's inputs, prepared once and kept in a file while it trains."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -53,7 +53,7 @@ class Inputs:
         )
         if isinstance(first, str):
             raise InputError(
-                f"{samples.what}: a gater takes pictures or numbers, and these are text; "
+                f"{samples.what}: a router takes pictures or numbers, and these are text; "
                 "make a table of embeddings of it, and route by those"
             )
         self._resize = (size, size)

@@ -11,7 +11,7 @@ from sparing.errors import InputError
 from sparing.models import Model
 from sparing.models.preprocess import decode
 from sparing.route.experts import Latency
-from sparing.route.pictures import HELD_PIXELS
+from sparing.route.showing import HELD_PIXELS
 from sparing.samples import Samples
 
 CALLS = 100
@@ -143,7 +143,7 @@ def measure_experts(
     return single[: len(models)], batched, single[-1] if len(ways) > len(models) else None
 
 
-def measure_gater(
+def measure_router(
     model: Model,
     samples: Samples,
     *,
@@ -152,7 +152,7 @@ def measure_gater(
     calls: int = CALLS,
     seconds: float = SECONDS,
 ) -> tuple[Latency, Latency]:
-    """Measure a gater's network as experts are measured: from decoded pictures where those are shared.
+    """Measure a router's network as experts are measured: from decoded pictures where those are shared.
 
     Before every call the processor's nearer caches are filled with something else, as an expert leaves them.
 
@@ -161,7 +161,7 @@ def measure_gater(
         samples: what it is measured on.
         batch_size: of the batches, best that of the experts.
         shared: whether decoding is counted apart, since experts take decoded pictures too; where every expert
-            decodes for itself, the gater's own decoding is part of what it costs.
+            decodes for itself, the router's own decoding is part of what it costs.
         calls: how many calls of one sample to measure; of batches a quarter, at least 10 of either.
         seconds: when to stop one mode before that.
 

@@ -8,7 +8,7 @@ import numpy as np
 from sparing.errors import InputError, ModelError
 from sparing.models import Model, load_model
 from sparing.route.corrupt import Corruption
-from sparing.route.pictures import show
+from sparing.route.showing import show
 from sparing.samples import Samples
 
 

@@ -1,4 +1,4 @@
-"""What a gater is trained to minimise. Needs torch."""
+"""What a router is trained to minimise. Needs torch."""
 
 import torch
 from torch.nn import functional
@@ -44,7 +44,7 @@ def trade_off_loss(
     by a constant per sample and expert, which cross-entropy does not see.
 
     Args:
-        scores: shape (m, n), the gater's routing logits.
+        scores: shape (m, n), the router's routing logits.
         log_probs: shape (m, n, C), what each expert says.
         labels: shape (m,), the true classes.
         latencies: shape (n,), what each expert takes, in any unit.

@@ -1,4 +1,4 @@
-"""The gater's network (routing-beats-latency, section 3.3). Needs torch."""
+"""The router's network (routing-beats-latency, section 3.3). Needs torch."""
 
 from pathlib import Path
 
@@ -67,7 +67,7 @@ def squeezenet_stem(weights: str | Path | None = None) -> nn.Sequential:
     return stem
 
 
-class GaterNetwork(nn.Module):
+class RouterNetwork(nn.Module):
     """A backbone, pooled, and a linear layer to one score per expert.
 
     Args:

@@ -1,6 +1,6 @@
 """The memo of what experts answer: log-probabilities, stored once per content and variant.
 
-A Lance dataset with one row per key (see `sparing.route.content`) and one list of C float32 log-probabilities
+A Lance dataset with one row per key (see `sparing.route.hashing`) and one list of C float32 log-probabilities
 per expert. Every append is one version, on the disk before it is visible: a kill loses what was not appended.
 The experts are named in the schema, so that a memo is never read as that of others.
 """
@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from sparing.cache import durable
 from sparing.cache.transactions import first_line, writing
 from sparing.errors import InputError
-from sparing.route.content import KEY_BYTES
+from sparing.route.hashing import KEY_BYTES
 
 _PROPERTY = b"sparing.outputs"
 _FORMAT = 1

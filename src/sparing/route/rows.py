@@ -8,7 +8,7 @@ class Row:
     """A policy on some samples.
 
     Attributes:
-        kind: "gater", "expert", "mixture", "confidence cascade", "entropy cascade" or "oracle".
+        kind: "router", "expert", "mixture", "confidence cascade", "entropy cascade" or "oracle".
         name: which of its kind: an expert, "a | b" for a mixture, "a > b" for a cascade.
         accuracy: in [0, 1].
         latency: mean seconds per sample, everything included.
@@ -16,7 +16,7 @@ class Row:
             where it is not known.
         shares: share of samples that each expert answers; None where it is not known.
         headroom: share of the way from the random mixture to the oracle at this latency; NaN without room.
-        behind: the gater's accuracy less this one's.
+        behind: the router's accuracy less this one's.
         error: standard error of `behind`, paired by sample; None where it is not known.
     """
 

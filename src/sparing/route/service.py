@@ -18,7 +18,7 @@ import numpy.typing as npt
 from sparing.batching import Batcher
 from sparing.errors import InputError, SparingError
 from sparing.route.dispatch import NOBODY, Dispatcher
-from sparing.route.gater import Gater, Point
+from sparing.route.router import Point, Router
 from sparing.serving import Limits, Metrics, make_app
 
 # Below the import that says which extra is missing.
@@ -45,11 +45,11 @@ class _Outcome:
 
 
 class Service:
-    """A gater and its experts behind HTTP.
+    """A router and its experts behind HTTP.
 
     Args:
-        gater: an open gater.
-        point: the operating point; None as for `Gater.choose`.
+        router: an open router.
+        point: the operating point; None as for `Router.choose`.
         token: what requests must carry; None for no check.
         limits: what a request may take.
         max_batch: requests per batch.
@@ -69,7 +69,7 @@ class Service:
 
     def __init__(
         self,
-        gater: Gater,
+        router: Router,
         point: Point | None,
         *,
         token: str | None = None,
@@ -79,9 +79,9 @@ class Service:
         max_queue: int = 256,
         preload: bool = True,
     ) -> None:
-        self._dispatcher = Dispatcher(gater, point)
-        self._names = [expert.name for expert in gater.experts]
-        self._classes = gater.description.classes
+        self._dispatcher = Dispatcher(router, point)
+        self._names = [expert.name for expert in router.experts]
+        self._classes = router.description.classes
         self.answered = dict.fromkeys(self._names, 0)
         self._numbers = count()
         if preload:
@@ -97,8 +97,8 @@ class Service:
             buckets=SECONDS,
             registry=registry,
         )
-        self._gater_seconds = Histogram(
-            "route_gater_seconds", "Time that choosing took for a batch", buckets=SECONDS, registry=registry
+        self._router_seconds = Histogram(
+            "route_router_seconds", "Time that choosing took for a batch", buckets=SECONDS, registry=registry
         )
         self._decoding_seconds = Histogram(
             "route_decoding_seconds",
@@ -152,7 +152,7 @@ class Service:
         _log.error("%s", error)
         kind = type(error.__cause__ or error).__name__
         if expert == NOBODY:
-            return JSONResponse({"error": f"the gater failed ({kind})"}, 500)
+            return JSONResponse({"error": f"the router failed ({kind})"}, 500)
         name = self._names[expert]
         self._failures.labels(name).inc()
         return JSONResponse({"error": f"the expert {name!r} failed ({kind})"}, 500)
@@ -164,8 +164,8 @@ class Service:
         if fit:
             ids = [f"request {next(self._numbers)}" for _ in fit]
             part = self._dispatcher.answer(ids, [values[at] for at in fit])
-            self._gater_seconds.observe(part.gater)
-            if self._dispatcher.gater.model.takes_pixels:
+            self._router_seconds.observe(part.router)
+            if self._dispatcher.router.model.takes_pixels:
                 self._decoding_seconds.observe(part.decoding)
             for which in np.unique(part.chosen[part.chosen != NOBODY]).tolist():
                 self._expert_seconds.labels(self._names[which]).observe(part.experts[which])
@@ -174,7 +174,7 @@ class Service:
         return [outcome for outcome in outcomes if outcome is not None]
 
     async def _describe(self, _: Request) -> Response:
-        gater, point = self._dispatcher.gater, self._dispatcher.point
+        router, point = self._dispatcher.router, self._dispatcher.point
         return JSONResponse(
             {
                 "experts": [
@@ -184,12 +184,12 @@ class Service:
                         "cost": expert.cost,
                         "unit": expert.unit,
                     }
-                    for expert in gater.experts
+                    for expert in router.experts
                 ],
                 "classes": self._classes,
                 "budget": None if point is None else point.budget,
                 "expected_cost": None if point is None else point.expected_cost,
-                "takes": "picture" if gater.model.takes_pixels else "json",
+                "takes": "picture" if router.model.takes_pixels else "json",
             }
         )
 

@@ -1,4 +1,4 @@
-"""Train a gater on profiled experts and export it; "train dense, route sparse". Needs torch."""
+"""Train a router on profiled experts and export it; "train dense, route sparse". Needs torch."""
 
 import hashlib
 import logging
@@ -21,19 +21,19 @@ from sparing.cache.transactions import writing
 from sparing.errors import InputError, LockedError, MissingExtraError
 from sparing.models.description import InputDescription
 from sparing.route.corrupt import CLEAN, Corruption
-from sparing.route.gater import Description, Gater, open_gater, write_gater
 from sparing.route.labels import check_classes, known_labels
-from sparing.route.latency import measure_gater
-from sparing.route.profile import Profile, open_profile
+from sparing.route.latency import measure_router
+from sparing.route.profiling import Profile, open_profile
+from sparing.route.router import Router, RouterDescription, open_router, stem_of, write_router
 from sparing.samples import Samples, open_samples
 
 try:
     import torch
 
     from sparing.route.fitting import Settings, fit
-    from sparing.route.networks import MEAN, STD, GaterNetwork, squeezenet_stem
+    from sparing.route.networks import MEAN, STD, RouterNetwork, squeezenet_stem
 except ImportError as missing:
-    raise MissingExtraError(str(missing.name), "torch", "Training a gater") from missing
+    raise MissingExtraError(str(missing.name), "torch", "Training a router") from missing
 
 from sparing.route.inputs import Inputs
 
@@ -54,39 +54,39 @@ def train(
     weights: str | Path | None = None,
     inputs: Inputs | None = None,
     progress: Callable[[str, int, float], None] | None = None,
-) -> Gater:
-    """Train a gater on what the experts say, and write it to a folder.
+) -> Router:
+    """Train a router on what the experts say, and write it to a folder.
 
-    The experts run only where the profile does not know their outputs yet. The gater never sees samples that
-    the experts were trained on, if you can help it: on those all of them are right, and the gater would learn
-    to trust the cheapest.
+    The experts run only where the profile does not know their outputs yet. The router never sees samples that
+    the experts were trained on, if you can help it: on those all of them are right, and the router would
+    learn to trust the cheapest.
 
     Args:
         profile: the folder that `profile` wrote.
         samples: labelled samples; whatever `open_samples` takes.
-        out: the gater's folder; a training that was stopped is taken up again there.
+        out: the router's folder; a training that was stopped is taken up again there.
         settings: objective and training; the objective "benefit" by default.
-        variants: corruptions that the gater is trained on, each sample once under each.
-        size: height and width of the gater's input pictures.
+        variants: corruptions that the router is trained on, each sample once under each.
+        size: height and width of the router's input pictures.
         backbone: makes the network under the linear layer, for inputs other than pictures or to your taste:
             from a batch of inputs to features (m, d) or (m, d, ...). SqueezeNet's stem by default, for
             pictures, and two hidden layers of 64 for numbers.
         weights: published weights of SqueezeNet 1.1 to start from; random ones by default.
-        inputs: what `prepare` made of the same samples, variants and size, when several gaters share it.
+        inputs: what `prepare` made of the same samples, variants and size, when several routers share it.
         progress: called with "profile", "prepare" or "train", the number done, and the loss so far.
 
     Returns:
-        The gater, as `open_gater` gives it.
+        The router, as `open_router` gives it.
 
     Raises:
         InputError: samples without labels, a label that is no class of the experts, settings or weights that
-            do not fit, a folder that holds another gater or cannot be written.
+            do not fit, a folder that holds another router or cannot be written.
         ModelError: an expert failed.
         MissingExtraError: onnxscript, which the export needs, is not installed.
-        CacheError: the disk would not take the gater, or the experts' outputs.
+        CacheError: the disk would not take the router, or the experts' outputs.
     """
     if find_spec("onnxscript") is None:  # now, and not when hours of training are to be exported
-        raise MissingExtraError("onnxscript", "torch", "Exporting a gater")
+        raise MissingExtraError("onnxscript", "torch", "Exporting a router")
     settings = settings or Settings()
     opened = profile if isinstance(profile, Profile) else open_profile(profile)
     data = open_samples(samples)
@@ -94,8 +94,8 @@ def train(
     labels = known_labels(data)
     with ExitStack() as stack:
         stack.enter_context(_own(folder))
-        if (folder / "gater.json").exists():
-            raise InputError(f"{folder}: holds a gater already; remove it, or choose another folder")
+        if stem_of(folder) is not None:
+            raise InputError(f"{folder}: holds a router already; remove it, or choose another folder")
         report = progress or (lambda _stage, _done, _loss: None)
         known = [
             opened.outputs(data, variant, progress=lambda state: report("profile", state.done, 0.0))
@@ -118,7 +118,7 @@ def train(
             )
         torch.manual_seed(settings.seed)
         example = torch.from_numpy(inputs(np.array([0])))
-        network = GaterNetwork(
+        network = RouterNetwork(
             _backbone(backbone, weights, inputs.pictures, example), example, len(opened.experts)
         )
         losses = fit(
@@ -161,8 +161,8 @@ def prepare(
 def export(
     network: torch.nn.Module, example: torch.Tensor, description: InputDescription, folder: Path
 ) -> None:
-    """Write `gater.onnx` and `gater.toml`; InputError where the network cannot be held or written."""
-    path = folder / "gater.onnx"
+    """Write `router.onnx` and `router.toml`; InputError where the network cannot be held or written."""
+    path = folder / "router.onnx"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about torch's own internals
@@ -179,33 +179,33 @@ def export(
                 dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
             )
     except ImportError as error:
-        raise MissingExtraError(str(error.name), "torch", "Exporting a gater") from error
+        raise MissingExtraError(str(error.name), "torch", "Exporting a router") from error
     except Exception as error:  # the exporter raises what it likes
         raise InputError(f"{path}: the network cannot be written as ONNX: {error}") from error
     lines = ["[input]", f'decode = "{description.decode}"']
     if description.resize is not None:
         lines.append(f"resize = {list(description.resize)}")
     lines += [f"mean = {list(description.mean or (0.0,))}", f"std = {list(description.std or (1.0,))}"]
-    with writing(folder / "gater.toml"):
-        write_durably(folder / "gater.toml", "\n".join(lines) + "\n")
+    with writing(folder / "router.toml"):
+        write_durably(folder / "router.toml", "\n".join(lines) + "\n")
 
 
 def _describe(
     folder: Path, profile: Profile, samples: Samples, objective: str, training: dict[str, Any]
-) -> Gater:
-    """Measure the gater's own latency and write `gater.json`, which makes the folder a gater."""
+) -> Router:
+    """Measure the router's own latency and write `router.json`, which makes the folder a router."""
     from sparing.models.onnx import load_onnx
 
-    model = load_onnx(folder / "gater.onnx", name="gater", threads=1)
-    single, batched = measure_gater(
+    model = load_onnx(folder / "router.onnx", name="router", threads=1)
+    single, batched = measure_router(
         model,
         samples,
         batch_size=profile.experts[0].batched.batch_size,
         shared=profile.decoding is not None,
     )
-    write_gater(
+    write_router(
         folder,
-        Description(
+        RouterDescription(
             objective=objective,
             experts=profile.experts,
             single=single,
@@ -215,7 +215,7 @@ def _describe(
         ),
     )
     (folder / CHECKPOINT).unlink(missing_ok=True)
-    return open_gater(folder)
+    return open_router(folder)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A gater beside its baselines on labelled samples: accuracy, latency, shares and headroom, by variant."""
+"""A router beside its baselines on labelled samples: accuracy, latency, shares and headroom, by variant."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from sparing.frontier import headroom_at_cost, oracle_frontier, static_mixture
 from sparing.progress import OnProgress
 from sparing.route.advice import advise
 from sparing.route.baselines import Cascade, cascade, cascade_orders, mixture_shares, stops
-from sparing.route.calibrate import calibration_errors
+from sparing.route.calibration import calibration_errors
 from sparing.route.choosing import Indices, mean_cost
 from sparing.route.corrupt import CLEAN, Corruption
-from sparing.route.evidence import (
-    Evidence,
+from sparing.route.judging import (
+    Judged,
     Profiled,
     Timing,
     gather,
@@ -24,14 +24,14 @@ from sparing.route.evidence import (
     shares_of,
     timing,
 )
-from sparing.route.gater import Gater, Point
+from sparing.route.router import Point, Router
 from sparing.route.rows import Row
 from sparing.samples import Samples
 
 HINDSIGHT = (
-    "Cascades are picked in hindsight, which flatters them: each threshold is the one that meets the gater's "
-    "mean latency on these very samples, and the best cascade is the one most accurate on them. The fair "
-    "comparison chooses both on calibration samples."
+    "Cascades are picked in hindsight, which flatters them: each threshold is the one that meets the "
+    "router's mean latency on these very samples, and the best cascade is the one most accurate on them. "
+    "The fair comparison chooses both on calibration samples."
 )
 CURVE_POINTS = 101
 
@@ -43,7 +43,7 @@ class Part:
     Attributes:
         name: of the variant; "overall" for all.
         samples: how many.
-        rows: the gater first, then each expert alone, and at the gater's mean latency the mixture, the
+        rows: the router first, then each expert alone, and at the router's mean latency the mixture, the
             cascades and the oracle.
         calibration_error: by expert, of the chances on these samples; None unless the objective is `benefit`.
     """
@@ -59,7 +59,7 @@ class PointReport:
     """One operating point.
 
     Attributes:
-        budget: of the point; None for a gater as it was trained.
+        budget: of the point; None for a router as it was trained.
         spent: mean of the point's own costs, in the budget's unit; None without a point.
         parts: overall first, then by variant where there are several.
         advice: sentences, the most important first.
@@ -72,16 +72,16 @@ class PointReport:
 
 
 @dataclass(frozen=True)
-class Report:
+class RouteReport:
     """What `evaluate` found. Latencies are seconds per sample, decoding included where it is known.
 
     Attributes:
-        objective: the gater's.
+        objective: the router's.
         samples: how many, before corruption.
         variants: their names.
         batched: whether latencies are those of batches.
         decoding: seconds of decoding in every latency; None where it is not known.
-        gater: the gater's own seconds.
+        router: the router's own seconds.
         experts: by name, each expert's own seconds.
         points: the operating points.
         curves: by policy, mean latency and accuracy over all variants: mixture, oracle, and every cascade.
@@ -93,7 +93,7 @@ class Report:
     variants: tuple[str, ...]
     batched: bool
     decoding: float | None
-    gater: float
+    router: float
     experts: dict[str, float]
     points: tuple[PointReport, ...]
     curves: dict[str, dict[str, list[float]]]
@@ -101,13 +101,13 @@ class Report:
 
 
 def compare(
-    seen: Evidence, chosen: Indices, times: Timing, names: Sequence[str], *, repeats: int = 1
+    seen: Judged, chosen: Indices, times: Timing, names: Sequence[str], *, repeats: int = 1
 ) -> tuple[Row, ...]:
-    """Put a gater's choices beside every baseline on the same samples.
+    """Put a router's choices beside every baseline on the same samples.
 
     Args:
         seen: on m samples.
-        chosen: shape (m,), the experts that the gater picks.
+        chosen: shape (m,), the experts that the router picks.
         times: latencies.
         names: n, of the experts.
         repeats: how many variants of the same samples `seen` holds, below each other: their errors are not
@@ -132,11 +132,11 @@ def compare(
         shares: npt.NDArray[np.float64],
     ) -> Row:
         accuracy = float(right.mean())
-        ahead, error = (0.0, 0.0) if kind == "gater" else paired_difference(routed - right, repeats)
+        ahead, error = (0.0, 0.0) if kind == "router" else paired_difference(routed - right, repeats)
         headroom = headroom_at_cost(latency, accuracy, mixture, frontier)
         return Row(kind, name, accuracy, latency, p95, tuple(shares.tolist()), headroom, ahead, error)
 
-    rows = [row("gater", "gater", routed, target, quantile(times.routed, shares), shares)]
+    rows = [row("router", "router", routed, target, quantile(times.routed, shares), shares)]
     for i, name in enumerate(names):
         alone = float(times.alone[i])
         rows.append(row("expert", name, seen.correct[:, i].astype(np.float64), alone, alone, np.eye(n)[i]))
@@ -154,7 +154,7 @@ def compare(
     for kind, certainty in (("confidence cascade", seen.confidence), ("entropy cascade", -seen.entropy)):
         for order in cascade_orders(times.experts):
             traced = cascade(certainty, seen.correct, times.experts, order)
-            # Where the gater spends less than the cascade's first expert, there is no such cascade.
+            # Where the router spends less than the cascade's first expert, there is no such cascade.
             if target < times.decoding + traced.costs[0]:
                 continue
             right, stages = _cascaded(traced, target - times.decoding, certainty, seen.correct)
@@ -212,7 +212,7 @@ def paired_difference(differences: npt.NDArray[np.float64], repeats: int = 1) ->
 
 
 def evaluate(
-    gater: Gater,
+    router: Router,
     profile: Profiled,
     samples: Samples,
     *,
@@ -220,11 +220,11 @@ def evaluate(
     budget: str | None = None,
     batched: bool = False,
     progress: OnProgress | None = None,
-) -> Report:
-    """Judge a gater on samples that neither it, its experts nor its calibration have seen.
+) -> RouteReport:
+    """Judge a router on samples that neither it, its experts nor its calibration have seen.
 
     Args:
-        gater: the gater, with operating points unless it was trained for one trade-off.
+        router: the router, with operating points unless it was trained for one trade-off.
         profile: of its experts.
         samples: labelled.
         variants: each sample is judged once in every variant.
@@ -236,19 +236,19 @@ def evaluate(
         The comparison and the advice. Thresholds of cascades are picked in hindsight; see `HINDSIGHT`.
 
     Raises:
-        InputError: no labels, no operating point, or gater and profile do not belong together.
-        ModelError: the gater or an expert failed.
+        InputError: no labels, no operating point, or router and profile do not belong together.
+        ModelError: the router or an expert failed.
     """
-    points = _points(gater, budget)
+    points = _points(router, budget)
     names = tuple(expert.name for expert in profile.experts)
-    times = timing(gater, profile, batched=batched)
-    parts = [gather(gater, profile, samples, variant, progress=progress) for variant in variants]
+    times = timing(router, profile, batched=batched)
+    parts = [gather(router, profile, samples, variant, progress=progress) for variant in variants]
     everything = join(parts)
-    chances = gater.description.objective == "benefit"
+    chances = router.description.objective == "benefit"
 
-    def judge(name: str, seen: Evidence, point: Point | None, repeats: int = 1) -> Part:
-        rows = compare(seen, gater.choose(seen.scores, point), times, names, repeats=repeats)
-        errors = calibration_errors(gater.gains(seen.scores), seen.correct) if chances else None
+    def judge(name: str, seen: Judged, point: Point | None, repeats: int = 1) -> Part:
+        rows = compare(seen, router.choose(seen.scores, point), times, names, repeats=repeats)
+        errors = calibration_errors(router.gains(seen.scores), seen.correct) if chances else None
         return Part(
             name, len(seen.scores), rows, None if errors is None else dict(zip(names, errors, strict=True))
         )
@@ -264,21 +264,21 @@ def evaluate(
         spent = (
             None
             if point is None
-            else mean_cost(gater.choose(everything.scores, point), np.array(point.costs))
+            else mean_cost(router.choose(everything.scores, point), np.array(point.costs))
         )
         advice = advise(
-            overall.rows, names, times.gater, times.experts.tolist(), samples=len(everything.scores)
+            overall.rows, names, times.router, times.experts.tolist(), samples=len(everything.scores)
         )
         reports.append(
             PointReport(None if point is None else point.budget, spent, (overall, *by_variant), advice)
         )
-    return Report(
-        objective=gater.description.objective,
+    return RouteReport(
+        objective=router.description.objective,
         samples=len(samples),
         variants=tuple(variant.name for variant in variants),
         batched=batched,
         decoding=None if profile.decoding is None else times.decoding,
-        gater=times.gater,
+        router=times.router,
         experts=dict(zip(names, times.experts.tolist(), strict=True)),
         points=tuple(reports),
         curves=curves(everything, times, names),
@@ -286,16 +286,16 @@ def evaluate(
     )
 
 
-def _points(gater: Gater, budget: str | None) -> list[Point | None]:
+def _points(router: Router, budget: str | None) -> list[Point | None]:
     if budget is not None:
-        return [gater.point(budget)]
-    trained: list[Point | None] = [None] if gater.description.objective == "trade-off" else []
-    if not trained and not gater.description.points:
-        raise InputError(f"{gater.path}: no operating point yet; run `sparing route calibrate`")
-    return [*trained, *gater.description.points]
+        return [router.point(budget)]
+    trained: list[Point | None] = [None] if router.description.objective == "trade-off" else []
+    if not trained and not router.description.points:
+        raise InputError(f"{router.path}: no operating point yet; run `sparing route calibrate`")
+    return [*trained, *router.description.points]
 
 
-def curves(seen: Evidence, times: Timing, names: Sequence[str]) -> dict[str, dict[str, list[float]]]:
+def curves(seen: Judged, times: Timing, names: Sequence[str]) -> dict[str, dict[str, list[float]]]:
     """Trace accuracy over mean latency for every policy that has a knob, thinned for drawing.
 
     Args:

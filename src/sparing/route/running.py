@@ -1,4 +1,4 @@
-"""Streaming a table of samples through a gater and its experts into a table of answers."""
+"""Streaming a table of samples through a router and its experts into a table of answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ import pyarrow as pa
 from sparing.errors import SparingError
 from sparing.progress import OnProgress, Progress
 from sparing.route.dispatch import NOBODY, Dispatched, Dispatcher
-from sparing.route.gater import Gater, Point
+from sparing.route.router import Point, Router
 from sparing.samples import Samples
 from sparing.tables import TableWriter, list_column
 
@@ -22,15 +22,15 @@ CHUNK = 256
 
 
 @dataclass
-class Account:
+class RouteAccount:
     """What answering cost so far.
 
     Attributes:
         names: of the n experts.
-        point: the operating point; None for a gater trained for one trade-off.
+        point: the operating point; None for a router trained for one trade-off.
         samples: n counts of answered samples.
         expert_seconds: n sums of seconds, loading left out.
-        gater_seconds: seconds spent choosing.
+        router_seconds: seconds spent choosing.
         decoding_seconds: seconds spent decoding pictures.
         seconds: wall seconds, reading, loading and writing included.
     """
@@ -39,7 +39,7 @@ class Account:
     point: Point | None
     samples: npt.NDArray[np.int64] = field(init=False)
     expert_seconds: npt.NDArray[np.float64] = field(init=False)
-    gater_seconds: float = 0.0
+    router_seconds: float = 0.0
     decoding_seconds: float = 0.0
     seconds: float = 0.0
 
@@ -51,7 +51,7 @@ class Account:
         """Count a batch."""
         self.samples += np.bincount(part.chosen[part.chosen != NOBODY], minlength=len(self.names))
         self.expert_seconds += part.experts
-        self.gater_seconds += part.gater
+        self.router_seconds += part.router
         self.decoding_seconds += part.decoding
 
     def summary(self) -> dict[str, Any]:
@@ -59,13 +59,13 @@ class Account:
 
         Returns:
             Samples, seconds and shares by expert; `latency_mean`, the mean seconds per sample of decoding,
-            gater and expert, which is what budgets of latency count; `expected_cost`, the mean cost per
+            router and expert, which is what budgets of latency count; `expected_cost`, the mean cost per
             sample that `calibrate` promised for the budget, and `implied_cost`, that of the shares seen here,
             both in the budget's unit, None without a budget.
         """
         total = int(self.samples.sum())
         shares = self.samples / max(total, 1)
-        working = float(self.decoding_seconds + self.gater_seconds + self.expert_seconds.sum())
+        working = float(self.decoding_seconds + self.router_seconds + self.expert_seconds.sum())
         point = self.point
         return {
             "samples": total,
@@ -75,7 +75,7 @@ class Account:
                     self.names, self.samples, shares, self.expert_seconds, strict=True
                 )
             },
-            "gater_seconds": float(self.gater_seconds),
+            "router_seconds": float(self.router_seconds),
             "decoding_seconds": float(self.decoding_seconds),
             "seconds": self.seconds,
             "latency_mean": working / max(total, 1),
@@ -87,40 +87,40 @@ class Account:
 
 def run(
     samples: Samples,
-    gater: Gater,
+    router: Router,
     out: str | Path,
     *,
     point: Point | None,
     progress: OnProgress | None = None,
-) -> Account:
+) -> RouteAccount:
     """Answer every sample and write the answers; memory does not grow with their number, but for the ids.
 
     The table has the columns `id`, `probs`, `prediction` (the likeliest class), `class` (its name, where the
-    gater knows the names) and `expert`, in the order of the samples.
+    router knows the names) and `expert`, in the order of the samples.
 
     Args:
         samples: what to answer.
-        gater: an open gater.
+        router: an open router.
         out: the Parquet file to write; it appears whole or not at all.
-        point: the operating point; None as for `Gater.choose`.
+        point: the operating point; None as for `Router.choose`.
         progress: called after every chunk.
 
     Returns:
         What it cost.
 
     Raises:
-        InputError: a sample cannot be read, or does not fit the gater; its id is named.
+        InputError: a sample cannot be read, or does not fit the router; its id is named.
         ModelError: an expert cannot be loaded or failed on a sample, which is named.
     """
     started = perf_counter()
-    dispatcher = Dispatcher(gater, point)
-    account = Account([expert.name for expert in gater.experts], point)
+    dispatcher = Dispatcher(router, point)
+    account = RouteAccount([expert.name for expert in router.experts], point)
     with TableWriter(out) as writer:
         for start in range(0, len(samples), CHUNK):
             ids = samples.ids[start : start + CHUNK]
             values = samples.fetch(np.arange(start, start + len(ids)))
             part = dispatcher.answer(ids.to_pylist(), values)
-            writer.write(_table(ids, part, gater))
+            writer.write(_table(ids, part, router))
             account.add(part)
             account.seconds = perf_counter() - started
             if progress is not None:
@@ -131,7 +131,7 @@ def run(
     return account
 
 
-def _table(ids: pa.Array, part: Dispatched, gater: Gater) -> pa.Table:
+def _table(ids: pa.Array, part: Dispatched, router: Router) -> pa.Table:
     """Arrange one chunk of answers; raises the error of the first sample that has none."""
     rows: list[npt.NDArray[np.float32]] = []
     for answer in part.answers:
@@ -145,9 +145,9 @@ def _table(ids: pa.Array, part: Dispatched, gater: Gater) -> pa.Table:
         "probs": list_column(probs),
         "prediction": pa.array(prediction, pa.int64()),
     }
-    names = gater.description.classes
+    names = router.description.classes
     if names is not None:
         columns["class"] = pa.array([names[at] for at in prediction], pa.string())
-    experts = [expert.name for expert in gater.experts]
+    experts = [expert.name for expert in router.experts]
     columns["expert"] = pa.array([experts[at] for at in part.chosen], pa.string())
     return pa.table(columns)

@@ -10,22 +10,22 @@ from tests.route import world
 
 from sparing.errors import InputError
 from sparing.frontier import headroom_at_cost, oracle_frontier, static_mixture
-from sparing.route.calibrate import calibrate
+from sparing.route.calibration import calibrate
 from sparing.route.corrupt import Corruption
-from sparing.route.evaluate import compare, curves, evaluate, paired_difference
-from sparing.route.evidence import Evidence, Timing, quantile
+from sparing.route.evaluation import compare, curves, evaluate, paired_difference
+from sparing.route.judging import Judged, Timing, quantile
 
 
 @pytest.fixture(autouse=True)
 def steady_latency(monkeypatch):
-    """The gater takes what its description says, whatever this machine is busy with."""
+    """The router takes what its description says, whatever this machine is busy with."""
     described = world.description()
     measured = (described.single, described.batched)
-    monkeypatch.setattr(sys.modules["sparing.route.calibrate"], "measure_gater", lambda *_, **__: measured)
+    monkeypatch.setattr(sys.modules["sparing.route.calibration"], "measure_router", lambda *_, **__: measured)
 
 
 TIMES = Timing(np.array([2.0, 8.0]), 1.0, 0.5)
-SEEN = Evidence(
+SEEN = Judged(
     scores=np.zeros((4, 2), np.float32),
     correct=np.array([[True, True], [False, True], [True, False], [False, True]]),
     confidence=np.array([[0.9, 0.9], [0.6, 0.9], [0.8, 0.9], [0.7, 0.9]], np.float32),
@@ -39,12 +39,12 @@ def by_kind(rows):
 
 def test_a_comparison_by_hand():
     rows = by_kind(compare(SEEN, np.array([0, 1, 0, 0], np.int32), TIMES, ("small", "large")))
-    gater = rows["gater"]
-    # 0.5 decoding + 1 gater + 2 or 8; three to small, one to large; right, right, right, wrong.
-    assert (gater.accuracy, gater.latency, gater.p95, gater.shares) == (0.75, 5.0, 9.5, (0.75, 0.25))
+    router = rows["router"]
+    # 0.5 decoding + 1 router + 2 or 8; three to small, one to large; right, right, right, wrong.
+    assert (router.accuracy, router.latency, router.p95, router.shares) == (0.75, 5.0, 9.5, (0.75, 0.25))
     assert (rows["small"].accuracy, rows["small"].latency, rows["small"].p95) == (0.5, 2.5, 2.5)
     assert (rows["large"].accuracy, rows["large"].latency) == (0.75, 8.5)
-    # Without a gater, 5 ms buy a mixture of 2.5 and 8.5: 7/12 and 5/12.
+    # Without a router, 5 ms buy a mixture of 2.5 and 8.5: 7/12 and 5/12.
     mixture = rows["mixture"]
     assert mixture.name == "small | large"
     assert mixture.shares == pytest.approx((7 / 12, 5 / 12))
@@ -61,7 +61,7 @@ def test_a_comparison_by_hand():
     # The oracle pays 6 more on two samples out of four: 2.5 of those 3 are there.
     oracle = rows["oracle"]
     assert oracle.accuracy == pytest.approx(0.5 + 0.5 * 2.5 / 3)
-    assert gater.headroom == pytest.approx((0.75 - mixture.accuracy) / (oracle.accuracy - mixture.accuracy))
+    assert router.headroom == pytest.approx((0.75 - mixture.accuracy) / (oracle.accuracy - mixture.accuracy))
     assert mixture.headroom == pytest.approx(0, abs=1e-12)
     assert rows["large"].headroom == 0
     assert oracle.behind == pytest.approx(0.75 - oracle.accuracy)
@@ -71,7 +71,7 @@ def test_a_comparison_by_hand():
 @given(st.integers(2, 40), st.integers(1, 4), st.integers(0, 10_000))
 def test_no_row_beats_the_oracle_and_shares_explain_latencies(m, n, seed):
     rng = np.random.default_rng(seed)
-    seen = Evidence(
+    seen = Judged(
         np.zeros((m, n), np.float32),
         rng.random((m, n)) < 0.6,
         rng.random((m, n)).astype(np.float32),
@@ -132,9 +132,9 @@ def test_curves_start_at_the_cheapest_and_are_thinned():
 
 @pytest.fixture
 def calibrated(tmp_path):
-    gater = world.make_gater(tmp_path / "g")
-    calibrate(gater, world.FakeProfile(), world.samples(1000), latencies=["4ms", "6ms"])
-    return gater
+    router = world.make_router(tmp_path / "g")
+    calibrate(router, world.FakeProfile(), world.samples(1000), latencies=["4ms", "6ms"])
+    return router
 
 
 def test_the_job_judges_every_point_on_held_out_samples(calibrated):
@@ -142,13 +142,13 @@ def test_the_job_judges_every_point_on_held_out_samples(calibrated):
     assert [point.budget for point in report.points] == ["6ms", "4ms"]
     for point, limit in zip(report.points, (6e-3, 4e-3), strict=True):
         (overall,) = point.parts
-        gater = overall.rows[0]
-        assert gater.latency == pytest.approx(limit, rel=0.06)
-        assert point.spent == pytest.approx(gater.latency)
-        assert 0 < gater.headroom < 1
+        router = overall.rows[0]
+        assert router.latency == pytest.approx(limit, rel=0.06)
+        assert point.spent == pytest.approx(router.latency)
+        assert 0 < router.headroom < 1
         assert max(overall.calibration_error.values()) < 0.1
         mixture = next(row for row in overall.rows if row.kind == "mixture")
-        assert mixture.behind > 2 * mixture.error  # the gater knows the difficulty
+        assert mixture.behind > 2 * mixture.error  # the router knows the difficulty
         assert point.advice
     assert report.decoding is None
     assert report.experts == {"small": 2e-3, "large": 8e-3}
@@ -168,7 +168,7 @@ def test_one_budget_can_be_named_and_latencies_batched(calibrated):
     assert point.budget == "4ms"
     rows = by_kind(point.parts[0].rows)
     assert (rows["small"].latency, rows["large"].latency) == pytest.approx((1.5e-3, 3e-3))
-    assert report.gater == pytest.approx(0.05e-3)
+    assert report.router == pytest.approx(0.05e-3)
     assert report.decoding == pytest.approx(1e-3)
     with pytest.raises(InputError, match="calibrated are"):
         evaluate(calibrated, world.FakeProfile(), world.samples(50), budget="7ms")
@@ -176,9 +176,9 @@ def test_one_budget_can_be_named_and_latencies_batched(calibrated):
 
 def test_variants_are_judged_apart_and_together(tmp_path, monkeypatch):
     monkeypatch.setattr(Corruption, "apply", lambda self, ids, values: values)  # there are no pictures here
-    gater = world.make_gater(tmp_path / "g", "trade-off")
+    router = world.make_router(tmp_path / "g", "trade-off")
     severe = (Corruption(), Corruption("severe"))
-    (point,) = evaluate(gater, world.FakeProfile(), world.samples(200), variants=severe).points
+    (point,) = evaluate(router, world.FakeProfile(), world.samples(200), variants=severe).points
     assert (point.budget, point.spent) == (None, None)
     overall, clean, worse = point.parts
     assert [part.name for part in point.parts] == ["overall", "clean", "severe"]
@@ -188,14 +188,14 @@ def test_variants_are_judged_apart_and_together(tmp_path, monkeypatch):
     assert by_kind(worse.rows)["small"].accuracy < by_kind(clean.rows)["small"].accuracy
 
 
-def test_a_trade_off_gater_is_judged_as_trained_and_at_its_points(tmp_path):
-    gater = world.make_gater(tmp_path / "g", "trade-off")
-    calibrate(gater, world.FakeProfile(), world.samples(200), latencies=["4ms"])
-    report = evaluate(gater, world.FakeProfile(), world.samples(200))
+def test_a_trade_off_router_is_judged_as_trained_and_at_its_points(tmp_path):
+    router = world.make_router(tmp_path / "g", "trade-off")
+    calibrate(router, world.FakeProfile(), world.samples(200), latencies=["4ms"])
+    report = evaluate(router, world.FakeProfile(), world.samples(200))
     assert [point.budget for point in report.points] == [None, "4ms"]
 
 
 def test_without_an_operating_point_it_says_what_to_do(tmp_path):
-    gater = world.make_gater(tmp_path / "g")
+    router = world.make_router(tmp_path / "g")
     with pytest.raises(InputError, match="sparing route calibrate"):
-        evaluate(gater, world.FakeProfile(), world.samples(20))
+        evaluate(router, world.FakeProfile(), world.samples(20))

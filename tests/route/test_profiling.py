@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from tests.route.conftest import linear, png
+from tests.route.conftest import linear, picture, png
 
 from sparing.cache.lock import write_lock
 from sparing.errors import CacheError, InputError, LockedError, ModelError
@@ -15,8 +15,8 @@ from sparing.models import Model, from_callable, load_model
 from sparing.models.preprocess import decode
 from sparing.route import filling
 from sparing.route.corrupt import variants
-from sparing.route.profile import open_profile
-from sparing.route.profile import profile as run_profile
+from sparing.route.profiling import open_profile
+from sparing.route.profiling import profile as run_profile
 from sparing.samples import open_samples
 
 FOUR = variants("blur,noise")
@@ -141,7 +141,7 @@ import os, signal, sys
 import numpy as np
 from sparing.models import from_callable
 from sparing.route import filling
-from sparing.route.profile import profile
+from sparing.route.profiling import profile
 filling._FETCH = filling._LARGEST = 16
 asked = 0
 def answer(values):
@@ -323,3 +323,11 @@ def test_nothing_missing_needs_neither_the_lock_nor_the_experts(pair, tmp_path):
         assert opened.outputs(NUMBERS).shape == (300, 2, 3)
     with pytest.raises(InputError, match="given as an object"):
         opened.fill(open_samples({"new": 0.5}), variants(None))
+
+
+def test_a_profile_of_version_0_1_gives_what_it_stored():
+    saved = Path(__file__).parent / "saved" / "0.1"
+    opened = open_profile(saved / "profile")
+    assert [expert.name for expert in opened.experts] == ["small", "large"]
+    table = pa.table({"id": [f"p{i}" for i in range(4)], "image": [png(picture(i)) for i in range(4)]})
+    assert np.array_equal(opened.outputs(open_samples(table)), np.load(saved / "outputs.npy"))

@@ -19,10 +19,10 @@ from sparing.errors import InputError
 from sparing.machine import describe as describe_machine
 from sparing.models import Model, load_model
 from sparing.progress import OnProgress
-from sparing.route.content import contents, keys
 from sparing.route.corrupt import CLEAN, Corruption
 from sparing.route.experts import Expert, Latency, expert_from_dict, latency_from_dict
 from sparing.route.filling import fill, missing
+from sparing.route.hashing import contents, keys
 from sparing.route.labels import check_classes
 from sparing.route.latency import CALLS, SECONDS, measure_experts
 from sparing.route.loading import load_experts, probe, shared_classes
@@ -46,7 +46,7 @@ class Profile:
         experts: n experts, in the order of the outputs.
         classes: the experts' class names; None when unknown.
         machine: where latency was measured.
-        decoding: how long one picture takes to decode, once for gater and experts; None for data that is not
+        decoding: how long one picture takes to decode, once for router and experts; None for data that is not
             encoded pictures.
     """
 
@@ -241,7 +241,7 @@ def profile(
     """Run experts on samples once, and measure how long they take; killed, the same call goes on.
 
     Latency is that of a call with the preparation of its samples, but without the decoding of pictures where
-    an expert takes decoded ones: gater and expert share that.
+    an expert takes decoded ones: router and expert share that.
 
     Args:
         experts: at least two: targets by name (see `load_model`), or models.

@@ -1,4 +1,4 @@
-"""What a gater and its experts say about labelled samples, as arrays."""
+"""What a router and its experts say about labelled samples, as arrays."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from sparing.progress import OnProgress
 from sparing.route.choosing import Floats
 from sparing.route.corrupt import CLEAN, Corruption
 from sparing.route.experts import Expert, Latency
-from sparing.route.gater import Gater
 from sparing.route.labels import check_classes, known_labels
+from sparing.route.router import Router
 from sparing.samples import Samples
 
 BATCH = 256
-"""How many samples the gater scores at a time."""
+"""How many samples the router scores at a time."""
 
 
 class Profiled(Protocol):
@@ -30,7 +30,7 @@ class Profiled(Protocol):
 
     @property
     def decoding(self) -> Latency | None:
-        """How long the decoding takes that gater and experts share."""
+        """How long the decoding takes that router and experts share."""
 
     def outputs(
         self, samples: Samples, variant: Corruption = CLEAN, *, progress: OnProgress | None = None
@@ -39,11 +39,11 @@ class Profiled(Protocol):
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Judged:
     """What is known of m samples and n experts.
 
     Attributes:
-        scores: shape (m, n), the gater's.
+        scores: shape (m, n), the router's.
         correct: shape (m, n), whether expert i is right.
         confidence: shape (m, n), expert i's largest probability.
         entropy: shape (m, n), of expert i's distribution, in nats.
@@ -57,38 +57,38 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds per sample: T = decoding + gater + expert.
+    """Seconds per sample: T = decoding + router + expert.
 
     Attributes:
         experts: shape (n,), each expert's own.
-        gater: the gater's own.
+        router: the router's own.
         decoding: of one picture, once for whoever sees it; 0 where there is none, or it is not known.
     """
 
     experts: npt.NDArray[np.float64]
-    gater: float
+    router: float
     decoding: float = 0.0
 
     @property
     def alone(self) -> npt.NDArray[np.float64]:
-        """Shape (n,), of a sample that goes to expert i without a gater."""
+        """Shape (n,), of a sample that goes to expert i without a router."""
         return self.decoding + self.experts
 
     @property
     def routed(self) -> npt.NDArray[np.float64]:
-        """Shape (n,), of a sample that the gater sends to expert i."""
-        return self.decoding + self.gater + self.experts
+        """Shape (n,), of a sample that the router sends to expert i."""
+        return self.decoding + self.router + self.experts
 
 
-def timing(gater: Gater, profile: Profiled, *, batched: bool = False) -> Timing:
-    """Read latencies: the experts' from the profile, the gater's from its description.
+def timing(router: Router, profile: Profiled, *, batched: bool = False) -> Timing:
+    """Read latencies: the experts' from the profile, the router's from its description.
 
     Args:
-        gater: the gater.
+        router: the router.
         profile: of its experts.
         batched: take the latency per sample of a batch, not of one sample at a time.
     """
-    own = gater.description
+    own = router.description
     return Timing(
         np.array([(e.batched if batched else e.single).per_sample for e in profile.experts]),
         (own.batched if batched else own.single).per_sample,
@@ -102,52 +102,52 @@ def tails(profile: Profiled, *, batched: bool = False) -> npt.NDArray[np.float64
     return np.array([(one.p95 - one.median) / one.batch_size for one in measured])
 
 
-def check_experts(gater: Gater, profile: Profiled) -> None:
-    """Raise InputError unless the gater was trained for the very experts of the profile, in their order."""
-    trained = [(expert.name, expert.digest) for expert in gater.experts]
+def check_experts(router: Router, profile: Profiled) -> None:
+    """Raise InputError unless the router was trained for the very experts of the profile, in their order."""
+    trained = [(expert.name, expert.digest) for expert in router.experts]
     found = [(expert.name, expert.digest) for expert in profile.experts]
     if trained == found:
         return
     if [name for name, _ in trained] != [name for name, _ in found]:
         raise InputError(
-            f"{gater.path}: the gater picks among {', '.join(name for name, _ in trained)}, but the profile "
-            f"is of {', '.join(name for name, _ in found)}; give the profile that it was trained on"
+            f"{router.path}: the router picks among {', '.join(name for name, _ in trained)}, but the "
+            f"profile is of {', '.join(name for name, _ in found)}; give the profile that it was trained on"
         )
     changed = ", ".join(
         name for (name, digest), (_, other) in zip(trained, found, strict=True) if digest != other
     )
     raise InputError(
-        f"{gater.path}: the gater was trained for another {changed} than the profile holds (the digests "
-        "differ); train the gater again"
+        f"{router.path}: the router was trained for another {changed} than the profile holds (the digests "
+        "differ); train the router again"
     )
 
 
 def gather(
-    gater: Gater,
+    router: Router,
     profile: Profiled,
     samples: Samples,
     variant: Corruption = CLEAN,
     *,
     progress: OnProgress | None = None,
-) -> Evidence:
-    """Score samples with the gater, and see which experts are right on them.
+) -> Judged:
+    """Score samples with the router, and see which experts are right on them.
 
     Args:
-        gater: the gater.
+        router: the router.
         profile: of its experts; what it does not hold yet, it runs and stores.
         samples: labelled.
         variant: how the samples are corrupted.
         progress: called while experts run.
 
     Returns:
-        The evidence on the m samples, in their order.
+        What was found on the m samples, in their order.
 
     Raises:
-        InputError: gater and profile do not belong together, a label is missing or no class of the experts,
-            or a sample is no input of the gater.
-        ModelError: the gater or an expert failed.
+        InputError: router and profile do not belong together, a label is missing or no class of the experts,
+            or a sample is no input of the router.
+        ModelError: the router or an expert failed.
     """
-    check_experts(gater, profile)
+    check_experts(router, profile)
     labels = known_labels(samples)
     logs = profile.outputs(samples, variant, progress=progress)
     check_classes(samples, labels, logs.shape[2])
@@ -155,9 +155,9 @@ def gather(
     for start in range(0, len(samples), BATCH):
         ids = samples.ids[start : start + BATCH]
         values = samples.fetch(np.arange(start, start + len(ids)))
-        scores.append(gater.scores(ids.to_pylist(), variant.apply(ids, values)))
+        scores.append(router.scores(ids.to_pylist(), variant.apply(ids, values)))
     probs = np.exp(logs)
-    return Evidence(
+    return Judged(
         scores=np.concatenate(scores),
         correct=logs.argmax(axis=2) == labels[:, None],
         confidence=probs.max(axis=2),
@@ -165,9 +165,9 @@ def gather(
     )
 
 
-def join(parts: Sequence[Evidence]) -> Evidence:
-    """Put the evidence on several variants below each other."""
-    return Evidence(
+def join(parts: Sequence[Judged]) -> Judged:
+    """Put what is known of several variants below each other."""
+    return Judged(
         *(
             np.concatenate([getattr(part, field) for part in parts])
             for field in ("scores", "correct", "confidence", "entropy")

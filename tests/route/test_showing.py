@@ -10,9 +10,9 @@ from tests.route.conftest import picture, png
 
 from sparing.errors import InputError
 from sparing.models import Model, preprocess
-from sparing.route import pictures
+from sparing.route import showing
 from sparing.route.corrupt import CLEAN, Corruption
-from sparing.route.pictures import decode_in_groups, encode, show
+from sparing.route.showing import decode_in_groups, encode, show
 
 IDS = pa.array([f"s{i}" for i in range(6)])
 PIXELS = [picture(i) for i in range(6)]
@@ -38,7 +38,7 @@ def test_nobody_decodes_what_nobody_wants_decoded():
 def test_every_picture_is_decoded_once_for_all(monkeypatch):
     decoded = []
     monkeypatch.setattr(
-        pictures, "decode", lambda name, value: decoded.append(name) or preprocess.decode(name, value)
+        showing, "decode", lambda name, value: decoded.append(name) or preprocess.decode(name, value)
     )
     (one,) = shown(ENCODED, [model(True), model(False), model(True)])
     assert decoded == IDS.to_pylist()
@@ -69,7 +69,7 @@ def test_parts_hold_no_more_pixels_than_fit(monkeypatch):
 
 
 def test_large_pictures_are_decoded_by_several_threads(monkeypatch):
-    monkeypatch.setattr(pictures, "POOL_FROM_BYTES", 0)
+    monkeypatch.setattr(showing, "POOL_FROM_BYTES", 0)
     (group,) = decode_in_groups(IDS.to_pylist(), ENCODED)
     assert all(map(np.array_equal, group, PIXELS))
 

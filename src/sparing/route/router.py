@@ -1,8 +1,10 @@
-"""The trained gater in its folder: the network as ONNX, and what it was trained for as JSON. Needs no torch.
+"""The trained router in its folder: the network as ONNX, and what it was trained for as JSON. Needs no torch.
 
-- `gater.onnx`: from the prepared samples to one score per expert
-- `gater.toml`: how a sample becomes the input, as beside any ONNX model
-- `gater.json`: objective, experts, latencies, calibration and operating points
+- `router.onnx`: from the prepared samples to one score per expert
+- `router.toml`: how a sample becomes the input, as beside any ONNX model
+- `router.json`: objective, experts, latencies, calibration and operating points
+
+Folders written by version 0.1.0 name the three files `gater.*`; they load, and stay as they are named.
 """
 
 import json
@@ -20,8 +22,11 @@ from sparing.route.choosing import Indices, choose
 from sparing.route.experts import Expert, Latency, expert_from_dict, latency_from_dict
 
 FORMAT = 1
+STEM, OLD_STEM = "router", "gater"
+"""What the three files are called before their suffix, now and in folders written by version 0.1.0."""
+
 OBJECTIVES = ("benefit", "trade-off", "entropy")
-"""What a gater's scores are: the logit of each expert being right; the paper's routing logits; the predicted
+"""What a router's scores are: the logit of each expert being right; the paper's routing logits; the predicted
 entropy of the cheapest expert, negated, against 0 for the most accurate one."""
 
 
@@ -46,7 +51,7 @@ class Point:
 
     Attributes:
         budget: the budget as the user put it, such as "5ms", "p95 20ms" or "0.4 dollars".
-        costs: what each expert counts against the budget, the gater's own cost included.
+        costs: what each expert counts against the budget, the router's own cost included.
         multiplier: the price of one unit of cost; see `choose`.
         expected_cost: mean cost per sample on the calibration samples.
         expected_accuracy: accuracy on the calibration samples.
@@ -60,14 +65,14 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Description:
-    """What `gater.json` says.
+class RouterDescription:
+    """What `router.json` says.
 
     Attributes:
         objective: one of `OBJECTIVES`.
         experts: in the order of the scores.
-        single: the gater's own latency, one sample at a time.
-        batched: the gater's own latency, a batch at a time.
+        single: the router's own latency, one sample at a time.
+        batched: the router's own latency, a batch at a time.
         classes: the experts' class names; None when unknown.
         training: how it was trained (trade-off, seed, epochs, samples, variants, ...), for the record.
         calibration: None before `calibrate`.
@@ -85,8 +90,8 @@ class Description:
 
 
 @dataclass
-class Gater:
-    """A loaded gater.
+class Router:
+    """A loaded router.
 
     Attributes:
         path: its folder.
@@ -95,7 +100,7 @@ class Gater:
     """
 
     path: Path
-    description: Description
+    description: RouterDescription
     model: Model
 
     @property
@@ -114,7 +119,7 @@ class Gater:
             Shape (m, n), one score per expert; what they mean is up to the objective.
 
         Raises:
-            InputError: a value does not fit the gater's input; its id is named.
+            InputError: a value does not fit the router's input; its id is named.
             ModelError: the network failed, or its output has another shape or is not finite.
         """
         try:
@@ -122,18 +127,18 @@ class Gater:
         except SparingError:
             raise
         except Exception as error:  # ONNX Runtime's errors share no base class
-            raise ModelError(f"{self.path}: the gater failed on {len(ids)} samples: {error}") from error
+            raise ModelError(f"{self.path}: the router failed on {len(ids)} samples: {error}") from error
         if scores.shape != (len(ids), len(self.experts)):
             raise ModelError(
-                f"{self.path}: the gater gave scores of shape {scores.shape} for {len(ids)} samples and "
+                f"{self.path}: the router gave scores of shape {scores.shape} for {len(ids)} samples and "
                 f"{len(self.experts)} experts; train it again"
             )
         finite = np.isfinite(scores).all(axis=1)
         if not finite.all():
             raise ModelError(
-                f"{self.path}: the gater gave NaN or infinity for id {ids[int(finite.argmin())]!r} "
+                f"{self.path}: the router gave NaN or infinity for id {ids[int(finite.argmin())]!r} "
                 f"({int((~finite).sum())} of {len(ids)} in this batch); see whether that sample holds such "
-                "values, else train the gater again"
+                "values, else train the router again"
             )
         return scores
 
@@ -157,14 +162,14 @@ class Gater:
 
         Args:
             scores: shape (m, n), from `scores`.
-            point: the operating point; None for the largest score, which is what a gater trained for one
+            point: the operating point; None for the largest score, which is what a router trained for one
                 trade-off does.
 
         Returns:
             Shape (m,), indices of experts.
 
         Raises:
-            InputError: the gater needs an operating point and got none.
+            InputError: the router needs an operating point and got none.
         """
         if point is None:
             if self.description.objective != "trade-off":
@@ -180,7 +185,7 @@ class Gater:
             budget: as it was given to `calibrate`, spaces aside; None for the last calibrated.
 
         Returns:
-            The point; None when the gater was trained for one trade-off and none is asked for.
+            The point; None when the router was trained for one trade-off and none is asked for.
 
         Raises:
             InputError: there is no such point.
@@ -196,15 +201,15 @@ class Gater:
         raise InputError(f"{self.path}: {asked}; calibrated are: {known}. Run `sparing route calibrate`")
 
 
-def open_gater(path: str | Path, *, threads: int = 1) -> Gater:
-    """Open a gater's folder.
+def open_router(path: str | Path, *, threads: int = 1) -> Router:
+    """Open a router's folder.
 
     Args:
         path: the folder.
         threads: threads of one forward; the network is too small for more than one to help.
 
     Returns:
-        The gater.
+        The router.
 
     Raises:
         InputError: no such folder, or one of its files is missing or damaged.
@@ -212,24 +217,34 @@ def open_gater(path: str | Path, *, threads: int = 1) -> Gater:
     from sparing.models.onnx import load_onnx
 
     path = Path(path)
-    if not (path / "gater.json").is_file():
-        raise InputError(f"{path}: no gater here (gater.json is missing); `sparing route train` makes one")
-    if not (path / "gater.toml").is_file():  # without it, inputs would not be prepared, and nobody would see
-        raise InputError(f"{path}: gater.toml is missing; copy the whole folder, or train the gater again")
-    return Gater(path, read_gater(path), load_onnx(path / "gater.onnx", name="gater", threads=threads))
+    stem = stem_of(path)
+    if stem is None:
+        raise InputError(f"{path}: no router here (router.json is missing); `sparing route train` makes one")
+    if not (
+        path / f"{stem}.toml"
+    ).is_file():  # without it, inputs would not be prepared, and nobody would see
+        raise InputError(f"{path}: {stem}.toml is missing; copy the whole folder, or train the router again")
+    network = load_onnx(path / f"{stem}.onnx", name="router", threads=threads)
+    return Router(path, read_router(path), network)
 
 
-def read_gater(path: Path) -> Description:
-    """Read `gater.json`; InputError when it is damaged or of another version."""
-    what = str(path / "gater.json")
+def stem_of(path: Path) -> str | None:
+    """Return what a router's files are called before their suffix; None where there is no router."""
+    return next((stem for stem in (STEM, OLD_STEM) if (path / f"{stem}.json").is_file()), None)
+
+
+def read_router(path: Path) -> RouterDescription:
+    """Read `router.json`; InputError when it is damaged or of another version."""
+    file = path / f"{stem_of(path) or STEM}.json"
+    what = str(file)
     try:
-        values = json.loads((path / "gater.json").read_text(encoding="utf-8"))
+        values = json.loads(file.read_text(encoding="utf-8"))
         if values["format"] != FORMAT:
             raise InputError(f"{what}: format {values['format']}, this version reads {FORMAT}")
         if values["objective"] not in OBJECTIVES:
             raise InputError(f"{what}: unknown objective {values['objective']!r}")
         fitted = values["calibration"]
-        described = Description(
+        described = RouterDescription(
             objective=values["objective"],
             experts=tuple(expert_from_dict(one, what) for one in values["experts"]),
             single=latency_from_dict(values["single"], what),
@@ -248,7 +263,7 @@ def read_gater(path: Path) -> Description:
     except OSError as error:
         raise InputError(f"{what}: cannot be read: {error.strerror}") from error
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"{what}: damaged ({error!r}); train the gater again") from error
+        raise InputError(f"{what}: damaged ({error!r}); train the router again") from error
 
 
 def _point(values: dict[str, Any]) -> Point:
@@ -261,7 +276,7 @@ def _point(values: dict[str, Any]) -> Point:
     )
 
 
-def _check(described: Description) -> None:
+def _check(described: RouterDescription) -> None:
     """Raise ValueError where numbers are not finite, or not one per expert."""
     n = len(described.experts)
     rows = [(*point.costs, point.multiplier, point.expected_cost) for point in described.points]
@@ -276,16 +291,17 @@ def _check(described: Description) -> None:
         raise ValueError("a cost, a price or a calibration is no number")
 
 
-def write_gater(path: Path, description: Description) -> None:
-    """Write `gater.json`, whole or not at all; CacheError when the disk would not take it."""
+def write_router(path: Path, description: RouterDescription) -> None:
+    """Write `router.json`, whole or not at all; CacheError when the disk would not take it."""
     from sparing.cache.transactions import writing
 
     values = {"format": FORMAT, **asdict(description)}
-    with writing(path / "gater.json"):
-        write_durably(path / "gater.json", json.dumps(values, indent=1) + "\n")
+    file = path / f"{stem_of(path) or STEM}.json"
+    with writing(file):
+        write_durably(file, json.dumps(values, indent=1) + "\n")
 
 
-def with_point(description: Description, point: Point) -> Description:
+def with_point(description: RouterDescription, point: Point) -> RouterDescription:
     """Add an operating point, in front of the others; one of the same budget is replaced."""
     rest = tuple(other for other in description.points if other.budget != point.budget)
     return replace(description, points=(point, *rest))

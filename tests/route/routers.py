@@ -1,4 +1,4 @@
-"""Small gaters in folders: the shade of a picture, or the first number, decides which expert answers."""
+"""Small routers in folders: the shade of a picture, or the first number, decides which expert answers."""
 
 import io
 from pathlib import Path
@@ -10,7 +10,7 @@ from PIL import Image
 
 from sparing.models import load_model
 from sparing.route.experts import Expert, Latency
-from sparing.route.gater import Description, Point, write_gater
+from sparing.route.router import Point, RouterDescription, write_router
 
 CLASSES = ("night", "day")
 LATENCY = Latency(batch_size=1, median=0.001, p95=0.002, calls=10)
@@ -18,7 +18,7 @@ BATCHED = Latency(batch_size=32, median=0.008, p95=0.010, calls=10)
 PICTURES = '[input]\ndecode = "image"\n'
 
 # From the mean red, green and blue (0 to 1) to the scores of two experts: "dark" up to a half, "bright" on.
-GATER = (np.array([[-10, 10], [0, 0], [0, 0]]), np.array([5, -5]))
+ROUTER = (np.array([[-10, 10], [0, 0], [0, 0]]), np.array([5, -5]))
 # From the same to the logits of two classes, differently by expert.
 EXPERTS = {
     "dark": (np.array([[1, 2], [0, 0], [0, 0]]), np.array([0.5, 0])),
@@ -70,20 +70,20 @@ def expert(name, target, digest=None):
     return Expert(name, str(target), digest, LATENCY, BATCHED)
 
 
-def make_gater(folder: Path, *, save=save_pictures_model, experts=None, classes=CLASSES, points=()) -> Path:
-    """Write a gater trained for one trade-off, and its experts beside it unless they are given."""
-    path = folder / "gater"
+def make_router(folder: Path, *, save=save_pictures_model, experts=None, classes=CLASSES, points=()) -> Path:
+    """Write a router trained for one trade-off, and its experts beside it unless they are given."""
+    path = folder / "router"
     path.mkdir()
-    save(path / "gater.onnx", *GATER, softmax=False)
+    save(path / "router.onnx", *ROUTER, softmax=False)
     if experts is None:
         for name, model in EXPERTS.items():
             save(folder / f"{name}.onnx", *model, softmax=True)
         experts = [expert(name, folder / f"{name}.onnx") for name in EXPERTS]
     objective = "benefit" if points else "trade-off"
-    description = Description(
+    description = RouterDescription(
         objective, tuple(experts), LATENCY, BATCHED, classes, training={}, points=tuple(points)
     )
-    write_gater(path, description)
+    write_router(path, description)
     return path
 
 

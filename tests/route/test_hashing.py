@@ -5,8 +5,8 @@ import pyarrow as pa
 import pytest
 
 from sparing.errors import InputError
-from sparing.route.content import KEY_BYTES, content, contents, keys
 from sparing.route.corrupt import CLEAN, Corruption
+from sparing.route.hashing import KEY_BYTES, content, contents, keys
 from sparing.samples import open_samples
 
 DIFFERENT = [

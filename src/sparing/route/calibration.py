@@ -12,7 +12,8 @@ from sparing.errors import BudgetError, InputError
 from sparing.progress import OnProgress
 from sparing.route.choosing import Floats, choose, mean_cost, solve_multiplier
 from sparing.route.corrupt import CLEAN, Corruption
-from sparing.route.evidence import (
+from sparing.route.experts import Expert
+from sparing.route.judging import (
     Profiled,
     Timing,
     check_experts,
@@ -22,10 +23,9 @@ from sparing.route.evidence import (
     tails,
     timing,
 )
-from sparing.route.experts import Expert
-from sparing.route.gater import Calibration, Gater, Point, with_point, write_gater
 from sparing.route.labels import known_labels
-from sparing.route.latency import measure_gater
+from sparing.route.latency import measure_router
+from sparing.route.router import Calibration, Point, Router, with_point, write_router
 from sparing.samples import Samples
 
 Bools = npt.NDArray[np.bool_]
@@ -133,14 +133,14 @@ class Limit:
 
 
 def latency_limit(text: str, times: Timing) -> Limit:
-    """Limit the mean latency, decoding and gater included.
+    """Limit the mean latency, decoding and router included.
 
     Args:
         text: a time, such as "5ms".
-        times: latencies of the experts and the gater.
+        times: latencies of the experts and the router.
 
     Raises:
-        BudgetError: no time, or less than the gater and the fastest expert take.
+        BudgetError: no time, or less than the router and the fastest expert take.
     """
     seconds, name = _seconds(text)
     least = float(times.routed.min())
@@ -152,18 +152,18 @@ def latency_limit(text: str, times: Timing) -> Limit:
 def quantile_limit(text: str, q: float, times: Timing, names: Sequence[str], tails: Floats) -> Limit:
     """Limit a quantile of the latency: at most a share 1 - q of the samples goes to experts that take longer.
 
-    An expert counts as within the limit when decoding, gater and its median are. How its own calls vary is
+    An expert counts as within the limit when decoding, router and its median are. How its own calls vary is
     not known well enough to count; where its P95 is over the limit, a note says so.
 
     Args:
         text: a time, such as "20ms".
         q: the quantile, above 0 and below 1.
-        times: latencies of the experts and the gater.
+        times: latencies of the experts and the router.
         names: n, of the experts.
         tails: shape (n,), seconds by which an expert's own P95 exceeds its median.
 
     Raises:
-        BudgetError: no time or no quantile, or less than the gater and the fastest expert take.
+        BudgetError: no time or no quantile, or less than the router and the fastest expert take.
     """
     seconds, name = _seconds(text)
     if not 0 < q < 1:
@@ -207,7 +207,7 @@ def cost_limit(amount: float, experts: Sequence[Expert]) -> Limit:
             f"a mean cost of {amount:g} {units[0]} cannot be met: the least possible is {min(costs):g} "
             f"({experts[costs.index(min(costs))].name})"
         )
-    note = f"the gater's own cost in {units[0]} is not known and not counted"
+    note = f"the router's own cost in {units[0]} is not known and not counted"
     return Limit(f"{amount:g} {units[0]}", costs, float(amount), units[0], (note,))
 
 
@@ -223,10 +223,10 @@ def _seconds(text: str) -> tuple[float, str]:
 
 
 def _least(times: Timing) -> str:
-    gater, expert = 1000 * times.gater, 1000 * times.experts.min()
+    router, expert = 1000 * times.router, 1000 * times.experts.min()
     decoding = f" and decoding {1000 * times.decoding:.3g} ms" if times.decoding else ""
     return (
-        f"the least possible is {1000 * times.routed.min():.4g} ms (the gater takes {gater:.3g} ms, "
+        f"the least possible is {1000 * times.routed.min():.4g} ms (the router takes {router:.3g} ms, "
         f"the fastest expert {expert:.3g} ms{decoding})"
     )
 
@@ -236,10 +236,10 @@ class Solved:
     """An operating point and what it does on the calibration samples.
 
     Attributes:
-        point: as it is kept in `gater.json`.
+        point: as it is kept in `router.json`.
         most: the mean cost that was allowed, in `unit`.
         unit: what the point's costs are.
-        latency: mean seconds per sample, decoding and gater included.
+        latency: mean seconds per sample, decoding and router included.
         shares: n, share of samples per expert.
         notes: what has to be said about it.
     """
@@ -257,7 +257,7 @@ def solve(limit: Limit, gains: Floats, correct: Bools, times: Timing) -> Solved:
 
     Args:
         limit: the budget.
-        gains: shape (m, n), what the gater predicts.
+        gains: shape (m, n), what the router predicts.
         correct: shape (m, n), what came out.
         times: latencies, for the record.
     """
@@ -268,7 +268,7 @@ def solve(limit: Limit, gains: Floats, correct: Bools, times: Timing) -> Solved:
     notes = list(limit.notes)
     if spent < (1 - UNSPENT) * limit.most and not limit.unit.startswith("share"):
         why = (
-            "the gater expects no more from spending more"
+            "the router expects no more from spending more"
             if multiplier == 0
             else "many samples have the same scores and would all go to a dearer expert at once"
         )
@@ -291,7 +291,7 @@ class Calibrated:
     """What `calibrate` found.
 
     Attributes:
-        objective: the gater's.
+        objective: the router's.
         experts: their names.
         samples: how many pictures or other samples, before corruption.
         variants: names of the variants that every sample was seen in.
@@ -314,7 +314,7 @@ class Calibrated:
 
 
 def calibrate(
-    gater: Gater,
+    router: Router,
     profile: Profiled,
     samples: Samples,
     *,
@@ -325,15 +325,15 @@ def calibrate(
     variants: Sequence[Corruption] = (CLEAN,),
     progress: OnProgress | None = None,
 ) -> Calibrated:
-    """Fit the chances, solve the budgets and keep both in the gater's folder.
+    """Fit the chances, solve the budgets and keep both in the router's folder.
 
-    The gater's own latency is measured anew, so that it is that of this machine, as the profile's.
+    The router's own latency is measured anew, so that it is that of this machine, as the profile's.
 
-    The samples should be none that the experts or the gater were trained on, and as hard as those to come:
+    The samples should be none that the experts or the router were trained on, and as hard as those to come:
     a budget is met on samples like these.
 
     Args:
-        gater: the gater; `gater.json` in its folder is rewritten, and `gater.description` replaced.
+        router: the router; `router.json` in its folder is rewritten, and `router.description` replaced.
         profile: of its experts.
         samples: labelled.
         latencies: limits on the mean latency, such as "5ms", or on its quantile `q`.
@@ -344,49 +344,49 @@ def calibrate(
         progress: called while experts run.
 
     Returns:
-        What was found. The last budget becomes the gater's default.
+        What was found. The last budget becomes the router's default.
 
     Raises:
         BudgetError: a budget is no such, or below the least possible.
-        InputError: no budget, no labels, or gater and profile do not belong together.
-        ModelError: the gater or an expert failed.
+        InputError: no budget, no labels, or router and profile do not belong together.
+        ModelError: the router or an expert failed.
     """
     if not latencies and not cost_budgets:
         raise InputError("calibrate needs a budget: --latency 5ms or --cost-budget 0.4")
     if q is not None and not latencies:
         raise InputError("a quantile is one of the latency: give --latency with --quantile, such as 20ms")
-    check_experts(gater, profile)
+    check_experts(router, profile)
     known_labels(samples)
-    single, own = measure_gater(
-        gater.model,
+    single, own = measure_router(
+        router.model,
         samples,
         batch_size=profile.experts[0].batched.batch_size,
         shared=profile.decoding is not None,
     )
-    gater.description = replace(gater.description, experts=profile.experts, single=single, batched=own)
+    router.description = replace(router.description, experts=profile.experts, single=single, batched=own)
     names = tuple(expert.name for expert in profile.experts)
-    times, late = timing(gater, profile, batched=batched), tails(profile, batched=batched)
+    times, late = timing(router, profile, batched=batched), tails(profile, batched=batched)
     limits = [
         latency_limit(text, times) if q is None else quantile_limit(text, q, times, names, late)
         for text in latencies
     ]
     limits += [cost_limit(amount, profile.experts) for amount in cost_budgets]
-    seen = join([gather(gater, profile, samples, variant, progress=progress) for variant in variants])
-    old = gater.description
+    seen = join([gather(router, profile, samples, variant, progress=progress) for variant in variants])
+    old = router.description
     fitted, before, after = None, None, None
     if old.objective == "benefit":
         fitted = fit_calibration(seen.scores, seen.correct)
-        before = calibration_errors(_gains(gater, None, seen.scores), seen.correct)
-        after = calibration_errors(_gains(gater, fitted, seen.scores), seen.correct)
+        before = calibration_errors(_gains(router, None, seen.scores), seen.correct)
+        after = calibration_errors(_gains(router, fitted, seen.scores), seen.correct)
     new = replace(old, calibration=fitted)
     if fitted != old.calibration:
         new = replace(new, points=())
-    gains = _gains(gater, fitted, seen.scores)
+    gains = _gains(router, fitted, seen.scores)
     solved = tuple(solve(limit, gains, seen.correct, times) for limit in limits)
     for one in solved:
         new = with_point(new, one.point)
-    write_gater(gater.path, new)
-    gater.description = new
+    write_router(router.path, new)
+    router.description = new
     kept = {point.budget for point in new.points}
     return Calibrated(
         old.objective,
@@ -402,10 +402,10 @@ def calibrate(
 
 
 def _gains(
-    gater: Gater, fitted: Calibration | None, scores: npt.NDArray[np.float32]
+    router: Router, fitted: Calibration | None, scores: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float64]:
-    described = replace(gater.description, calibration=fitted)
-    return Gater(gater.path, described, gater.model).gains(scores)
+    described = replace(router.description, calibration=fitted)
+    return Router(router.path, described, router.model).gains(scores)
 
 
 def to_json(result: Calibrated) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from tests.route import world
 
 from sparing.errors import BudgetError, InputError
-from sparing.route.calibrate import (
+from sparing.route.calibration import (
     calibrate,
     cost_limit,
     expected_calibration_error,
@@ -23,17 +23,17 @@ from sparing.route.calibrate import (
     to_json,
 )
 from sparing.route.corrupt import variants
-from sparing.route.evidence import Timing
-from sparing.route.gater import Point, read_gater
+from sparing.route.judging import Timing
+from sparing.route.router import Point, read_router
 from sparing.samples import open_samples
 
 
 @pytest.fixture(autouse=True)
 def steady_latency(monkeypatch):
-    """The gater takes what its description says, whatever this machine is busy with."""
+    """The router takes what its description says, whatever this machine is busy with."""
     described = world.description()
     measured = (described.single, described.batched)
-    monkeypatch.setattr(sys.modules["sparing.route.calibrate"], "measure_gater", lambda *_, **__: measured)
+    monkeypatch.setattr(sys.modules["sparing.route.calibration"], "measure_router", lambda *_, **__: measured)
 
 
 TIMES = Timing(np.array([2e-3, 8e-3]), 0.5e-3)
@@ -120,14 +120,14 @@ def test_expected_calibration_error_by_hand():
     assert expected_calibration_error(np.ones(3), np.ones(3, bool)) == 0
 
 
-def test_a_latency_counts_gater_and_decoding():
-    limit = latency_limit("5 ms", Timing(TIMES.experts, TIMES.gater, 1e-3))
+def test_a_latency_counts_router_and_decoding():
+    limit = latency_limit("5 ms", Timing(TIMES.experts, TIMES.router, 1e-3))
     assert (limit.budget, limit.most, limit.unit) == ("5ms", 0.005, "seconds")
     assert limit.costs == pytest.approx((3.5e-3, 9.5e-3))
 
 
 def test_a_latency_below_the_least_names_the_least():
-    with pytest.raises(BudgetError, match=r"least possible is 2.5 ms \(the gater takes 0.5 ms"):
+    with pytest.raises(BudgetError, match=r"least possible is 2.5 ms \(the router takes 0.5 ms"):
         latency_limit("2.4ms", TIMES)
     with pytest.raises(BudgetError, match="no time"):
         latency_limit("50%", TIMES)
@@ -161,64 +161,64 @@ def test_a_cost_budget_takes_the_stated_costs():
 
 
 def test_points_are_written_and_met_on_held_out_samples(tmp_path):
-    gater, profile = world.make_gater(tmp_path / "g"), world.FakeProfile()
-    found = calibrate(gater, profile, world.samples(2000), latencies=["4ms", "6ms"], cost_budgets=[0.4])
-    kept = read_gater(tmp_path / "g")
-    assert kept == gater.description
+    router, profile = world.make_router(tmp_path / "g"), world.FakeProfile()
+    found = calibrate(router, profile, world.samples(2000), latencies=["4ms", "6ms"], cost_budgets=[0.4])
+    kept = read_router(tmp_path / "g")
+    assert kept == router.description
     assert [point.budget for point in kept.points] == ["0.4 dollars", "6ms", "4ms"]
     # The scores are the true logits twice over.
     assert kept.calibration.scale[0] == pytest.approx(0.5, abs=0.06)
     assert found.errors_after[0] < found.errors_before[0]
     fresh = world.samples(2000, start=5000)
     values = np.stack(fresh.fetch(np.arange(2000)))
-    scores = gater.scores(fresh.ids.to_pylist(), list(values))
+    scores = router.scores(fresh.ids.to_pylist(), list(values))
     for solved in found.points:
         assert solved.point.expected_cost <= solved.most
         assert solved.point.expected_cost == pytest.approx(solved.most, rel=0.01)
-        chosen = gater.choose(scores, solved.point)
+        chosen = router.choose(scores, solved.point)
         assert np.array(solved.point.costs)[chosen].mean() == pytest.approx(solved.most, rel=0.05)
     assert json.loads(json.dumps(to_json(found)))["points"][0]["budget"] == "4ms"
     assert found.points[0].latency == pytest.approx(found.points[0].point.expected_cost)
 
 
 def test_a_quantile_is_met(tmp_path):
-    gater = world.make_gater(tmp_path / "g")
-    found = calibrate(gater, world.FakeProfile(), world.samples(1000), latencies=["5ms"], q=0.8)
+    router = world.make_router(tmp_path / "g")
+    found = calibrate(router, world.FakeProfile(), world.samples(1000), latencies=["5ms"], q=0.8)
     assert found.points[0].shares[1] == pytest.approx(0.2, abs=0.001)
     assert found.points[0].shares[1] <= 0.2 + 1e-9
-    assert gater.point("p80 5ms").multiplier > 0
+    assert router.point("p80 5ms").multiplier > 0
 
 
 def test_batched_latencies_and_decoding_count(tmp_path):
     profile = world.FakeProfile(decoding=world.latency(1.0))
-    gater = world.make_gater(tmp_path / "g")
-    calibrate(gater, profile, world.samples(50), latencies=["9ms"], batched=True)
-    assert gater.description.points[0].costs == pytest.approx((1.55e-3, 3.05e-3))
+    router = world.make_router(tmp_path / "g")
+    calibrate(router, profile, world.samples(50), latencies=["9ms"], batched=True)
+    assert router.description.points[0].costs == pytest.approx((1.55e-3, 3.05e-3))
 
 
 def test_an_unspent_budget_is_said(tmp_path):
-    gater = world.make_gater(tmp_path / "g")
-    found = calibrate(gater, world.FakeProfile(), world.samples(300), latencies=["1s"])
+    router = world.make_router(tmp_path / "g")
+    found = calibrate(router, world.FakeProfile(), world.samples(300), latencies=["1s"])
     assert found.points[0].point.multiplier == 0
     assert "expects no more" in found.points[0].notes[0]
 
 
 def test_other_chances_make_former_points_void(tmp_path):
-    gater, profile = world.make_gater(tmp_path / "g"), world.FakeProfile()
-    calibrate(gater, profile, world.samples(300), latencies=["4ms"])
-    again = calibrate(gater, profile, world.samples(300), latencies=["5ms"])
+    router, profile = world.make_router(tmp_path / "g"), world.FakeProfile()
+    calibrate(router, profile, world.samples(300), latencies=["4ms"])
+    again = calibrate(router, profile, world.samples(300), latencies=["5ms"])
     assert again.dropped == ()
-    assert [point.budget for point in gater.description.points] == ["5ms", "4ms"]
-    other = calibrate(gater, profile, world.samples(200), latencies=["5ms"])
+    assert [point.budget for point in router.description.points] == ["5ms", "4ms"]
+    other = calibrate(router, profile, world.samples(200), latencies=["5ms"])
     assert other.dropped == ("4ms",)
-    assert [point.budget for point in gater.description.points] == ["5ms"]
+    assert [point.budget for point in router.description.points] == ["5ms"]
 
 
 @pytest.mark.parametrize("objective", ["trade-off", "entropy"])
 def test_other_objectives_have_no_chances_but_points(tmp_path, objective):
     old = Point("9ms", (1.0, 2.0), 0.0, 1.0, 0.5)
-    gater = world.make_gater(tmp_path / "g", objective, points=(old,))
-    found = calibrate(gater, world.FakeProfile(), world.samples(300), latencies=["4ms"])
+    router = world.make_router(tmp_path / "g", objective, points=(old,))
+    found = calibrate(router, world.FakeProfile(), world.samples(300), latencies=["4ms"])
     assert found.calibration is None
     assert found.dropped == ()
     assert found.points[0].point.expected_cost == pytest.approx(0.004, rel=0.02)
@@ -239,9 +239,9 @@ def test_corrupted_variants_are_scored_too(tmp_path):
         pictures.append(file.getvalue())
     table = pa.table({"id": [f"s{i}" for i in range(6)], "image": pictures, "label": [0] * 6})
     profile = world.FakeProfile()
-    gater = world.make_gater(tmp_path / "g", function=score)
+    router = world.make_router(tmp_path / "g", function=score)
     found = calibrate(
-        gater, profile, open_samples(table), latencies=["5ms"], variants=variants("blur,noise", seed=3)
+        router, profile, open_samples(table), latencies=["5ms"], variants=variants("blur,noise", seed=3)
     )
     assert found.variants == tuple(profile.asked)
     assert profile.asked[1] == "mild blur,noise 3"
@@ -252,28 +252,28 @@ def test_corrupted_variants_are_scored_too(tmp_path):
 
 
 def test_what_does_not_belong_together_is_refused(tmp_path):
-    gater, samples = world.make_gater(tmp_path / "g"), world.samples(20)
-    before = (tmp_path / "g" / "gater.json").read_bytes()
+    router, samples = world.make_router(tmp_path / "g"), world.samples(20)
+    before = (tmp_path / "g" / "router.json").read_bytes()
     swapped = world.FakeProfile(experts=world.EXPERTS[::-1])
     with pytest.raises(InputError, match="picks among small, large, but the profile is of large, small"):
-        calibrate(gater, swapped, samples, latencies=["5ms"])
+        calibrate(router, swapped, samples, latencies=["5ms"])
     other = world.FakeProfile(experts=(world.EXPERTS[0], world.expert("large", 8.0)))
     object.__setattr__(other.experts[1], "digest", "sha256:other")
-    with pytest.raises(InputError, match=r"another large .*train the gater again"):
-        calibrate(gater, other, samples, latencies=["5ms"])
+    with pytest.raises(InputError, match=r"another large .*train the router again"):
+        calibrate(router, other, samples, latencies=["5ms"])
     with pytest.raises(InputError, match="no labels"):
-        calibrate(gater, world.FakeProfile(), world.samples(20, labelled=False), latencies=["5ms"])
+        calibrate(router, world.FakeProfile(), world.samples(20, labelled=False), latencies=["5ms"])
     with pytest.raises(InputError, match="needs a budget"):
-        calibrate(gater, world.FakeProfile(), samples)
+        calibrate(router, world.FakeProfile(), samples)
     profile = world.FakeProfile()
     with pytest.raises(BudgetError, match="least possible"):
-        calibrate(gater, profile, samples, latencies=["5ms", "1ms"])
+        calibrate(router, profile, samples, latencies=["5ms", "1ms"])
     assert profile.asked == []  # nothing is run for a budget that cannot be met
-    assert (tmp_path / "g" / "gater.json").read_bytes() == before
+    assert (tmp_path / "g" / "router.json").read_bytes() == before
 
 
 def test_labels_that_are_missing_or_no_class_are_named(tmp_path):
-    gater = world.make_gater(tmp_path / "g")
+    router = world.make_router(tmp_path / "g")
     for labels, message in (
         ([0, None], r"'s2' has no label \(1 of 2 rows\)"),
         ([0, 3], "'s2' has the label 3 .*3 classes apart"),
@@ -282,4 +282,4 @@ def test_labels_that_are_missing_or_no_class_are_named(tmp_path):
             {"id": ["s1", "s2"], "value": [[1.0, 0.2]] * 2, "label": pa.array(labels, pa.int64())}
         )
         with pytest.raises(InputError, match=message):
-            calibrate(gater, world.FakeProfile(), open_samples(table), latencies=["5ms"])
+            calibrate(router, world.FakeProfile(), open_samples(table), latencies=["5ms"])
