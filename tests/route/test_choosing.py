@@ -1,10 +1,12 @@
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sparing.errors import BudgetError, InputError
-from sparing.route.choosing import choose, mean_cost, solve_multiplier
+from sparing.route.choosing import ROUNDING, choose, mean_cost, solve_multiplier
 
 
 @st.composite
@@ -63,9 +65,20 @@ def test_the_multiplier_is_the_smallest_breakpoint_within_the_budget(problem, le
         if mean_cost(choose(gains, costs, mu + 1e-9), costs) <= budget + 1e-9
     )
     assert found == pytest.approx(best, abs=1e-8)
-    assert mean_cost(choose(gains, costs, found), costs) <= budget * (1 + 1e-12)
+    assert mean_cost(choose(gains, costs, found), costs) <= budget * (1 + ROUNDING)
     if found > 0:
         assert mean_cost(choose(gains, costs, np.nextafter(found, 0)), costs) > budget
+
+
+@given(st.integers(1, 60), st.integers(0, 60), st.integers(1, 999), st.integers(1, 999))
+def test_a_budget_that_a_choice_meets_exactly_is_spent_whole(few, many, cheap, extra):
+    """The exact mean, in fractions, is no float, and neither are costs in milliseconds."""
+    exact = Fraction(few * cheap + many * (cheap + extra), 1000 * (few + many))
+    costs = np.array([cheap / 1000, (cheap + extra) / 1000])
+    gains = np.stack([np.zeros(few + many), np.arange(few + many, dtype=float)], axis=1)
+    chosen = choose(gains, costs, solve_multiplier(gains, costs, float(exact)))
+    assert int(chosen.sum()) == min(many, few + many - 1)  # one sample gains nothing from the other
+    assert mean_cost(chosen, costs) == pytest.approx(float(exact), rel=ROUNDING)
 
 
 def test_distinct_gains_spend_the_budget_to_one_sample():
@@ -74,7 +87,7 @@ def test_distinct_gains_spend_the_budget_to_one_sample():
     free = mean_cost(choose(gains, costs, 0.0), costs)
     for budget in np.linspace(1.01, free, 20):
         spent = mean_cost(choose(gains, costs, solve_multiplier(gains, costs, budget)), costs)
-        assert budget - 7 / 500 <= spent <= budget * (1 + 1e-12)
+        assert budget - 7 / 500 <= spent <= budget * (1 + ROUNDING)
 
 
 def test_the_budget_is_met_on_held_out_samples():

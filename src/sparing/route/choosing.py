@@ -1,5 +1,6 @@
 """Which expert gets which sample: the largest gain after its price, and the price that a budget asks for."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ from sparing.errors import BudgetError, InputError
 Floats = npt.NDArray[np.floating[Any]]
 Indices = npt.NDArray[np.int32]
 
-_ROUNDING = 1e-12
-"""A mean of equal costs may exceed them by rounding."""
+ROUNDING = 1e-12
+"""Share of a budget by which a mean cost may exceed it: neither 6 ms nor a mean of costs is an exact float,
+so that a choice which meets a budget would be refused on one processor and not on another."""
 
 
 def choose(gains: Floats, costs: Floats, multiplier: float) -> Indices:
@@ -41,16 +43,17 @@ def mean_cost(chosen: Indices, costs: Floats) -> float:
     Returns:
         The mean, in the unit of `costs`.
     """
-    return float(np.bincount(chosen, minlength=len(costs)) @ costs / len(chosen))
+    # Not a matrix product, whose last bit depends on the processor.
+    return math.fsum(np.bincount(chosen, minlength=len(costs)) * costs) / len(chosen)
 
 
 def solve_multiplier(gains: Floats, costs: Floats, budget: float) -> float:
     """Find the smallest multiplier at which `choose` stays within a mean cost.
 
     The mean cost falls in steps as the multiplier grows, by one sample's difference in cost at a time unless
-    several samples change their mind at the same multiplier. So what is spent is at most the budget, and
-    below it by up to one step. Floats from 0 up are ordered as their bits are, so that at most 63 halvings
-    find the exact one.
+    several samples change their mind at the same multiplier. So what is spent is at most the budget, to a
+    relative rounding of `ROUNDING`, and below it by up to one step. Floats from 0 up are ordered as their
+    bits are, so that at most 63 halvings find the exact one.
 
     Args:
         gains: shape (m, n), m >= 1, finite.
@@ -70,7 +73,7 @@ def solve_multiplier(gains: Floats, costs: Floats, budget: float) -> float:
     if not (np.isfinite(gains).all() and np.isfinite(costs).all() and (costs >= 0).all()):
         raise InputError("gains and costs must be finite numbers, and costs not negative")
     cheapest = float(costs.min())
-    allowed = budget * (1 + _ROUNDING)
+    allowed = budget * (1 + ROUNDING)
     if not cheapest <= allowed:
         raise BudgetError(f"a mean cost of {budget:g} cannot be met: the least possible is {cheapest:g}")
 
