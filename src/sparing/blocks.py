@@ -37,4 +37,5 @@ def _libraries() -> Any:
 
 
 # Threads do not survive a fork: the child starts its own.
-os.register_at_fork(after_in_child=_threads.cache_clear)
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_threads.cache_clear)

@@ -17,11 +17,19 @@ class ModelError(SparingError):
     """A model could not be loaded, raised while running, or returned something that is no distribution."""
 
 
-class CacheError(SparingError):
-    """A cache is missing, is no cache, is newer than this release, or could not be written."""
+class StorageError(SparingError):
+    """A file or a folder could not be written; what was there before still is."""
 
 
-class LockedError(CacheError):
+class LockedError(StorageError):
+    """Another process is writing to the same place."""
+
+
+class CacheError(StorageError):
+    """A cache is missing, is not a cache, is newer than this release, or could not be written."""
+
+
+class CacheLockedError(LockedError, CacheError):
     """Another process is writing to the cache."""
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from sparing.errors import CacheError, InputError
+from sparing.errors import InputError, StorageError
 from sparing.route import outputs
 from sparing.route.outputs import Identity, Memo, short
 
@@ -87,7 +87,7 @@ def test_a_full_disk_changes_nothing(memo):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
     try:
-        with pytest.raises(CacheError, match=r"could not be written.*free some space"):
+        with pytest.raises(StorageError, match=r"could not be written.*free some space"):
             memo.append(some(*rows), of(*rows))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -9,8 +9,7 @@ import pyarrow as pa
 import pytest
 from tests.route.conftest import linear, picture, png
 
-from sparing.cache.lock import write_lock
-from sparing.errors import CacheError, InputError, LockedError, ModelError
+from sparing.errors import InputError, LockedError, ModelError, StorageError
 from sparing.models import Model, from_callable, load_model
 from sparing.models.preprocess import decode
 from sparing.route import filling
@@ -18,6 +17,7 @@ from sparing.route.corrupt import variants
 from sparing.route.profiling import open_profile
 from sparing.route.profiling import profile as run_profile
 from sparing.samples import open_samples
+from sparing.storage.locks import write_lock
 
 FOUR = variants("blur,noise")
 NUMBERS = open_samples({i: float(i) for i in range(300)})
@@ -280,7 +280,7 @@ def test_bad_input(pair, experts, pictures, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file; name a folder"):
         profile(models(pair), NUMBERS, tmp_path / "file")
-    with pytest.raises(CacheError, match="could not be written"):
+    with pytest.raises(StorageError, match="could not be written"):
         profile(models(pair), NUMBERS, tmp_path / "file" / "below")
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.route import world
 from tests.route.routers import POINTS, make_router
 
-from sparing.errors import CacheError, InputError, ModelError
+from sparing.errors import CacheError, InputError, ModelError, StorageError
 from sparing.route.router import open_router, write_router
 
 
@@ -86,9 +86,10 @@ def test_a_disk_that_is_full_leaves_the_old_description(folder, monkeypatch):
 
     before = (folder / "router.json").read_bytes()
     opened = open_router(folder)
-    monkeypatch.setattr("sparing.route.router.write_durably", full)
-    with pytest.raises(CacheError, match=r"router\.json could not be written: .*No space left"):
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(StorageError, match=r"router\.json could not be written: .*No space left") as raised:
         write_router(folder, opened.description)
+    assert not isinstance(raised.value, CacheError)
     assert (folder / "router.json").read_bytes() == before
 
 

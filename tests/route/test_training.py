@@ -10,7 +10,6 @@ from PIL import Image
 torch = pytest.importorskip("torch", reason="training a router needs torch")
 pytest.importorskip("onnxscript", reason="exporting a router needs onnxscript")
 
-from sparing.cache.lock import write_lock  # noqa: E402
 from sparing.errors import InputError, MissingExtraError  # noqa: E402
 from sparing.models import from_callable  # noqa: E402
 from sparing.route.corrupt import CLEAN, Corruption  # noqa: E402
@@ -18,6 +17,7 @@ from sparing.route.fitting import Settings  # noqa: E402
 from sparing.route.profiling import open_profile, profile  # noqa: E402
 from sparing.route.router import open_router  # noqa: E402
 from sparing.route.training import prepare, train  # noqa: E402
+from sparing.storage.locks import write_lock  # noqa: E402
 
 
 def picture(value, seed):

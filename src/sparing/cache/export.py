@@ -7,11 +7,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sparing.cache.durable import replacing
 from sparing.cache.rows import NO_LABEL
 from sparing.cache.store import CHUNK_ROWS, Cache
-from sparing.cache.transactions import writing
-from sparing.errors import InputError
+from sparing.errors import CacheError, InputError
+from sparing.storage.files import replacing
 
 
 def export(cache: Cache, path: str | Path) -> int:
@@ -34,7 +33,7 @@ def export(cache: Cache, path: str | Path) -> int:
         raise InputError(f"{cache.path} has no rows to export")
     names = pa.array([model.name for model in cache.metadata.models])
     writer: pq.ParquetWriter | None = None
-    with writing(path), replacing(path) as draft:
+    with replacing(path, CacheError) as draft:
         try:
             for start in range(0, len(order), CHUNK_ROWS):
                 rows = cache.take(order[start : start + CHUNK_ROWS])

@@ -13,9 +13,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sparing.cache.durable import read_arrow, replacing, write_arrow
 from sparing.cache.metadata import Metadata
-from sparing.cache.transactions import writing
+from sparing.errors import CacheError
+from sparing.storage.arrow import read_arrow, write_arrow
+from sparing.storage.files import make_folder, replacing
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,8 @@ def _write(path: Path, known: Known, rounds: int) -> None:
     notes = {"seconds": known.seconds, "wasted": known.wasted, "rounds": rounds}
     column = pa.FixedSizeListArray.from_arrays(pa.array(known.probs.ravel()), known.probs.shape[1])
     table = pa.table({"id": known.ids, "probs": column})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with writing(path), replacing(path) as draft:
+    make_folder(path.parent, CacheError)
+    with replacing(path, CacheError) as draft:
         write_arrow(draft, table.replace_schema_metadata({"known": json.dumps(notes)}))
 
 

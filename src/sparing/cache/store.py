@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -19,10 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from lance.dataset import Transaction
 
-from sparing.cache import durable, transactions
+from sparing.cache import transactions
 from sparing.cache.encodings import DEFAULT, Encoding
 from sparing.cache.known import forget_ids
-from sparing.cache.lock import write_lock
 from sparing.cache.metadata import PROPERTY, Metadata, ModelInfo
 from sparing.cache.rows import (
     COLUMNS,
@@ -33,7 +30,9 @@ from sparing.cache.rows import (
     schema_of,
     to_batch,
 )
-from sparing.errors import CacheError, InputError
+from sparing.errors import CacheError, CacheLockedError, InputError
+from sparing.storage import files
+from sparing.storage.locks import write_lock
 
 CHUNK_ROWS = 32_768
 # Lance reads ahead by whole files and hundreds of batches; this keeps memory from growing with the cache.
@@ -106,43 +105,32 @@ class Cache:
         path = Path(path)
         if path.exists():
             raise CacheError(f"{path} exists already: choose another path, or delete it first")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{os.getpid()}.creating")
-        try:
-            iterator = iter(chunks)
-            first = next(iterator, None)
-            if first is None or len(first[0]) == 0:
-                raise InputError("there are no rows to put into the cache")
-            n_classes = first[1].shape[1]
-            if classes is not None and len(classes) != n_classes:
-                raise InputError(f"{len(classes)} class names for distributions over {n_classes} classes")
-            form = Encoding.parse(encoding, n_classes)
-            metadata = Metadata(n_classes, encoding, None if classes is None else tuple(classes))
-            metadata = metadata.with_model(model)
-            schema = schema_of(first[0].type, form)
+        iterator = iter(chunks)
+        first = next(iterator, None)
+        if first is None or len(first[0]) == 0:
+            raise InputError("there are no rows to put into the cache")
+        n_classes = first[1].shape[1]
+        if classes is not None and len(classes) != n_classes:
+            raise InputError(f"{len(classes)} class names for distributions over {n_classes} classes")
+        form = Encoding.parse(encoding, n_classes)
+        metadata = Metadata(n_classes, encoding, None if classes is None else tuple(classes))
+        metadata = metadata.with_model(model)
+        schema = schema_of(first[0].type, form)
 
-            rows = 0
+        rows = 0
 
-            def batches() -> Iterator[pa.RecordBatch]:
-                nonlocal rows
-                for ids, probs, labels in _chain(first, iterator):
-                    rows += len(ids)
-                    yield to_batch(schema, never_refreshed(ids, probs, labels, 0, 0), form)
+        def batches() -> Iterator[pa.RecordBatch]:
+            nonlocal rows
+            for ids, probs, labels in _chain(first, iterator):
+                rows += len(ids)
+                yield to_batch(schema, never_refreshed(ids, probs, labels, 0, 0), form)
 
-            with transactions.writing(draft):
-                transaction = transactions.new_fragments(batches(), schema, str(draft), "create")
-                entry = {"op": "import", "round": 0, "version": 1, "time": transactions.now(), "rows": rows}
-                metadata = metadata.with_record({**entry, "model": model.name, **(record or {})})
-                transaction.transaction_properties = {PROPERTY: metadata.to_json()}
-                lance.LanceDataset.commit(str(draft), transaction)
-                durable.sync_tree(draft, set())
-                if path.exists():
-                    raise CacheError(f"{path} was made by another process in the meantime")
-                draft.rename(path)
-                durable.sync(path.parent)
-        except BaseException:
-            shutil.rmtree(draft, ignore_errors=True)
-            raise
+        with files.creating(path, CacheError) as draft:
+            transaction = transactions.new_fragments(batches(), schema, str(draft), "create")
+            entry = {"op": "import", "round": 0, "version": 1, "time": transactions.now(), "rows": rows}
+            metadata = metadata.with_record({**entry, "model": model.name, **(record or {})})
+            transaction.transaction_properties = {PROPERTY: metadata.to_json()}
+            lance.LanceDataset.commit(str(draft), transaction)
         return cls.open(path)
 
     def __len__(self) -> int:
@@ -190,7 +178,7 @@ class Cache:
 
     def lock(self) -> AbstractContextManager[None]:
         """Hold the right to write; the cache must be opened after taking it."""
-        return write_lock(self.work_dir / "lock")
+        return write_lock(self.work_dir / "lock", "this cache", CacheLockedError)
 
     def scan(self, chunk_rows: int = CHUNK_ROWS) -> Iterator[Rows]:
         """Read all rows, chunk by chunk, in bounded memory."""
@@ -252,11 +240,11 @@ class Cache:
             return transaction
 
         with transactions.writing(self.path):
-            known = durable.files_below(self.path)
+            known = files.files_below(self.path)
             transaction = transactions.streamed(
                 (to_batch(schema, rows, form) for rows in batches), schema, write
             )
-            written = sum(path.stat().st_size for path in durable.files_below(self.path) - known)
+            written = sum(path.stat().st_size for path in files.files_below(self.path) - known)
             self._commit(transaction, metadata(), record(written), known)
 
     def append(
@@ -300,7 +288,7 @@ class Cache:
                 yield to_batch(schema, rows, form)
 
         with transactions.writing(self.path):
-            known = durable.files_below(self.path)
+            known = files.files_below(self.path)
             transaction = transactions.new_fragments(batches(), schema, self._dataset, "append")
             if added == 0:
                 raise InputError("there are no rows to append")
@@ -326,7 +314,7 @@ class Cache:
             return 0
         with transactions.writing(self.path):
             forget_ids(self.work_dir, wanted)
-            known = durable.files_below(self.path)
+            known = files.files_below(self.path)
             removal = self._dataset.merge_insert("id").when_matched_delete()
             transaction = removal.execute_uncommitted(pa.table({"id": wanted}))[0]
             self._commit(transaction, self.metadata, {"op": "delete", "rows": len(wanted)}, known)
@@ -370,7 +358,7 @@ class Cache:
             left = sorted({e["round"] for e in self.metadata.history if e["version"] in kept})
             raise CacheError(f"round {round_} cannot be restored: versions are left of rounds {left}")
         old = Cache.open(self.path, version=max(candidates))
-        known = durable.files_below(self.path)
+        known = files.files_below(self.path)
         record = {
             "op": "rollback",
             "from_round": self.metadata.round,
@@ -402,7 +390,7 @@ class Cache:
         schema = schema_of(self.id_type, form)
         record = {"op": "convert", "from": self.metadata.encoding, "to": encoding}
         with transactions.writing(self.path):
-            known = durable.files_below(self.path)
+            known = files.files_below(self.path)
             batches = (to_batch(schema, rows, form) for rows in self.scan())
             transaction = transactions.new_fragments(batches, schema, self._dataset, "overwrite")
             self._commit(transaction, replace(self.metadata, encoding=encoding), record, known)
@@ -425,7 +413,7 @@ class Cache:
         self._refuse_staged_round()
         before = self.disk_bytes()
         with transactions.writing(self.path):
-            known = durable.files_below(self.path)
+            known = files.files_below(self.path)
             lance.optimize.Compaction.execute(self._dataset, {})
             self._dataset = lance.dataset(str(self.path))
             transaction = Transaction(
@@ -451,7 +439,7 @@ class Cache:
     def disk_bytes(self) -> int:
         """Add up what the cache takes on disk, all its versions included."""
         total = 0
-        for path in durable.files_below(self.path):
+        for path in files.files_below(self.path):
             with contextlib.suppress(FileNotFoundError):  # a writer's draft, gone since it was listed
                 total += path.stat().st_size
         return total

@@ -1,7 +1,7 @@
 """How a cache commits: Lance transactions that carry our record, synced to the disk."""
 
-import contextlib
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,9 @@ import lance.fragment
 import pyarrow as pa
 from lance.dataset import Transaction
 
-from sparing.cache import durable
 from sparing.cache.metadata import PROPERTY, Metadata
 from sparing.errors import CacheError
+from sparing.storage import files
 
 
 def commit(
@@ -41,10 +41,10 @@ def commit(
     metadata = metadata.with_record({**entry, **record})
     transaction.transaction_properties = {PROPERTY: metadata.to_json()}
     # Lance does not sync, and a version must not become visible before its data is on the disk.
-    durable.sync_tree(path, known)
-    written = durable.files_below(path)
+    files.sync_tree(path, known)
+    written = files.files_below(path)
     dataset = lance.LanceDataset.commit(dataset, transaction, max_retries=0)
-    durable.sync_tree(path, written)
+    files.sync_tree(path, written)
     return dataset, metadata
 
 
@@ -108,23 +108,11 @@ def new_fragments(
     )
 
 
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Name what could not be written; a failed write leaves the visible version as it was."""
-    try:
-        yield
-    except OSError as error:
-        raise CacheError(
-            f"{path} could not be written: {first_line(error)}. Nothing was changed; free some space "
-            "or check the permissions, then run the same command again"
-        ) from error
-
-
-def first_line(error: BaseException) -> str:
-    """Give what an error of Lance says, without its place in the source."""
-    return str(error).split("\n", 1)[0].split(", /", 1)[0]
+def writing(path: Path) -> AbstractContextManager[None]:
+    """Raise `CacheError` when the block cannot write; the visible version stays as it was."""
+    return files.writing(path, CacheError)
 
 
 def now() -> str:
-    """Give the time of a record, in UTC."""
+    """Return the time of a record, in UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")

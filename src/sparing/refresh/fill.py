@@ -11,13 +11,13 @@ import pyarrow.compute as pc
 
 from sparing.cache import Cache, ModelInfo
 from sparing.cache.encodings import DEFAULT, Encoding
-from sparing.cache.lock import write_lock
-from sparing.errors import CacheError, InputError
+from sparing.errors import CacheError, CacheLockedError, InputError
 from sparing.models import Model
 from sparing.progress import OnProgress
 from sparing.refresh.running import chunk_rows_for, run_order
 from sparing.refresh.staging import Staging
 from sparing.samples import Samples, open_samples
+from sparing.storage.locks import write_lock
 
 Filled = tuple[pa.Array, npt.NDArray[np.float32], npt.NDArray[np.int64] | None]
 
@@ -57,7 +57,7 @@ def fill(
     Encoding.parse(encoding, 1 << 16)  # how many classes there are is not known yet, but a typing error is
     opened = open_samples(samples)
     beside = path.with_name(f"{path.name}.filling")
-    with write_lock(beside.with_name(f"{path.name}.lock")) as _:
+    with write_lock(beside.with_name(f"{path.name}.lock"), "this cache", CacheLockedError):
         staging = Staging(beside)
         _run_all(staging, model, opened, np.arange(len(opened)), "", on_progress)
         cache = Cache.create(
@@ -69,7 +69,6 @@ def fill(
             record={"op": "fill", "account": _account(model, staging)},
         )
         staging.clear()
-    beside.with_name(f"{path.name}.lock").unlink(missing_ok=True)
     return cache
 
 

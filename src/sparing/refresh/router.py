@@ -11,16 +11,15 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from sparing.cache.durable import replacing
 from sparing.cache.encodings import Encoded, encoded
 from sparing.cache.encodings.scoring import largest, multiply
 from sparing.cache.metadata import router_digest
-from sparing.cache.transactions import writing
 from sparing.distributions import entropy
 from sparing.errors import InputError
 from sparing.refresh.change import ChangePredictor
 from sparing.refresh.evidence import Evidence
 from sparing.refresh.scorers import Scorer
+from sparing.storage.files import write_bytes
 
 FORMAT = 1
 SORTED_WIDTH = 32
@@ -230,9 +229,12 @@ class Router:
             raise InputError(f"{where} is not a router file: {type(error).__name__}: {error}") from error
 
     def save(self, path: str | Path) -> None:
-        """Write the router to a file, whole or not at all."""
-        with writing(Path(path)), replacing(Path(path)) as draft:
-            draft.write_bytes(self.to_bytes())
+        """Write the router to a file, whole or not at all.
+
+        Raises:
+            StorageError: it could not be written.
+        """
+        write_bytes(path, self.to_bytes())
 
     @classmethod
     def load(cls, path: str | Path) -> "Router":

@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from sparing.cache.durable import read_arrow, replacing, sync, write_arrow
 from sparing.cache.transactions import writing
 from sparing.errors import CacheError
+from sparing.storage.arrow import read_arrow, write_arrow
+from sparing.storage.files import make_folder, replacing, sync, write_text
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,11 @@ class Staging:
         """
         with writing(self.folder):
             self.clear()
-            self.folder.mkdir(parents=True)
+            make_folder(self.folder, CacheError)
             for name, table in {"order": order, **tables}.items():
-                with replacing(self.folder / f"{name}.arrow") as draft:
+                with replacing(self.folder / f"{name}.arrow", CacheError) as draft:
                     write_arrow(draft, table)
-            with replacing(self.folder / "request.json") as draft:
-                draft.write_text(json.dumps(request), "utf-8")
+            write_text(self.folder / "request.json", json.dumps(request), CacheError)
 
     def order(self) -> pa.Table:
         """Give the rows to run, in order, mapped into memory."""
@@ -98,7 +98,7 @@ class Staging:
         column = pa.FixedSizeListArray.from_arrays(pa.array(chunk.probs.ravel()), chunk.probs.shape[1])
         table = pa.table({"probs": column}).replace_schema_metadata({"chunk": json.dumps(notes)})
         with writing(self.folder):
-            with replacing(self.folder / f"chunk-{chunk.start:012d}.arrow") as draft:
+            with replacing(self.folder / f"chunk-{chunk.start:012d}.arrow", CacheError) as draft:
                 write_arrow(draft, table)
             marker.unlink(missing_ok=True)
 

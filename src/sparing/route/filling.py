@@ -62,7 +62,7 @@ def fill(
     Raises:
         InputError: a sample cannot be read, or is no picture and has to be one.
         ModelError: an expert failed; finished chunks are kept.
-        CacheError: the disk would not take a chunk; finished ones are kept.
+        StorageError: a chunk could not be written; finished ones are kept.
     """
     orders, total = [], 0
     for variant in variants:

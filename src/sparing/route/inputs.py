@@ -1,6 +1,5 @@
 """The router's inputs, prepared once and kept in a file while it trains."""
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from sparing.models.description import InputDescription
 from sparing.models.preprocess import images, normalise_images, numbers
 from sparing.route.corrupt import Corruption
 from sparing.samples import Samples
+from sparing.storage.files import reserve
 
 CHUNK = 256
 
@@ -119,8 +119,7 @@ class Inputs:
 def _create(path: Path, kind: npt.DTypeLike, shape: tuple[int, ...]) -> npt.NDArray[Any]:
     try:
         stored = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=shape)
-        with path.open("r+b") as file:  # now: a disk that fills up later would end the process, not raise
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        reserve(path)
         return stored
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error

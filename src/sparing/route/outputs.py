@@ -6,8 +6,6 @@ The experts are named in the schema, so that a memo is never read as that of oth
 """
 
 import json
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,10 +19,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sparing.cache import durable
-from sparing.cache.transactions import first_line, writing
 from sparing.errors import InputError
 from sparing.route.hashing import KEY_BYTES
+from sparing.storage import files
 
 _PROPERTY = b"sparing.outputs"
 _FORMAT = 1
@@ -103,7 +100,7 @@ class Memo:
         """Make an empty memo.
 
         Raises:
-            CacheError: the disk would not take it.
+            StorageError: it could not be written.
         """
         values = {
             "format": _FORMAT,
@@ -114,16 +111,8 @@ class Memo:
         lists = pa.list_(pa.float32(), identity.n_classes)
         fields = [("key", pa.binary(KEY_BYTES)), *((name, lists) for name in _columns(identity))]
         schema = pa.schema(fields, metadata={_PROPERTY: json.dumps(values).encode()})
-        draft = path.with_name(f".{path.name}.{os.getpid()}.creating")
-        try:
-            with writing(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                dataset = lance.write_dataset(schema.empty_table(), str(draft), mode="create")
-                durable.sync_tree(draft, set())
-                draft.rename(path)
-                durable.sync(path.parent)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
+        with files.creating(path) as draft:
+            lance.write_dataset(schema.empty_table(), str(draft), mode="create")
         dataset = lance.dataset(str(path))
         return cls(path, dataset, identity)
 
@@ -191,32 +180,32 @@ class Memo:
             outputs: shape (k, n, C), log-probabilities.
 
         Raises:
-            CacheError: the disk would not take it; nothing has changed then.
+            StorageError: it could not be written; nothing has changed then.
         """
         lists = [
             pa.FixedSizeListArray.from_arrays(pa.array(outputs[:, expert].ravel()), self.identity.n_classes)
             for expert in range(outputs.shape[1])
         ]
         table = pa.table([keys, *lists], schema=self._dataset.schema)
-        with writing(self.path):
-            known = durable.files_below(self.path)
+        with files.writing(self.path):
+            known = files.files_below(self.path)
             transaction = lance.fragment.write_fragments(
                 table, self._dataset, return_transaction=True, mode="append"
             )
             # Lance does not sync, and a version must not become visible before its data is on the disk.
-            durable.sync_tree(self.path, known)
-            written = durable.files_below(self.path)
+            files.sync_tree(self.path, known)
+            written = files.files_below(self.path)
             self._dataset = lance.LanceDataset.commit(self._dataset, transaction, max_retries=0)
-            durable.sync_tree(self.path, written)
+            files.sync_tree(self.path, written)
             if len(self._dataset.get_fragments()) >= _FRAGMENTS:
                 self._join()
         self._keys = None
 
     def _join(self) -> None:
-        before = durable.files_below(self.path)
+        before = files.files_below(self.path)
         lance.optimize.Compaction.execute(self._dataset, {})
         self._dataset = lance.dataset(str(self.path))
-        durable.sync_tree(self.path, before)
+        files.sync_tree(self.path, before)
         self._dataset.cleanup_old_versions(older_than=_KEEP)
 
 
@@ -226,7 +215,7 @@ def _columns(identity: Identity) -> list[str]:
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
-    reason = f"no {error}" if isinstance(error, KeyError) else first_line(error)
+    reason = f"no {error}" if isinstance(error, KeyError) else files.reason(error)
     return InputError(
         f"{path}: damaged, or made by something else ({reason}); delete that folder and profile again: "
         "what it held is run anew"

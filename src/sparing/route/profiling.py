@@ -1,8 +1,8 @@
 """What is measured of experts once: what they answer on samples, and how long they take on this machine."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from sparing.cache.durable import write_durably
-from sparing.cache.lock import write_lock
-from sparing.cache.transactions import writing
 from sparing.errors import InputError
 from sparing.machine import describe as describe_machine
 from sparing.models import Model, load_model
@@ -28,6 +25,8 @@ from sparing.route.latency import CALLS, SECONDS, measure_experts
 from sparing.route.loading import load_experts, probe, shared_classes
 from sparing.route.outputs import Identity, Memo, describe, short
 from sparing.samples import Samples, open_samples
+from sparing.storage.files import write_text
+from sparing.storage.locks import write_lock
 
 FORMAT = 1
 BATCH = 32
@@ -77,7 +76,7 @@ class Profile:
             InputError: a sample cannot be read or is no picture and has to be one, the memo is damaged, or an
                 expert is no longer what was profiled.
             ModelError: an expert cannot be loaded, or failed; what was finished is kept.
-            CacheError: the disk would not take it; what was finished is kept.
+            StorageError: it could not be written; what was finished is kept.
         """
         memo, wanted = self._find(samples, variant, progress)
         return memo.read(memo.positions(wanted))
@@ -98,7 +97,7 @@ class Profile:
         Raises:
             InputError: as `outputs`, or a label is no class of the experts.
             ModelError: as `outputs`.
-            CacheError: as `outputs`.
+            StorageError: as `outputs`.
         """
         labels = samples.labels()
         if labels is None or not (labels >= 0).any():
@@ -129,7 +128,7 @@ class Profile:
         Raises:
             InputError: as `outputs`.
             ModelError: as `outputs`.
-            CacheError: as `outputs`.
+            StorageError: as `outputs`.
         """
         hashes = self._contents(samples)
         memo = self._memo()
@@ -158,13 +157,8 @@ class Profile:
             self._hashes[samples] = contents(samples)
         return self._hashes[samples]
 
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        with ExitStack() as held:
-            with writing(self.path):
-                self.path.mkdir(parents=True, exist_ok=True)
-                held.enter_context(write_lock(self.path / "lock"))
-            yield
+    def _lock(self) -> AbstractContextManager[None]:
+        return write_lock(self.path / "lock", "this profile")
 
     def _memo(self) -> Memo | None:
         memo = Memo.open(self.path / "outputs.lance")
@@ -262,7 +256,7 @@ def profile(
         InputError: fewer than two experts, two of one name, experts with other classes, or that replay stored
             outputs; costs stated for some only; bad samples; or a folder with the outputs of others.
         ModelError: an expert cannot be loaded, or failed; what was finished is kept.
-        CacheError: the disk would not take it; what was finished is kept.
+        StorageError: it could not be written; what was finished is kept.
     """
     path = Path(out)
     if path.exists() and not path.is_dir():
@@ -330,8 +324,7 @@ def _measured(
         "classes": result.classes,
         "experts": [expert.to_dict() for expert in experts],
     }
-    with writing(result.path / "profile.json"):
-        write_durably(result.path / "profile.json", json.dumps(values, indent=1) + "\n")
+    write_text(result.path / "profile.json", json.dumps(values, indent=1) + "\n")
     return result
 
 

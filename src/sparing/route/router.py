@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sparing.cache.durable import write_durably
 from sparing.errors import InputError, ModelError, SparingError
 from sparing.models import Model
 from sparing.route.choosing import Indices, choose
 from sparing.route.experts import Expert, Latency, expert_from_dict, latency_from_dict
+from sparing.storage.files import write_text
 
 FORMAT = 1
 STEM, OLD_STEM = "router", "gater"
@@ -292,13 +292,9 @@ def _check(described: RouterDescription) -> None:
 
 
 def write_router(path: Path, description: RouterDescription) -> None:
-    """Write `router.json`, whole or not at all; CacheError when the disk would not take it."""
-    from sparing.cache.transactions import writing
-
+    """Write `router.json`, whole or not at all; StorageError when it could not be written."""
     values = {"format": FORMAT, **asdict(description)}
-    file = path / f"{stem_of(path) or STEM}.json"
-    with writing(file):
-        write_durably(file, json.dumps(values, indent=1) + "\n")
+    write_text(path / f"{stem_of(path) or STEM}.json", json.dumps(values, indent=1) + "\n")
 
 
 def with_point(description: RouterDescription, point: Point) -> RouterDescription:

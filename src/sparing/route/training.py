@@ -15,9 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sparing.cache.durable import write_durably
-from sparing.cache.lock import write_lock
-from sparing.cache.transactions import writing
 from sparing.errors import InputError, LockedError, MissingExtraError
 from sparing.models.description import InputDescription
 from sparing.route.corrupt import CLEAN, Corruption
@@ -26,6 +23,8 @@ from sparing.route.latency import measure_router
 from sparing.route.profiling import Profile, open_profile
 from sparing.route.router import Router, RouterDescription, open_router, stem_of, write_router
 from sparing.samples import Samples, open_samples
+from sparing.storage.files import write_text
+from sparing.storage.locks import write_lock
 
 try:
     import torch
@@ -83,7 +82,7 @@ def train(
             do not fit, a folder that holds another router or cannot be written.
         ModelError: an expert failed.
         MissingExtraError: onnxscript, which the export needs, is not installed.
-        CacheError: the disk would not take the router, or the experts' outputs.
+        StorageError: the router, or the experts' outputs, could not be written.
     """
     if find_spec("onnxscript") is None:  # now, and not when hours of training are to be exported
         raise MissingExtraError("onnxscript", "torch", "Exporting a router")
@@ -186,8 +185,7 @@ def export(
     if description.resize is not None:
         lines.append(f"resize = {list(description.resize)}")
     lines += [f"mean = {list(description.mean or (0.0,))}", f"std = {list(description.std or (1.0,))}"]
-    with writing(folder / "router.toml"):
-        write_durably(folder / "router.toml", "\n".join(lines) + "\n")
+    write_text(folder / "router.toml", "\n".join(lines) + "\n")
 
 
 def _describe(
@@ -221,21 +219,14 @@ def _describe(
 @contextmanager
 def _own(folder: Path) -> Iterator[None]:
     """Make the folder, keep other trainings out of it, and remove what a killed one left."""
-    lock = folder / _LOCK
     with ExitStack() as stack:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(write_lock(lock))
+            stack.enter_context(write_lock(folder / _LOCK))
         except LockedError as error:
             raise InputError(f"{folder}: another training is at work here; choose another folder") from error
-        except OSError as error:
-            raise InputError(f"{folder}: cannot be made, or written to: {error.strerror}") from error
         for left in folder.glob(f"{_INPUTS}*"):
             shutil.rmtree(left, ignore_errors=True)
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
+        yield
 
 
 def _fingerprint(
