@@ -3,9 +3,9 @@
 Three networks of clearly different cost and robustness, trained from random weights on the part of the
 training images that the router never sees:
 
-- small: SqueezeNet 1.1 with batch normalisation, on clean pictures only;
-- medium: a residual network of width 16, on clean and slightly corrupted pictures;
-- large: a residual network of width 32 (four times the work), on clean and corrupted pictures of every
+- small: SqueezeNet 1.1 with batch normalisation, on clean images only;
+- medium: a residual network of width 16, on clean and slightly corrupted images;
+- large: a residual network of width 32 (four times the work), on clean and corrupted images of every
   strength, and then for a second cycle with half of every batch clean.
 
 python benchmarks/intel_experts.py --data DATA/intel_scenes --work WORK
@@ -28,7 +28,7 @@ from torch.nn import functional
 SIZE = 96
 """Height and width of the experts' input; the photographs are 100 x 100."""
 EPOCHS = 40
-"""The first cycle: 28 epochs on pictures of 64 x 64, which cost less, and 12 of the full size."""
+"""The first cycle: 28 epochs on images of 64 x 64, which cost less, and 12 of the full size."""
 SMALL_SIZE, SMALL_EPOCHS = 64, 28
 SECOND_EPOCHS = {"small": 0, "medium": 0, "large": 20}
 """The second cycle, at the full size and a lower learning rate."""
@@ -129,28 +129,26 @@ NETWORKS = {
 }
 
 
-def blur(pictures: torch.Tensor, sigma: float) -> torch.Tensor:
+def blur(images: torch.Tensor, sigma: float) -> torch.Tensor:
     """Convolve with a Gaussian, as a pair of one-dimensional convolutions."""
     radius = max(1, math.ceil(3 * sigma))
     kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / max(sigma, 1e-3)) ** 2)
     kernel = (kernel / kernel.sum()).repeat(3, 1)
-    padded = functional.pad(pictures, (radius,) * 4, mode="reflect")
+    padded = functional.pad(images, (radius,) * 4, mode="reflect")
     rows = functional.conv2d(padded, kernel[:, None, :, None], groups=3)
     return functional.conv2d(rows, kernel[:, None, None, :], groups=3)
 
 
-def augment(
-    pictures: torch.Tensor, strength: float, clean: float, generator: torch.Generator
-) -> torch.Tensor:
+def augment(images: torch.Tensor, strength: float, clean: float, generator: torch.Generator) -> torch.Tensor:
     """Corrupt a batch but for a clean share: a third each by blur, noise and both, of a strength drawn anew."""
 
     def draw() -> float:
         return float(torch.rand((), generator=generator)) * strength
 
     if strength == 0:
-        return pictures
-    third = int(len(pictures) * (1 - clean)) // 3
-    parts = list(pictures.split([third] * 3 + [len(pictures) - 3 * third]))
+        return images
+    third = int(len(images) * (1 - clean)) // 3
+    parts = list(images.split([third] * 3 + [len(images) - 3 * third]))
     for at in (0, 2):
         parts[at] = blur(parts[at], draw() * STRONGEST_BLUR)
     for at in (1, 2):
@@ -161,23 +159,23 @@ def augment(
 
 
 def load(path: Path, part: str | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Decode the pictures of one part of a table: uint8 of shape (m, 100, 100, 3), and labels."""
+    """Decode the images of one part of a table: uint8 of shape (m, 100, 100, 3), and labels."""
     table = pq.read_table(path, columns=["id", "image", "label"]).to_pydict()
     rows = [i for i, one in enumerate(table["id"]) if part is None or part_of(one) == part]
-    pictures = [Image.open(io.BytesIO(table["image"][i])).convert("RGB").resize((100, 100)) for i in rows]
-    return np.stack([np.asarray(p) for p in pictures]), np.array([table["label"][i] for i in rows])
+    images = [Image.open(io.BytesIO(table["image"][i])).convert("RGB").resize((100, 100)) for i in rows]
+    return np.stack([np.asarray(p) for p in images]), np.array([table["label"][i] for i in rows])
 
 
 def train(
-    network: nn.Module, name: str, pictures: np.ndarray, labels: np.ndarray, cycle: int, seed: int
+    network: nn.Module, name: str, images: np.ndarray, labels: np.ndarray, cycle: int, seed: int
 ) -> None:
     """Train one cycle: SGD with Nesterov momentum, one cycle of the learning rate, label smoothing."""
     generator = torch.Generator().manual_seed(seed + cycle)
     rate, clean = RATES[cycle], CLEAN_SHARES[cycle]
-    epochs, steps = (EPOCHS, SECOND_EPOCHS[name])[cycle], len(pictures) // BATCH
+    epochs, steps = (EPOCHS, SECOND_EPOCHS[name])[cycle], len(images) // BATCH
     optimiser = torch.optim.SGD(network.parameters(), lr=rate, momentum=0.9, nesterov=True, weight_decay=5e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=epochs * steps, pct_start=0.2)
-    data, target = torch.from_numpy(pictures).permute(0, 3, 1, 2), torch.from_numpy(labels)
+    data, target = torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)
     mean, std = torch.tensor(MEAN)[:, None, None], torch.tensor(STD)[:, None, None]
     started = time.perf_counter()
     network.train()
@@ -241,8 +239,8 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     classes = (arguments.data / "classes.txt").read_text().split()
-    pictures, labels = load(arguments.data / "train.parquet", "experts")
-    print(f"{len(pictures)} pictures, {len(classes)} classes")
+    images, labels = load(arguments.data / "train.parquet", "experts")
+    print(f"{len(images)} images, {len(classes)} classes")
     for name in arguments.experts.split(","):
         torch.manual_seed(arguments.seed)
         network = NETWORKS[name](len(classes)).to(memory_format=torch.channels_last)
@@ -251,7 +249,7 @@ def main() -> None:
             if kept.exists():
                 network.load_state_dict(torch.load(kept, weights_only=True))
             elif cycle == 0 or SECOND_EPOCHS[name]:
-                train(network, name, pictures, labels, cycle, arguments.seed)
+                train(network, name, images, labels, cycle, arguments.seed)
                 torch.save(network.state_dict(), kept)
         export(network.eval(), name, classes, arguments.work)
 

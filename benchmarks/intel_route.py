@@ -6,7 +6,7 @@
 The experts are trained on 55 % of the training images, routers on another 32 %, budgets and thresholds are
 solved on the remaining 13 %, and everything is judged on the test images. The parts are disjoint because an
 expert is nearly always right on what it was trained on: a router that learned there would trust the cheapest
-one everywhere. Every picture is seen once at each of four severities.
+one everywhere. Every image is seen once at each of four severities.
 
 `--until latency` stops after the latencies, which are measured once and kept, so that they can be taken on a
 quiet machine; the trainings can share theirs.
@@ -27,12 +27,11 @@ from intel_experts import CLEAN_SHARES, EPOCHS, SECOND_EPOCHS, STRENGTH, part_of
 from machine import describe, load
 from sparing.distributions import entropy
 from sparing.frontier import headroom_at_cost, oracle_frontier, static_mixture
+from sparing.images import BLUR, NOISE, SEVERITIES, decode, variants
 from sparing.models import load_model
-from sparing.models.preprocess import decode
 from sparing.route.baselines import cascade, cascade_orders, mixture_shares, stops
 from sparing.route.calibration import calibration_errors, fit_calibration
 from sparing.route.choosing import choose, solve_multiplier
-from sparing.route.corrupt import BLUR, NOISE, SEVERITIES, variants
 from sparing.route.evaluation import paired_difference
 from sparing.route.experts import Latency
 from sparing.route.fitting import Settings, fit
@@ -75,7 +74,7 @@ def measure_latency(made: Profile, samples: Path, work: Path) -> dict[str, Laten
     opened = open_samples(samples)
     rows = np.linspace(0, len(opened) - 1, 256).astype(np.int64)
     ids, encoded = opened.ids.take(rows).to_pylist(), opened.fetch(rows)
-    pairs = [(one, decode(one, value)) for one, value in zip(ids, encoded, strict=True)]
+    pairs = [(one, decode(value, f"id {one!r}")) for one, value in zip(ids, encoded, strict=True)]
     models = {e.name: load_model(f"{e.name}={e.target}") for e in made.experts}
     for size in (SIZE, *OTHER_SIZES):
         folder = work / f"untrained-{size}"
@@ -103,7 +102,14 @@ def measure_latency(made: Profile, samples: Path, work: Path) -> dict[str, Laten
         ]
         names = list(order)
         if batch_size == 1:
-            ways.append(Way(lambda some: decode(*some[0]), list(zip(ids, encoded, strict=True)), 1, 300))
+            ways.append(
+                Way(
+                    lambda some: decode(some[0][1], f"id {some[0][0]!r}"),
+                    list(zip(ids, encoded, strict=True)),
+                    1,
+                    300,
+                )
+            )
             names.append("decoding")
         for name, latency in zip(names, measure_together(ways, seconds=60), strict=True):
             found.setdefault(f"{name} x{batch_size}", latency)
@@ -154,7 +160,7 @@ class Bench:
         return Timing(self.experts, self.latency[f"router {size} x1"].median)
 
     def gather(self, router: Router, part: str) -> list[Evidence]:
-        """Evidence by severity, as `sparing.route.judging.gather` collects it; pictures are prepared once."""
+        """Evidence by severity, as `sparing.route.judging.gather` collects it; images are prepared once."""
         key = router.path, part
         if key not in self.seen:
             self.seen[key] = [
@@ -186,7 +192,7 @@ class Bench:
                     entropy=np.stack([entropy(probs[:, i]) for i in range(len(EXPERTS))], axis=1),
                 )
                 ids = samples.ids.to_pylist()
-                decoded = [decode(one, value) for one, value in zip(ids, values, strict=True)]
+                decoded = [decode(value, f"id {one!r}") for one, value in zip(ids, values, strict=True)]
                 self.prepared[part].append((ids, decoded, experts))
         return self.prepared[part]
 
@@ -417,8 +423,8 @@ def report(bench: Bench, routers: dict) -> list[str]:
         "```\npython benchmarks/intel_experts.py --data DATA/intel_scenes --work WORK/experts",
         "python benchmarks/intel_route.py --data DATA/intel_scenes --work WORK\n```\n",
         f"Machine: {describe()}. Router and experts run on one thread each. Latency is the median of 300 calls "
-        "(30 of batches), experts and routers in turns, from decoded pictures: resizing, normalising and the "
-        f"network. Decoding one picture takes {ms(bench.decoding)} ms more, once, whatever is chosen; it is in "
+        "(30 of batches), experts and routers in turns, from decoded images: resizing, normalising and the "
+        f"network. Decoding one image takes {ms(bench.decoding)} ms more, once, whatever is chosen; it is in "
         "no figure below.\n",
         f"Experts: trained from random weights on {counts['experts']:,} training images, {EPOCHS} epochs each and for `large` "
         f"{SECOND_EPOCHS['large']} more; corruption in training of at most {STRENGTH['small']:.0%}, "
@@ -427,10 +433,10 @@ def report(bench: Bench, routers: dict) -> list[str]:
         f"training images at four severities, Adam {RATE:g}, bfloat16, batch 32, input {SIZE} x {SIZE}, three seeds. "
         f"Budgets and thresholds: solved on {counts['calibration']:,} others. Test: {counts['test']:,} images "
         "at four severities.\n",
-        "Severities, blur as standard deviation in hundredths of the picture's shorter side, noise where pixels "
+        "Severities, blur as standard deviation in hundredths of the image's shorter side, noise where pixels "
         "go from 0 to 1: "
         + ", ".join(f"{one} {BLUR[one]:g} or {NOISE[one]:g}" for one in SEVERITIES[1:])
-        + "; each picture gets one of the two.\n",
+        + "; each image gets one of the two.\n",
         "## Table 1: the experts and the router\n",
         table(
             "model | accuracy % | "
@@ -543,7 +549,7 @@ def report(bench: Bench, routers: dict) -> list[str]:
             rows,
         ),
         "",
-        "Points of accuracy by which the calibrated router is ahead, with 95 % intervals, paired by picture:\n",
+        "Points of accuracy by which the calibrated router is ahead, with 95 % intervals, paired by image:\n",
         table("budget ms | against | points", against),
         "",
     ]
@@ -594,7 +600,7 @@ def against_paper(bench: Bench, routers: dict, lam: dict, repeats: int) -> list[
     return [
         "### Point by point\n",
         "The calibrated router with the mean latency of each lambda router as its budget, both as measured on the "
-        "calibration images; interval paired by picture.\n",
+        "calibration images; interval paired by image.\n",
         table("lambda | its ms | its accuracy % | ours ms | ours % | points ahead | by seed", rows),
         "",
     ]

@@ -1,9 +1,9 @@
 """Load on `sparing route serve`, in a process of its own on loopback, against the same experts called directly.
 
-Pictures of mixed sizes and formats are made from those of a sample table. Every answer is checked against what
-the expert gives for that picture when it is called here, and the client's counts against the server's. Then come
+Images of mixed sizes and formats are made from those of a sample table. Every answer is checked against what
+the expert gives for that image when it is called here, and the client's counts against the server's. Then come
 a queue that is too short, and abuse beside good requests: malformed and oversize bodies, clients that hang or
-leave within their body, pictures on which an expert raises; and SIGTERM under load. Any check that fails ends
+leave within their body, images on which an expert raises; and SIGTERM under load. Any check that fails ends
 the benchmark with an error. Without --router, a small untrained network stands in, its scores scaled so that
 every expert is needed: the figures of the service are the same, the choices are of no use.
 
@@ -37,8 +37,8 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 import machine
+from sparing.images import decode
 from sparing.models import load_model
-from sparing.models.preprocess import decode
 from sparing.route.dispatch import Dispatcher
 from sparing.route.experts import Expert, Latency
 from sparing.route.router import Calibration, Point, Router, RouterDescription, open_router, write_router
@@ -62,8 +62,8 @@ def judge(values):
 
 
 @dataclass
-class Picture:
-    """One encoded picture, and what answering it directly gives: gains and distributions of every expert."""
+class TestImage:
+    """One encoded image, and what answering it directly gives: gains and distributions of every expert."""
 
     body: bytes
     gains: np.ndarray = None  # type: ignore[assignment]
@@ -84,22 +84,22 @@ class Tally:
     elapsed: float = 0.0
 
 
-def make_pictures(samples: str, number: int) -> list[Picture]:
+def make_images(samples: str, number: int) -> list[TestImage]:
     opened = open_samples(samples, column="image")
     rng = np.random.default_rng(0)
     rows = np.sort(rng.choice(len(opened), number, replace=False))
-    pictures = []
+    images = []
     for value in opened.fetch(rows):
         size = int(rng.choice(SIZES))
-        resized = Image.fromarray(decode("", value)).resize((size, int(size * rng.uniform(0.6, 1.0))))
+        resized = Image.fromarray(decode(value, "a sample")).resize((size, int(size * rng.uniform(0.6, 1.0))))
         buffer = io.BytesIO()
         resized.save(buffer, str(rng.choice(FORMATS)))
-        pictures.append(Picture(buffer.getvalue()))
-    return pictures
+        images.append(TestImage(buffer.getvalue()))
+    return images
 
 
-def stand_in(folder: Path, experts: list[str], pictures: list[Picture]) -> Path:
-    """Make a router of three random convolutions at 96x96, its scores scaled to share the pictures out."""
+def stand_in(folder: Path, experts: list[str], images: list[TestImage]) -> Path:
+    """Make a router of three random convolutions at 96x96, its scores scaled to share the images out."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     nodes, constants, name, channels = [], [], "x", 3
@@ -137,10 +137,10 @@ def stand_in(folder: Path, experts: list[str], pictures: list[Picture]) -> Path:
         "benefit", tuple(known), unmeasured, unmeasured, loaded.classes, {"stand-in": True}
     )
     write_router(folder, description)
-    scores = open_router(folder).scores(list(range(len(pictures))), [p.body for p in pictures])
+    scores = open_router(folder).scores(list(range(len(images))), [p.body for p in images])
     scale = 1 / scores.std(axis=0)
     fitted = Calibration(
-        tuple(map(float, scale)), tuple(map(float, -scores.mean(axis=0) * scale)), len(pictures)
+        tuple(map(float, scale)), tuple(map(float, -scores.mean(axis=0) * scale)), len(images)
     )
     point = Point("none", (0.0,) * len(known), 0.0, 0.0, 0.0)
     write_router(folder, replace(description, calibration=fitted, points=(point,)))
@@ -148,7 +148,7 @@ def stand_in(folder: Path, experts: list[str], pictures: list[Picture]) -> Path:
 
 
 def fragile(folder: Path, router: Path, which: int) -> Path:
-    """Copy a router with one expert replaced by a Python file around it, which raises on marked pictures."""
+    """Copy a router with one expert replaced by a Python file around it, which raises on marked images."""
     copied = folder / "fragile"
     shutil.copytree(router, copied)
     opened = open_router(copied)
@@ -161,21 +161,21 @@ def fragile(folder: Path, router: Path, which: int) -> Path:
     return copied
 
 
-def answer_directly(router: Router, pictures: list[Picture]) -> None:
-    """Note what every expert says of every picture, and which one the router picks, one at a time."""
+def answer_directly(router: Router, images: list[TestImage]) -> None:
+    """Note what every expert says of every image, and which one the router picks, one at a time."""
     experts = [load_model(f"{expert.name}={expert.target}") for expert in router.experts]
-    for picture in pictures:
-        scores = router.scores(["x"], [picture.body])
+    for image in images:
+        scores = router.scores(["x"], [image.body])
         point = router.point()
         gains = router.gains(scores)
         costs = np.array(point.costs) * point.multiplier if point else 0.0
-        picture.gains = (gains - costs)[0] if point else scores[0]
-        picture.best = int(router.choose(scores, point)[0])
-        picture.probs = np.stack([model(["x"], [picture.body])[0] for model in experts])
+        image.gains = (gains - costs)[0] if point else scores[0]
+        image.best = int(router.choose(scores, point)[0])
+        image.probs = np.stack([model(["x"], [image.body])[0] for model in experts])
 
 
-def time_directly(router: Router, pictures: list[Picture], number: int) -> list[list[object]]:
-    """Time experts alone, and router and experts, one picture at a time and 32 at a time, without HTTP."""
+def time_directly(router: Router, images: list[TestImage], number: int) -> list[list[object]]:
+    """Time experts alone, and router and experts, one image at a time and 32 at a time, without HTTP."""
     dispatcher = Dispatcher(router, router.point())
     dispatcher.warm()
     experts = [dispatcher.experts.load(at) for at in range(len(router.experts))]
@@ -185,7 +185,7 @@ def time_directly(router: Router, pictures: list[Picture], number: int) -> list[
             seconds = []
             started = time.perf_counter()
             for start in range(0, number, batch):
-                asked = [pictures[at % len(pictures)] for at in range(start, min(start + batch, number))]
+                asked = [images[at % len(images)] for at in range(start, min(start + batch, number))]
                 before = time.perf_counter()
                 if way == "router and chosen expert":
                     dispatcher.answer(list(range(len(asked))), [p.body for p in asked])
@@ -224,23 +224,21 @@ def service(router: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen
         process.wait()
 
 
-def check(picture: Picture, said: dict, names: list[str], tally: Tally) -> None:
+def check(image: TestImage, said: dict, names: list[str], tally: Tally) -> None:
     """Compare an answer with the direct one; experts whose gains are equal within rounding may swap."""
     which = names.index(said["expert"])
-    if which != picture.best:
-        assert picture.gains[picture.best] - picture.gains[which] < 1e-4, (
-            f"{said['expert']} was not the choice"
-        )
+    if which != image.best:
+        assert image.gains[image.best] - image.gains[which] < 1e-4, f"{said['expert']} was not the choice"
         tally.near_ties += 1
-    np.testing.assert_allclose(said["probs"], picture.probs[which], atol=1e-4)
+    np.testing.assert_allclose(said["probs"], image.probs[which], atol=1e-4)
     assert said["prediction"] == int(np.argmax(said["probs"]))
     tally.experts[said["expert"]] += 1
 
 
 async def load(
-    url: str, pictures: list[Picture], names: list[str], *, number: int, concurrency: int, stop=None
+    url: str, images: list[TestImage], names: list[str], *, number: int, concurrency: int, stop=None
 ) -> Tally:
-    """Send pictures from some clients, each its next when the last was answered; check every answer."""
+    """Send images from some clients, each its next when the last was answered; check every answer."""
     tally = Tally()
     asked = iter(range(number))
     parsed = httpx.URL(url)
@@ -256,10 +254,10 @@ async def load(
             for at in asked:
                 if stop is not None and stop.is_set():
                     return
-                picture = pictures[at % len(pictures)]
+                image = images[at % len(images)]
                 sent = time.perf_counter()
                 try:
-                    code, body = await post(reader, writer, picture.body)
+                    code, body = await post(reader, writer, image.body)
                 except ConnectionRefusedError:
                     tally.codes["not accepted"] += 1
                     return
@@ -271,7 +269,7 @@ async def load(
                 tally.codes[code] += 1
                 if code == 200:
                     tally.seconds.append(spent)
-                    check(picture, json.loads(body), names, tally)
+                    check(image, json.loads(body), names, tally)
                 else:
                     tally.refused_seconds.append(spent)
         finally:
@@ -327,13 +325,13 @@ async def raw(url: str, sent: bytes, *, leave: bool) -> int:
     return status
 
 
-async def abuse(url: str, pictures: list[Picture], which: int) -> Counter:
+async def abuse(url: str, images: list[TestImage], which: int) -> Counter:
     """Send everything that should be refused, all at once; count the answers."""
-    marked = [picture for picture in pictures if picture.best == which]
+    marked = [image for image in images if image.best == which]
     rng = np.random.default_rng(1)
     malformed = [b"", rng.bytes(3000), b"GIF89a" + b"\xff" * 40]
-    # Half of a picture: whatever its format, it cannot be decoded.
-    malformed += [picture.body[: len(picture.body) // 2] for picture in pictures[:57]]
+    # Half of an image: whatever its format, it cannot be decoded.
+    malformed += [image.body[: len(image.body) // 2] for image in images[:57]]
     head = f"POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: 5000\r\n\r\nbegun".encode()
 
     async def chunked() -> object:
@@ -360,7 +358,7 @@ def main() -> None:
         "--expert", action="append", default=[], metavar="NAME=TARGET", help="without a router"
     )
     parser.add_argument("--samples", default="../shared/data/intel_scenes/test.parquet")
-    parser.add_argument("--pictures", type=int, default=300, help="different ones")
+    parser.add_argument("--images", type=int, default=300, help="different ones")
     parser.add_argument("--requests", type=int, default=2000, help="per line of the table")
     parser.add_argument("--concurrency", default="1,8,32,128")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "route_serve.md")
@@ -368,11 +366,11 @@ def main() -> None:
     if (args.router is None) == (not args.expert):
         parser.error("give --router, or the experts of a stand-in")
     before = machine.load()
-    pictures = make_pictures(args.samples, args.pictures)
+    images = make_images(args.samples, args.images)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        path = args.router or stand_in(folder / "router", args.expert, pictures)
-        lines = measure(folder, path, pictures, args)
+        path = args.router or stand_in(folder / "router", args.expert, images)
+        lines = measure(folder, path, images, args)
     shown = re.sub(r"(?<=[ =])[^\s=]*/(?=\S)", "", " ".join(["benchmarks/route_serve.py", *sys.argv[1:]]))
     text = "\n".join([
         "# Load on `sparing route serve`", "",
@@ -383,17 +381,17 @@ def main() -> None:
     args.out.write_text(text)
 
 
-def measure(folder: Path, path: Path, pictures: list[Picture], args: argparse.Namespace) -> list[str]:
+def measure(folder: Path, path: Path, images: list[TestImage], args: argparse.Namespace) -> list[str]:
     router = open_router(path)
     names = [expert.name for expert in router.experts]
-    answer_directly(router, pictures)
-    shares = Counter(names[picture.best] for picture in pictures)
-    rows = time_directly(router, pictures, args.requests)
+    answer_directly(router, images)
+    shares = Counter(names[image.best] for image in images)
+    rows = time_directly(router, images, args.requests)
     checked, ties = 0, 0
     with service(path) as (url, _):
         codes, experts = Counter(), Counter()
         for concurrency in map(int, args.concurrency.split(",")):
-            tally = asyncio.run(load(url, pictures, names, number=args.requests, concurrency=concurrency))
+            tally = asyncio.run(load(url, images, names, number=args.requests, concurrency=concurrency))
             assert tally.codes == {200: args.requests}, tally.codes
             rows.append([
                 f"served, {concurrency} clients", args.requests,
@@ -406,7 +404,7 @@ def measure(folder: Path, path: Path, pictures: list[Picture], args: argparse.Na
     faults = []
 
     with service(path, "--max-queue", "8", "--max-batch", "8") as (url, process):
-        tally = asyncio.run(load(url, pictures, names, number=args.requests, concurrency=128))
+        tally = asyncio.run(load(url, images, names, number=args.requests, concurrency=128))
         agree(url, tally.codes, tally.experts)
         assert tally.codes[503] > 0
         assert set(tally.codes) == {200, 503}
@@ -420,8 +418,8 @@ def measure(folder: Path, path: Path, pictures: list[Picture], args: argparse.Na
     with service(fragile(folder, path, which)) as (url, process):
 
         async def both() -> tuple[Tally, Counter]:
-            good = load(url, pictures, names, number=args.requests // 2, concurrency=8)
-            return tuple(await asyncio.gather(good, abuse(url, pictures, which)))  # type: ignore[return-value]
+            good = load(url, images, names, number=args.requests // 2, concurrency=8)
+            return tuple(await asyncio.gather(good, abuse(url, images, which)))  # type: ignore[return-value]
 
         tally, codes = asyncio.run(both())
         assert tally.codes == {200: args.requests // 2}, tally.codes
@@ -436,7 +434,7 @@ def measure(folder: Path, path: Path, pictures: list[Picture], args: argparse.Na
 
         async def until_sigterm() -> tuple[Tally, float]:
             stop = asyncio.Event()
-            clients = asyncio.create_task(load(url, pictures, names, number=10**9, concurrency=32, stop=stop))
+            clients = asyncio.create_task(load(url, images, names, number=10**9, concurrency=32, stop=stop))
             await asyncio.sleep(3)
             process.send_signal(signal.SIGTERM)
             signalled = time.perf_counter()
@@ -456,17 +454,17 @@ def measure(folder: Path, path: Path, pictures: list[Picture], args: argparse.Na
         late = f"{tally.codes['lost'] + tally.codes['not accepted']} sent after the signal were not accepted"
         faults.append(["SIGTERM under load, 32 clients", _counted(tally.codes), f"exit {status}; {late}"])
 
-    about = ", ".join(f"{name} {100 * shares[name] / len(pictures):.0f} %" for name in names)
+    about = ", ".join(f"{name} {100 * shares[name] / len(images):.0f} %" for name in names)
     kind = "a trained router" if args.router else "an untrained stand-in for the router"
-    sizes = [len(picture.body) for picture in pictures]
+    sizes = [len(image.body) for image in images]
     return [
-        f"{len(pictures)} pictures of {min(SIZES)} to {max(SIZES)} pixels, {min(sizes):,} to {max(sizes):,} bytes, "
+        f"{len(images)} images of {min(SIZES)} to {max(SIZES)} pixels, {min(sizes):,} to {max(sizes):,} bytes, "
         f"as JPEG, PNG and WebP; {kind}; shares: {about}. One server process, one client process on the same "
         "cores.", "",
         *table(["", "requests", "requests/s", "P50 ms", "P99 ms"], rows), "",
         "In process, P50 and P99 are of the whole call: 32 at a time wait for one another.", "",
         *table(["", "answers", ""], faults), "",
-        f"Checked: {checked:,} answers against the same experts called directly, one picture at a time "
+        f"Checked: {checked:,} answers against the same experts called directly, one image at a time "
         f"(within 1e-4; {ties} went to another expert whose gain was equal within 1e-4); the client's counts by "
         "status and by expert against `/metrics`; at SIGTERM the server's count of answers against those that "
         "arrived.",

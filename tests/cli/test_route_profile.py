@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.route.conftest import linear, picture, png
+from tests.route.conftest import image, linear, png
 
 from sparing.route import latency
 
@@ -31,7 +31,7 @@ def folder(tmp_path):
     table = pa.table(
         {
             "id": ids,
-            "image": [png(picture(i)) for i in range(10)],
+            "image": [png(image(i)) for i in range(10)],
             "other": ids,
             "label": rng.integers(0, 3, 10),
         }
@@ -43,7 +43,7 @@ def folder(tmp_path):
 def test_profile_for_people_and_as_json(sparing, folder):
     told = sparing("route", "profile", *BOTH, "--out", "experts", "--corrupt", "blur,noise")
     assert told.code == 0
-    for text in ("10 samples, measured on", "small", "sha256:", "clean", "severe", "decoding a picture"):
+    for text in ("10 samples, measured on", "small", "sha256:", "clean", "severe", "decoding an image"):
         assert text in told.out
     assert "next: sparing route train experts --samples train.parquet" in told.err
     result = sparing("route", "profile", *BOTH, "--out", "experts", "--corrupt", "blur,noise", "--json").json
@@ -89,7 +89,7 @@ def test_no_labels_no_accuracy(sparing, folder):
         ((*BOTH, "--expert", "none=none.onnx"), 1, "none.onnx: no such file"),
         ((*BOTH, "--corrupt", "fog"), 1, "unknown corruption 'fog'"),
         ((*BOTH, "--column", "none"), 1, "no column 'none'"),
-        ((*BOTH, "--column", "other"), 1, "needs the bytes of a picture"),
+        ((*BOTH, "--column", "other"), 1, "the bytes of an image are needed"),
         ((*BOTH, "--cost", "small=1"), 1, "state them for all experts"),
         ((*BOTH, "--cost", "tiny=1"), 1, "'tiny', but the experts are small, large"),
         ((*BOTH, "--batch-size", "0"), 2, "Invalid value"),

@@ -5,14 +5,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.route.routers import POINTS, expected, make_router, picture, save_pictures_model
+from tests.route.routers import POINTS, expected, image, make_router, save_images_model
 
 SHADES = [10, 200, 90]
 
 
 @pytest.fixture
 def folder(tmp_path):
-    rows = [{"id": f"s{at}", "image": picture(shade), "other": "x"} for at, shade in enumerate(SHADES)]
+    rows = [{"id": f"s{at}", "image": image(shade), "other": "x"} for at, shade in enumerate(SHADES)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "new.parquet")
     make_router(tmp_path, points=POINTS)
     return tmp_path
@@ -61,7 +61,7 @@ def test_what_cannot_be_done_is_one_clear_error(sparing, folder, arguments, mess
 
 
 def test_an_expert_that_changed_is_named_with_both_digests(sparing, folder):
-    save_pictures_model(folder / "dark.onnx", np.zeros((3, 2)), np.zeros(2), softmax=True)
+    save_images_model(folder / "dark.onnx", np.zeros((3, 2)), np.zeros(2), softmax=True)
     for arguments in (RUN, ("route", "serve", "router")):
         result = sparing(*arguments)
         assert result.code == 1

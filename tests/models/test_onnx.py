@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from sparing.errors import ModelError
-from sparing.models import load_model, preprocess, run
+from sparing.models import load_model, run
 from sparing.samples import open_samples
 
 OPSET = [helper.make_opsetid("", 17)]
@@ -166,7 +166,7 @@ def first_and_last(arrays):
 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 @pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.FLOAT16])
-def test_pictures_are_decoded_scaled_and_laid_out(tmp_path, layout, kind):
+def test_images_are_decoded_scaled_and_laid_out(tmp_path, layout, kind):
     shape = ("n", 3, "h", "w") if layout == "NCHW" else ("n", "h", "w", 3)
     mean, std = np.array([0.1, 0.2, 0.3]), np.array([0.5, 0.4, 0.3])
     toml = (
@@ -206,15 +206,15 @@ def test_grey_and_other_modes(tmp_path):
     np.testing.assert_allclose(one([1], [encode(grey)]), softmax(np.array([[0, 0.8]])), atol=1e-5)
     three = load(pixels(tmp_path / "rgb.onnx"), toml)
     rgba = np.dstack([grey, grey, grey, np.full_like(grey, 7)])
-    for picture in (encode(grey), encode(rgba)):
-        np.testing.assert_allclose(three([1], [picture]), softmax(np.array([[0, 0.8]])), atol=1e-5)
+    for image in (encode(grey), encode(rgba)):
+        np.testing.assert_allclose(three([1], [image]), softmax(np.array([[0, 0.8]])), atol=1e-5)
 
 
-def test_pictures_of_differing_size_need_a_resize(tmp_path):
+def test_images_of_differing_size_need_a_resize(tmp_path):
     path = pixels(tmp_path / "m.onnx")
     values = [encode(COLOURS[0]), encode(np.full((3, 5, 3), 128, np.uint8))]
     toml = '[input]\ndecode = "image"\n{}\n[output]\nlogits = true'
-    with pytest.raises(ModelError, match="picture of id 'b' is 5 x 3 pixels, that of id 'a' 2 x 2"):
+    with pytest.raises(ModelError, match="image of id 'b' is 5 x 3 pixels, that of id 'a' 2 x 2"):
         load(path, toml.format(""))(["a", "b"], values)
     probs = load(path, toml.format("resize = [4, 6]"))(["a", "b"], values)
     resized = [
@@ -225,25 +225,16 @@ def test_pictures_of_differing_size_need_a_resize(tmp_path):
     )
 
 
-def test_large_pictures_are_decoded_alike_by_the_pool(tmp_path, monkeypatch):
-    values = [encode(RNG.integers(0, 255, (80, 90, 3), dtype=np.uint8), "JPEG") for _ in range(9)]
-    serial = preprocess.images([*range(9)], values, channels=3, resize=None)
-    monkeypatch.setattr(preprocess, "POOL_FROM_BYTES", 0)
-    np.testing.assert_array_equal(preprocess.images([*range(9)], values, channels=3, resize=None), serial)
-    with pytest.raises(preprocess.InputError, match="picture of id 4 cannot be decoded"):
-        preprocess.images([*range(9)], [*values[:4], values[4][:900], *values[5:]], channels=3, resize=None)
-
-
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (b"no picture", "picture of id 'b' cannot be decoded: cannot identify image file"),
-        (encode(COLOURS[0])[:-30], "picture of id 'b' cannot be decoded"),
-        (b"", "picture of id 'b' cannot be decoded"),
-        ("text", r"value of id 'b' is of type str; decode = \"image\" needs the bytes"),
+        (b"no image", "image of id 'b' cannot be decoded: cannot identify image file"),
+        (encode(COLOURS[0])[:-30], "image of id 'b' cannot be decoded"),
+        (b"", "image of id 'b' cannot be decoded"),
+        ("text", "value of id 'b' is of type str, where the bytes of an image are needed"),
     ],
 )
-def test_what_is_no_picture_is_named(tmp_path, value, message):
+def test_what_is_no_image_is_named(tmp_path, value, message):
     model = load(pixels(tmp_path / "m.onnx"), '[input]\ndecode = "image"\n[output]\nlogits = true')
     with pytest.raises(ModelError, match=message):
         model(["a", "b"], [encode(COLOURS[0]), value])
@@ -256,7 +247,7 @@ def test_a_decompression_bomb_is_not_decoded(tmp_path, monkeypatch, limit):
     model = load(pixels(tmp_path / "m.onnx"), '[input]\ndecode = "image"\n[output]\nlogits = true')
     bomb = encode(np.zeros((100, 100, 3), np.uint8))
     if limit < 10_000:
-        with pytest.raises(ModelError, match=r"(?s)picture of id 'x' .*(decompression bomb)"):
+        with pytest.raises(ModelError, match=r"(?s)image of id 'x' .*(decompression bomb)"):
             model(["x"], [bomb])
     else:
         model(["x"], [bomb])
@@ -316,7 +307,7 @@ def test_a_description_that_does_not_fit_the_graph(tmp_path, toml, message):
         load(linear(tmp_path / "m.onnx", W), toml)
 
 
-def test_pictures_have_one_or_three_channels(tmp_path):
+def test_images_have_one_or_three_channels(tmp_path):
     path = pixels(tmp_path / "m.onnx")
     with pytest.raises(ModelError, match="std needs 1 or 3 numbers"):
         load(path, '[input]\ndecode = "image"\nstd = [1, 1]')
@@ -371,7 +362,7 @@ DATA = Path(os.environ.get("SPARING_DATA", Path(__file__).parents[3] / "shared" 
 
 
 @pytest.mark.skipif(not (DATA / "cifar100").is_dir(), reason="needs SPARING_DATA or ../shared/data")
-def test_real_pictures_arrive_as_the_paper_prepares_them(tmp_path):
+def test_real_images_arrive_as_the_paper_prepares_them(tmp_path):
     """The input of a CIFAR network, against the formula applied to the pixels directly."""
     mean, std = [0.5070, 0.4865, 0.4409], [0.2673, 0.2564, 0.2761]
     toml = f'[input]\ndecode = "image"\nmean = {mean}\nstd = {std}\n[output]\nlogits = true'

@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-PICTURES = '[input]\ndecode = "image"\nresize = [4, 4]\n[output]\nlogits = true\n'
+IMAGES = '[input]\ndecode = "image"\nresize = [4, 4]\n[output]\nlogits = true\n'
 
 
 def png(array):
@@ -15,12 +15,12 @@ def png(array):
     return buffer.getvalue()
 
 
-def picture(seed, height=12, width=16):
+def image(seed, height=12, width=16):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def linear(path, weights, toml=PICTURES):
-    """Pictures of 4 x 4 pixels, flattened, times weights (48, C): logits."""
+def linear(path, weights, toml=IMAGES):
+    """Images of 4 x 4 pixels, flattened, times weights (48, C): logits."""
     nodes = [
         helper.make_node("Flatten", ["image"], ["flat"], axis=1),
         helper.make_node("MatMul", ["flat", "w"], ["y"]),
@@ -39,7 +39,7 @@ def linear(path, weights, toml=PICTURES):
 
 @pytest.fixture
 def experts(tmp_path):
-    """Two ONNX experts for pictures, with 3 classes; targets by name."""
+    """Two ONNX experts for images, with 3 classes; targets by name."""
     rng = np.random.default_rng(0)
     return {
         name: linear(tmp_path / f"{name}.onnx", 5 * rng.normal(size=(48, 3))) for name in ("small", "large")
@@ -47,6 +47,6 @@ def experts(tmp_path):
 
 
 @pytest.fixture
-def pictures():
-    """Ids and encoded pictures."""
-    return {f"p{i}": png(picture(i)) for i in range(20)}
+def images():
+    """Ids and encoded images."""
+    return {f"p{i}": png(image(i)) for i in range(20)}

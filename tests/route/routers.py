@@ -1,4 +1,4 @@
-"""Small routers in folders: the shade of a picture, or the first number, decides which expert answers."""
+"""Small routers in folders: the shade of an image, or the first number, decides which expert answers."""
 
 import io
 from pathlib import Path
@@ -15,7 +15,7 @@ from sparing.route.router import Point, RouterDescription, write_router
 CLASSES = ("night", "day")
 LATENCY = Latency(batch_size=1, median=0.001, p95=0.002, calls=10)
 BATCHED = Latency(batch_size=32, median=0.008, p95=0.010, calls=10)
-PICTURES = '[input]\ndecode = "image"\n'
+IMAGES = '[input]\ndecode = "image"\n'
 
 # From the mean red, green and blue (0 to 1) to the scores of two experts: "dark" up to a half, "bright" on.
 ROUTER = (np.array([[-10, 10], [0, 0], [0, 0]]), np.array([5, -5]))
@@ -26,8 +26,8 @@ EXPERTS = {
 }
 
 
-def save_pictures_model(path, weights, bias, *, softmax):
-    """A graph from pictures of any size to the mean of their channels, times weights, plus a bias."""
+def save_images_model(path, weights, bias, *, softmax):
+    """A graph from images of any size to the mean of their channels, times weights, plus a bias."""
     nodes = [
         helper.make_node("ReduceMean", ["x"], ["mean"], axes=[2, 3], keepdims=0),
         helper.make_node("MatMul", ["mean", "w"], ["z"]),
@@ -35,7 +35,7 @@ def save_pictures_model(path, weights, bias, *, softmax):
         helper.make_node("Softmax" if softmax else "Identity", ["logits"], ["y"]),
     ]
     _save(path, nodes, ["n", 3, "h", "w"], weights, bias)
-    path.with_suffix(".toml").write_text(PICTURES + "resize = [8, 8]\n")
+    path.with_suffix(".toml").write_text(IMAGES + "resize = [8, 8]\n")
 
 
 def save_numbers_model(path, weights, bias, *, softmax):
@@ -70,7 +70,7 @@ def expert(name, target, digest=None):
     return Expert(name, str(target), digest, LATENCY, BATCHED)
 
 
-def make_router(folder: Path, *, save=save_pictures_model, experts=None, classes=CLASSES, points=()) -> Path:
+def make_router(folder: Path, *, save=save_images_model, experts=None, classes=CLASSES, points=()) -> Path:
     """Write a router trained for one trade-off, and its experts beside it unless they are given."""
     path = folder / "router"
     path.mkdir()
@@ -93,8 +93,8 @@ POINTS = (
 )
 
 
-def picture(shade, size=(20, 30), kind="PNG"):
-    """One encoded picture, each channel its own shade of 0 to 255."""
+def image(shade, size=(20, 30), kind="PNG"):
+    """One encoded image, each channel its own shade of 0 to 255."""
     pixels = np.full((*size, 3), shade, dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind)
@@ -102,7 +102,7 @@ def picture(shade, size=(20, 30), kind="PNG"):
 
 
 def expected(shade):
-    """Work out the expert and the distribution of an evenly coloured picture by hand."""
+    """Work out the expert and the distribution of an evenly coloured image by hand."""
     means = np.broadcast_to(shade, 3) / 255
     name = "dark" if means[0] <= 0.5 else "bright"
     weights, bias = EXPERTS[name]

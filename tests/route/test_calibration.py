@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from tests.route import world
 
 from sparing.errors import BudgetError, InputError
+from sparing.images import variants
 from sparing.route.calibration import (
     calibrate,
     cost_limit,
@@ -22,7 +23,6 @@ from sparing.route.calibration import (
     quantile_limit,
     to_json,
 )
-from sparing.route.corrupt import variants
 from sparing.route.judging import Timing
 from sparing.route.router import Point, read_router
 from sparing.samples import open_samples
@@ -232,12 +232,12 @@ def test_corrupted_variants_are_scored_too(tmp_path):
         return np.zeros((len(values), 2), np.float32)
 
     rng = np.random.default_rng(0)
-    pictures = []
+    images = []
     for _ in range(6):
         file = io.BytesIO()
         Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(file, "png")
-        pictures.append(file.getvalue())
-    table = pa.table({"id": [f"s{i}" for i in range(6)], "image": pictures, "label": [0] * 6})
+        images.append(file.getvalue())
+    table = pa.table({"id": [f"s{i}" for i in range(6)], "image": images, "label": [0] * 6})
     profile = world.FakeProfile()
     router = world.make_router(tmp_path / "g", function=score)
     found = calibrate(
@@ -247,7 +247,7 @@ def test_corrupted_variants_are_scored_too(tmp_path):
     assert profile.asked[1] == "mild blur,noise 3"
     assert found.calibration.samples == 24
     assert [isinstance(value, bytes) for value in seen] == [True] * 6 + [False] * 18
-    severe = variants("blur,noise", seed=3)[3].apply(pa.array(["s2"]), [pictures[2]])[0]
+    severe = variants("blur,noise", seed=3)[3].apply(pa.array(["s2"]), [images[2]])[0]
     assert np.array_equal(seen[18 + 2], severe)
 
 

@@ -11,15 +11,15 @@ from tests.route.routers import (
     ROUTER,
     expected,
     expert,
+    image,
     make_router,
-    picture,
+    save_images_model,
     save_numbers_model,
-    save_pictures_model,
 )
 
 from sparing.errors import InputError, ModelError
+from sparing.images import batches, decode
 from sparing.models import Model
-from sparing.route import showing
 from sparing.route.dispatch import Dispatcher, Experts
 from sparing.route.experts import Expert
 from sparing.route.router import open_router
@@ -103,10 +103,10 @@ def test_an_expert_that_is_never_chosen_is_never_loaded(tmp_path):
     (tmp_path / "bright.onnx").unlink()  # loading it would fail
     dispatcher = Dispatcher(open_router(router), None)
     assert dispatcher.experts.loaded == ()
-    result = dispatcher.answer(["a", "b"], [picture(20), picture(90)])
+    result = dispatcher.answer(["a", "b"], [image(20), image(90)])
     assert dispatcher.experts.loaded == ("dark",)
     assert result.chosen.tolist() == [0, 0]
-    result = dispatcher.answer(["a", "b"], [picture(20), picture(200)])
+    result = dispatcher.answer(["a", "b"], [image(20), image(200)])
     np.testing.assert_allclose(result.answers[0], expected(20)[1], atol=1e-5)
     assert re.search(r"model 'bright': .*bright.onnx: no such file", str(result.answers[1]))
 
@@ -114,12 +114,12 @@ def test_an_expert_that_is_never_chosen_is_never_loaded(tmp_path):
 def test_an_expert_that_changed_is_refused(tmp_path):
     router = make_router(tmp_path)
     before = open_router(router).experts[1].digest
-    save_pictures_model(tmp_path / "bright.onnx", *EXPERTS["dark"], softmax=True)
+    save_images_model(tmp_path / "bright.onnx", *EXPERTS["dark"], softmax=True)
     found = expert("bright", tmp_path / "bright.onnx").digest
     dispatcher = Dispatcher(open_router(router), None)
     with pytest.raises(ModelError, match=f"expert 'bright': .* is {found}, but .* trained for {before}"):
         dispatcher.warm()
-    assert str(found) in str(dispatcher.answer(["a"], [picture(200)]).answers[0])
+    assert str(found) in str(dispatcher.answer(["a"], [image(200)]).answers[0])
 
 
 def test_an_expert_with_other_class_names_is_refused(tmp_path):
@@ -133,19 +133,24 @@ def test_an_expert_with_other_class_names_is_refused(tmp_path):
     assert router.is_dir()
 
 
-def test_pictures_are_decoded_once_and_each_gets_its_own_answer(tmp_path, monkeypatch):
+def test_images_are_decoded_once_and_each_gets_its_own_answer(tmp_path, monkeypatch):
     decoded = []
-    original = showing.decode
-    monkeypatch.setattr(showing, "decode", lambda i, value: decoded.append(i) or original(i, value))
+
+    def counting(value, what, **options):
+        if isinstance(value, bytes):
+            decoded.append(what)
+        return decode(value, what, **options)
+
+    monkeypatch.setattr(batches, "decode", counting)
     dispatcher = Dispatcher(open_router(make_router(tmp_path)), None)
     shades = [(10, 20, 250), (250, 100, 30), 140, 90, (200, 0, 0)]
     values = [
-        picture(shade, size=(10 + 7 * at, 40), kind="PNG" if at % 2 else "WEBP")
+        image(shade, size=(10 + 7 * at, 40), kind="PNG" if at % 2 else "WEBP")
         for at, shade in enumerate(shades)
     ]
-    values[0] = picture(shades[0])
+    values[0] = image(shades[0])
     result = dispatcher.answer(["a", "b", "c", "d", "e"], values)
-    assert decoded == ["a", "b", "c", "d", "e"]
+    assert decoded == ["id 'a'", "id 'b'", "id 'c'", "id 'd'", "id 'e'"]
     for shade, which, answer in zip(shades, result.chosen, result.answers, strict=True):
         name, probs = expected(shade)
         assert tuple(EXPERTS)[which] == name
@@ -156,21 +161,21 @@ def test_an_expert_that_takes_no_pixels_gets_the_bytes(tmp_path):
     (tmp_path / "by_length.py").write_text(
         "def judge(values):\n    return [[1, 0] if isinstance(v, bytes) else [0, 1] for v in values]\n"
     )
-    save_pictures_model(tmp_path / "dark.onnx", *EXPERTS["dark"], softmax=True)
+    save_images_model(tmp_path / "dark.onnx", *EXPERTS["dark"], softmax=True)
     experts = [
         expert("dark", tmp_path / "dark.onnx"),
         expert("bright", f"{tmp_path / 'by_length.py'}:judge"),
     ]
     dispatcher = Dispatcher(open_router(make_router(tmp_path, experts=experts)), None)
-    result = dispatcher.answer(["a", "b"], [picture(20), picture(200)])
+    result = dispatcher.answer(["a", "b"], [image(20), image(200)])
     np.testing.assert_allclose(result.answers[0], expected(20)[1], atol=1e-5)
     assert result.answers[1].tolist() == [1, 0]
     dispatcher.warm()
 
 
-def test_what_is_no_picture_fails_alone(tmp_path):
+def test_what_is_no_image_fails_alone(tmp_path):
     dispatcher = Dispatcher(open_router(make_router(tmp_path)), None)
-    values = [picture(20), b"not a picture", picture(200), b"", picture(20)[:60]]
+    values = [image(20), b"not an image", image(200), b"", image(20)[:60]]
     result = dispatcher.answer(["a", "b", "c", "d", "e"], values)
     assert [isinstance(answer, InputError) for answer in result.answers] == [False, True, False, True, True]
     assert "'b'" in str(result.answers[1])
@@ -192,15 +197,15 @@ def test_numbers_that_do_not_fit_fail_alone(tmp_path):
 
 def test_the_operating_point_decides(tmp_path):
     router = open_router(make_router(tmp_path, points=POINTS))
-    values = [picture(20), picture(200)]
+    values = [image(20), image(200)]
     assert Dispatcher(router, router.point("5ms")).answer(["a", "b"], values).chosen.tolist() == [0, 1]
     assert Dispatcher(router, router.point("1ms")).answer(["a", "b"], values).chosen.tolist() == [0, 0]
 
 
 def test_a_router_that_fails_is_an_error_of_its_own(tmp_path):
     folder = make_router(tmp_path)
-    save_pictures_model(folder / "router.onnx", np.ones((3, 5)), np.zeros(5), softmax=False)
-    (answer,) = Dispatcher(open_router(folder), None).answer(["a"], [picture(20)]).answers
+    save_images_model(folder / "router.onnx", np.ones((3, 5)), np.zeros(5), softmax=False)
+    (answer,) = Dispatcher(open_router(folder), None).answer(["a"], [image(20)]).answers
     assert isinstance(answer, ModelError)
     assert "scores of shape (1, 5)" in str(answer)
     assert ROUTER[0].shape == (3, 2)

@@ -10,8 +10,8 @@ from tests.route import world
 
 from sparing.errors import InputError
 from sparing.frontier import headroom_at_cost, oracle_frontier, static_mixture
+from sparing.images import Corruption
 from sparing.route.calibration import calibrate
-from sparing.route.corrupt import Corruption
 from sparing.route.evaluation import compare, curves, evaluate, paired_difference
 from sparing.route.judging import Judged, Timing, quantile
 
@@ -175,7 +175,7 @@ def test_one_budget_can_be_named_and_latencies_batched(calibrated):
 
 
 def test_variants_are_judged_apart_and_together(tmp_path, monkeypatch):
-    monkeypatch.setattr(Corruption, "apply", lambda self, ids, values: values)  # there are no pictures here
+    monkeypatch.setattr(Corruption, "apply", lambda self, ids, values: values)  # there are no images here
     router = world.make_router(tmp_path / "g", "trade-off")
     severe = (Corruption(), Corruption("severe"))
     (point,) = evaluate(router, world.FakeProfile(), world.samples(200), variants=severe).points

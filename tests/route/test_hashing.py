@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from sparing.errors import InputError
-from sparing.route.corrupt import CLEAN, Corruption
+from sparing.images import CLEAN, Corruption
 from sparing.route.hashing import KEY_BYTES, content, contents, keys
 from sparing.samples import open_samples
 

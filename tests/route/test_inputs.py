@@ -5,12 +5,12 @@ import pytest
 from PIL import Image
 
 from sparing.errors import InputError
-from sparing.route.corrupt import CLEAN, Corruption
+from sparing.images import CLEAN, Corruption
 from sparing.route.inputs import Inputs
 from sparing.samples import open_samples
 
 
-def picture(seed, size=(20, 30)):
+def image(seed, size=(20, 30)):
     pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG")
@@ -24,8 +24,8 @@ def prepared(values, tmp_path, variants=(CLEAN,), size=8):
     )
 
 
-def test_pictures_are_resized_and_normalised(tmp_path):
-    values = [picture(seed) for seed in range(5)]
+def test_images_are_resized_and_normalised(tmp_path):
+    values = [image(seed) for seed in range(5)]
     inputs = prepared(values, tmp_path)
     got = inputs(np.array([3, 1]))
     for row, sample in enumerate((3, 1)):
@@ -36,7 +36,7 @@ def test_pictures_are_resized_and_normalised(tmp_path):
 
 
 def test_every_variant_of_every_sample_has_its_place(tmp_path):
-    values = [picture(seed) for seed in range(4)]
+    values = [image(seed) for seed in range(4)]
     variants = (Corruption(), Corruption("severe", ("noise",)))
     inputs = prepared(values, tmp_path, variants)
     assert len(inputs) == 8
@@ -70,7 +70,7 @@ def test_single_numbers_become_a_column(tmp_path):
         (["some", "text"], "embeddings"),
         ([np.ones(3), np.array([1.0, np.nan, 2.0])], "'s1' holds NaN"),
         ([np.ones(3), np.ones(4)], "'s1'"),
-        ([b"no picture"], "'s0' cannot be decoded"),
+        ([b"no image"], "'s0' cannot be decoded"),
     ],
 )
 def test_values_that_a_router_cannot_take(values, said, tmp_path):

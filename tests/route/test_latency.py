@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from tests.route.conftest import picture, png
+from tests.route.conftest import image, png
 
 from sparing.errors import InputError
 from sparing.models import Model, from_callable
@@ -79,7 +79,7 @@ def test_experts_are_called_with_one_sample_and_with_batches():
     assert decoding is None
 
 
-def test_pictures_are_decoded_beforehand_and_the_decoding_measured(experts, pictures):
+def test_images_are_decoded_beforehand_and_the_decoding_measured(experts, images):
     from sparing.models import load_model
 
     model = load_model(f"small={experts['small']}", batch_size=4)
@@ -94,11 +94,11 @@ def test_pictures_are_decoded_beforehand_and_the_decoding_measured(experts, pict
     mine = from_callable(
         lambda values: seen.extend(map(type, values)) or np.full((len(values), 3), 1 / 3), name="own"
     )
-    _, _, decoding = measure_experts([model], open_samples(pictures), calls=10)
+    _, _, decoding = measure_experts([model], open_samples(images), calls=10)
     assert set(seen) == {np.ndarray}
     assert decoding.median > 0
     seen.clear()
-    assert measure_experts([mine], open_samples(pictures), calls=10)[2] is None
+    assert measure_experts([mine], open_samples(images), calls=10)[2] is None
     assert set(seen) == {bytes}
     decoded = {name: np.zeros((5, 5, 3), np.uint8) for name in "ab"}
     assert measure_experts([model], open_samples(decoded), calls=10)[2] is None
@@ -107,7 +107,7 @@ def test_pictures_are_decoded_beforehand_and_the_decoding_measured(experts, pict
 def test_a_router_pays_for_its_decoding_where_experts_do_not_share_it():
     seen = []
     router = Model("g", "d", lambda _, values: seen.extend(map(type, values)), takes_pixels=True)
-    samples = open_samples({i: png(picture(i)) for i in range(3)})
+    samples = open_samples({i: png(image(i)) for i in range(3)})
     for shared, kind in ((True, np.ndarray), (False, bytes)):
         seen.clear()
         latency.measure_router(router, samples, batch_size=2, shared=shared, calls=1, seconds=0.01)

@@ -3,8 +3,8 @@ import pyarrow as pa
 import pytest
 
 from sparing.errors import InputError, ModelError
+from sparing.images import CLEAN, Corruption
 from sparing.models import Model, from_callable
-from sparing.route.corrupt import CLEAN, Corruption
 from sparing.route.loading import load_experts, probe, shared_classes
 from sparing.samples import open_samples
 from sparing.tables import write_outputs

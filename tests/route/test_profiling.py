@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from tests.route.conftest import linear, picture, png
+from tests.route.conftest import image, linear, png
 
 from sparing.errors import InputError, LockedError, ModelError, StorageError
+from sparing.images import decode, variants
 from sparing.models import Model, from_callable, load_model
-from sparing.models.preprocess import decode
 from sparing.route import filling
-from sparing.route.corrupt import variants
 from sparing.route.profiling import open_profile
 from sparing.route.profiling import profile as run_profile
 from sparing.samples import open_samples
@@ -57,19 +56,19 @@ def expected(numbers, scales=(1, -2)):
     return z - np.log(np.exp(z).sum(axis=2, keepdims=True))
 
 
-def test_outputs_are_those_of_the_experts_themselves(experts, pictures, tmp_path):
-    samples = open_samples(pictures)
+def test_outputs_are_those_of_the_experts_themselves(experts, images, tmp_path):
+    samples = open_samples(images)
     made = profile(experts, samples, tmp_path / "p", variants=FOUR)
     live = [load_model(f"{name}={target}") for name, target in experts.items()]
     for opened in (made, open_profile(tmp_path / "p")):
         for variant in FOUR:
-            values = variant.apply(samples.ids, list(pictures.values()))
-            by_hand = np.stack([model.log_probs(list(pictures), values) for model in live], axis=1)
+            values = variant.apply(samples.ids, list(images.values()))
+            by_hand = np.stack([model.log_probs(list(images), values) for model in live], axis=1)
             np.testing.assert_allclose(opened.outputs(samples, variant), by_hand, atol=1e-5)
 
 
-def test_what_is_written_is_what_is_opened(experts, pictures, tmp_path):
-    made = profile(experts, pictures, tmp_path / "p", costs={"small": (0.1, "cost"), "large": (1, "cost")})
+def test_what_is_written_is_what_is_opened(experts, images, tmp_path):
+    made = profile(experts, images, tmp_path / "p", costs={"small": (0.1, "cost"), "large": (1, "cost")})
     opened = open_profile(tmp_path / "p")
     assert opened == made
     assert [expert.name for expert in opened.experts] == ["small", "large"]
@@ -203,25 +202,25 @@ def test_other_experts_are_refused(pair, tmp_path):
         open_profile(tmp_path / "p")
 
 
-def test_an_expert_that_has_changed_is_refused(experts, pictures, tmp_path):
-    profile(experts, pictures, tmp_path / "p")
+def test_an_expert_that_has_changed_is_refused(experts, images, tmp_path):
+    profile(experts, images, tmp_path / "p")
     linear(Path(experts["large"]), np.ones((48, 3)))
     opened = open_profile(tmp_path / "p")
-    assert opened.outputs(open_samples(pictures)).shape == (20, 2, 3)
+    assert opened.outputs(open_samples(images)).shape == (20, 2, 3)
     fresh = open_samples({"new": png(np.zeros((9, 9, 3), np.uint8))})
     with pytest.raises(InputError, match=r"'large' has changed since .*large.onnx is sha256:"):
         opened.outputs(fresh)
     with pytest.raises(InputError, match="holds the outputs of small"):
-        profile(experts, pictures, tmp_path / "p")
+        profile(experts, images, tmp_path / "p")
 
 
-def test_an_opened_profile_runs_what_is_missing(experts, pictures, tmp_path):
-    first = dict(list(pictures.items())[:5])
+def test_an_opened_profile_runs_what_is_missing(experts, images, tmp_path):
+    first = dict(list(images.items())[:5])
     profile(experts, first, tmp_path / "p")
-    rest = open_samples(pictures)
+    rest = open_samples(images)
     found = open_profile(tmp_path / "p").outputs(rest)
     live = [load_model(f"{name}={target}") for name, target in experts.items()]
-    by_hand = np.stack([model.log_probs(list(pictures), list(pictures.values())) for model in live], axis=1)
+    by_hand = np.stack([model.log_probs(list(images), list(images.values())) for model in live], axis=1)
     np.testing.assert_allclose(found, by_hand, atol=1e-5)
 
 
@@ -233,18 +232,20 @@ def test_models_given_as_objects_cannot_be_loaded_again(pair, tmp_path):
         opened.outputs(open_samples({"new": 1000.0}))
 
 
-def test_an_expert_that_decodes_for_itself_sees_the_same(experts, pictures, tmp_path):
-    """The same network behind a callable: it gets encoded pictures, corrupted ones too."""
+def test_an_expert_that_decodes_for_itself_sees_the_same(experts, images, tmp_path):
+    """The same network behind a callable: it gets encoded images, corrupted ones too."""
     inner = load_model(f"own={experts['small']}")
 
     def own(ids, values):
         assert all(isinstance(value, bytes) for value in values)
-        return inner.function(ids, [decode(name, value) for name, value in zip(ids, values, strict=True)])
+        return inner.function(
+            ids, [decode(value, f"id {name!r}") for name, value in zip(ids, values, strict=True)]
+        )
 
     pair = [load_model(f"small={experts['small']}"), Model("own", "d:own", own, logits=True)]
-    made = profile(pair, pictures, tmp_path / "p", variants=FOUR)
+    made = profile(pair, images, tmp_path / "p", variants=FOUR)
     for variant in FOUR:
-        found = made.outputs(open_samples(pictures), variant)
+        found = made.outputs(open_samples(images), variant)
         np.testing.assert_allclose(found[:, 0], found[:, 1], atol=1e-5)
 
 
@@ -270,11 +271,11 @@ def test_nan_later_on_names_the_sample(pair, tmp_path):
         profile(models(pair), values, tmp_path / "p")
 
 
-def test_bad_input(pair, experts, pictures, tmp_path):
+def test_bad_input(pair, experts, images, tmp_path):
     with pytest.raises(InputError, match="there are no samples"):
         profile(models(pair), {}, tmp_path / "p")
-    with pytest.raises(InputError, match=r"the picture of id 'p3' cannot be decoded"):
-        profile(experts, {**pictures, "p3": b"nothing"}, tmp_path / "p")
+    with pytest.raises(InputError, match=r"the image of id 'p3' cannot be decoded"):
+        profile(experts, {**images, "p3": b"nothing"}, tmp_path / "p")
     with pytest.raises(InputError, match="id 0"):
         profile(models(pair), NUMBERS, tmp_path / "q", variants=FOUR)
     (tmp_path / "file").write_text("")
@@ -329,5 +330,5 @@ def test_a_profile_of_version_0_1_gives_what_it_stored():
     saved = Path(__file__).parent / "saved" / "0.1"
     opened = open_profile(saved / "profile")
     assert [expert.name for expert in opened.experts] == ["small", "large"]
-    table = pa.table({"id": [f"p{i}" for i in range(4)], "image": [png(picture(i)) for i in range(4)]})
+    table = pa.table({"id": [f"p{i}" for i in range(4)], "image": [png(image(i)) for i in range(4)]})
     assert np.array_equal(opened.outputs(open_samples(table)), np.load(saved / "outputs.npy"))

@@ -3,7 +3,7 @@ import sys
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from tests.route.routers import POINTS, expected, make_router, picture, save_numbers_model
+from tests.route.routers import POINTS, expected, image, make_router, save_numbers_model
 
 from sparing.errors import InputError, ModelError
 from sparing.route.router import open_router
@@ -16,7 +16,7 @@ SHADES = [10, 200, 90, 250, 130, 40, 0]
 
 @pytest.fixture
 def samples():
-    return {f"s{at}": picture(shade, size=(5 + at, 9)) for at, shade in enumerate(SHADES)}
+    return {f"s{at}": image(shade, size=(5 + at, 9)) for at, shade in enumerate(SHADES)}
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 100])
@@ -64,11 +64,11 @@ def test_without_class_names_there_is_no_column_for_them(tmp_path):
     assert table["expert"].to_pylist() == ["dark", "bright"]
 
 
-def test_what_is_no_picture_stops_the_run_by_name_and_leaves_the_old_answers(tmp_path, samples, monkeypatch):
+def test_what_is_no_image_stops_the_run_by_name_and_leaves_the_old_answers(tmp_path, samples, monkeypatch):
     monkeypatch.setattr(sys.modules[run.__module__], "CHUNK", 2)
     out = tmp_path / "o.parquet"
     out.write_bytes(b"old")
-    samples["s5"] = b"no picture"
+    samples["s5"] = b"no image"
     with pytest.raises(InputError, match="'s5' cannot be decoded"):
         run(open_samples(samples), open_router(make_router(tmp_path)), out, point=None)
     assert out.read_bytes() == b"old"

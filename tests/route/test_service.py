@@ -18,10 +18,10 @@ from tests.route.routers import (
     POINTS,
     expected,
     expert,
+    image,
     make_router,
-    picture,
+    save_images_model,
     save_numbers_model,
-    save_pictures_model,
 )
 
 from sparing.errors import ModelError
@@ -46,9 +46,9 @@ def judge(values):
 
 
 def make_fragile(folder):
-    """A router whose expert for bright pictures raises on some and dawdles over others."""
+    """A router whose expert for bright images raises on some and dawdles over others."""
     for name, model in EXPERTS.items():
-        save_pictures_model(folder / f"{name}.onnx", *model, softmax=True)
+        save_images_model(folder / f"{name}.onnx", *model, softmax=True)
     (folder / "fragile.py").write_text(FRAGILE)
     experts = [expert("dark", folder / "dark.onnx"), expert("bright", f"{folder / 'fragile.py'}:judge")]
     return make_router(folder, experts=experts)
@@ -101,7 +101,7 @@ def test_many_at_once_of_any_size_each_get_their_own_answer(tmp_path):
     shades = list(range(0, 250, 7))
     service = Service(open_router(make_router(tmp_path)), None, max_wait=0.05)
     answers, metrics = ask(
-        service, [post(picture(shade, size=(4 + at, 50 - at))) for at, shade in enumerate(shades)]
+        service, [post(image(shade, size=(4 + at, 50 - at))) for at, shade in enumerate(shades)]
     )
     for shade, answer in zip(shades, answers, strict=True):
         check(answer, shade)
@@ -117,10 +117,10 @@ def test_many_at_once_of_any_size_each_get_their_own_answer(tmp_path):
 
 
 def test_malformed_and_oversize_bodies_hurt_nobody_else(tmp_path):
-    good = picture(30)
+    good = image(30)
     bad = [b"", b"\xff" * 50, good[: len(good) // 2], b"x" * 5001]
     service = Service(open_router(make_router(tmp_path)), None, max_wait=0.1, limits=Limits(body_bytes=5000))
-    requests = [post(good), *map(post, bad), post_json('{"value": [0.1, 0.2, 0.3]}'), post(picture(220))]
+    requests = [post(good), *map(post, bad), post_json('{"value": [0.1, 0.2, 0.3]}'), post(image(220))]
     answers, metrics = ask(service, requests)
     assert [answer.status_code for answer in answers] == [200, 400, 400, 400, 413, 400, 200]
     check(answers[0], 30)
@@ -133,7 +133,7 @@ def test_malformed_and_oversize_bodies_hurt_nobody_else(tmp_path):
 def test_an_expert_that_raises_is_500_for_its_request_alone_without_details(tmp_path, caplog):
     service = Service(open_router(make_fragile(tmp_path)), None, max_wait=0.1)
     shades = [220, 20, 230]
-    requests = [*(post(picture(shade)) for shade in shades), post(picture(240) + b"raise")]
+    requests = [*(post(image(shade)) for shade in shades), post(image(240) + b"raise")]
     answers, metrics = ask(service, requests)
     for shade, answer in zip(shades, answers, strict=False):
         check(answer, shade)
@@ -181,7 +181,7 @@ def test_the_service_says_what_answers(tmp_path):
     assert [one["name"] for one in said["experts"]] == ["dark", "bright"]
     assert said["experts"][0]["seconds"] == 0.001
     assert said["classes"] == ["night", "day"]
-    assert (said["budget"], said["expected_cost"], said["takes"]) == ("1ms", 0.001, "picture")
+    assert (said["budget"], said["expected_cost"], said["takes"]) == ("1ms", 0.001, "image")
 
 
 def test_preloading_finds_what_is_wrong_and_without_it_experts_load_when_needed(tmp_path):
@@ -190,7 +190,7 @@ def test_preloading_finds_what_is_wrong_and_without_it_experts_load_when_needed(
     with pytest.raises(ModelError, match=r"bright.onnx: no such file"):
         Service(router, None)
     service = Service(router, None, preload=False)
-    (dark, bright), _ = ask(service, [post(picture(20)), post(picture(200))])
+    (dark, bright), _ = ask(service, [post(image(20)), post(image(200))])
     check(dark, 20)
     assert bright.status_code == 500
     assert service._dispatcher.experts.loaded == ("dark",)
@@ -198,8 +198,8 @@ def test_preloading_finds_what_is_wrong_and_without_it_experts_load_when_needed(
 
 def test_overload_is_answered_503_and_what_was_accepted_is_answered(tmp_path):
     service = Service(open_router(make_fragile(tmp_path)), None, max_batch=1, max_wait=0, max_queue=3)
-    slow = [post(picture(200) + b"wait") for _ in range(2)]
-    answers, metrics = ask(service, slow + [post(picture(20)) for _ in range(30)])
+    slow = [post(image(200) + b"wait") for _ in range(2)]
+    answers, metrics = ask(service, slow + [post(image(20)) for _ in range(30)])
     codes = [answer.status_code for answer in answers]
     assert set(codes) == {200, 503}
     for answer in answers[2:]:
@@ -242,7 +242,7 @@ def test_sigterm_under_load_loses_nothing_that_was_accepted(started):
     results = []
 
     def send(shade, tail):
-        answer = httpx.post(f"http://127.0.0.1:{port}/v1/answer", content=picture(shade) + tail, timeout=60)
+        answer = httpx.post(f"http://127.0.0.1:{port}/v1/answer", content=image(shade) + tail, timeout=60)
         results.append((shade, answer))
 
     # Batches of two that take half a second: most requests still wait when the signal comes.
@@ -279,10 +279,10 @@ def test_clients_that_hang_or_leave_within_their_body_hurt_nobody(started):
     for connection in leaving:
         connection.close()
     for shade in (20, 200):
-        check(httpx.post(f"http://127.0.0.1:{port}/v1/answer", content=picture(shade)), shade)
+        check(httpx.post(f"http://127.0.0.1:{port}/v1/answer", content=image(shade)), shade)
     for connection in hanging:
         connection.close()
-    answer = httpx.post(f"http://127.0.0.1:{port}/v1/answer", content=picture(200) + b"raise")
+    answer = httpx.post(f"http://127.0.0.1:{port}/v1/answer", content=image(200) + b"raise")
     assert answer.status_code == 500
     assert httpx.get(f"http://127.0.0.1:{port}/healthz").text == "ok\n"
     assert process.poll() is None

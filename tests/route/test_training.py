@@ -11,8 +11,8 @@ torch = pytest.importorskip("torch", reason="training a router needs torch")
 pytest.importorskip("onnxscript", reason="exporting a router needs onnxscript")
 
 from sparing.errors import InputError, MissingExtraError  # noqa: E402
+from sparing.images import CLEAN, Corruption  # noqa: E402
 from sparing.models import from_callable  # noqa: E402
-from sparing.route.corrupt import CLEAN, Corruption  # noqa: E402
 from sparing.route.fitting import Settings  # noqa: E402
 from sparing.route.profiling import open_profile, profile  # noqa: E402
 from sparing.route.router import open_router  # noqa: E402
@@ -20,18 +20,18 @@ from sparing.route.training import prepare, train  # noqa: E402
 from sparing.storage.locks import write_lock  # noqa: E402
 
 
-def picture(value, seed):
+def image(value, seed):
     noise = np.random.default_rng(seed).integers(-20, 20, (24, 24, 3))
     stream = io.BytesIO()
     Image.fromarray(np.clip(value + noise, 0, 255).astype(np.uint8)).save(stream, "PNG")
     return stream.getvalue()
 
 
-def write_pictures(path, m=48, labelled=True):
-    """Bright pictures are easy: the cheap expert is right on them. On dark ones it is wrong."""
+def write_images(path, m=48, labelled=True):
+    """Bright images are easy: the cheap expert is right on them. On dark ones it is wrong."""
     bright = np.arange(m) % 2
     columns = {"id": [f"p{i}" for i in range(m)]}
-    columns["image"] = [picture(40 + 160 * int(b), i) for i, b in enumerate(bright)]
+    columns["image"] = [image(40 + 160 * int(b), i) for i, b in enumerate(bright)]
     if labelled:
         columns["label"] = np.zeros(m, dtype=np.int64)
     pq.write_table(pa.table(columns), path)
@@ -57,7 +57,7 @@ def dear(values):
 @pytest.fixture(scope="module")
 def profiled(tmp_path_factory):
     folder = tmp_path_factory.mktemp("route")
-    samples = write_pictures(folder / "train.parquet")
+    samples = write_images(folder / "train.parquet")
     experts = [from_callable(cheap, name="cheap"), from_callable(dear, name="dear")]
     made = profile(experts, samples, folder / "experts", repeats=5, seconds=0.2)
     return made, samples
@@ -76,7 +76,7 @@ def test_a_trained_router_runs_without_torch_and_picks_by_difficulty(profiled, t
     table = pq.read_table(samples)
     scores = router.scores(table["id"].to_pylist(), table["image"].to_pylist())
     picked = router.choose(scores)
-    # It was told about one trade-off: bright pictures to the cheap expert, dark ones to the dear one.
+    # It was told about one trade-off: bright images to the cheap expert, dark ones to the dear one.
     assert np.mean(picked == (np.arange(48) + 1) % 2) > 0.95
     assert sorted(path.name for path in (tmp_path / "router").iterdir()) == [
         "router.json",
@@ -152,7 +152,7 @@ def test_prepared_inputs_can_be_shared(profiled, tmp_path):
         )
 
 
-def test_numbers_need_no_pictures(tmp_path):
+def test_numbers_need_no_images(tmp_path):
     draw = np.random.default_rng(0)
     rows = draw.standard_normal((200, 5)).astype(np.float32)
     table = pa.table(
@@ -186,7 +186,7 @@ def test_numbers_need_no_pictures(tmp_path):
 
 def test_what_cannot_be_trained_on(profiled, tmp_path):
     made, samples = profiled
-    unlabelled = write_pictures(tmp_path / "unlabelled.parquet", labelled=False)
+    unlabelled = write_images(tmp_path / "unlabelled.parquet", labelled=False)
     with pytest.raises(InputError, match="have no labels"):
         train(made, unlabelled, tmp_path / "router", **QUICK)
     table = pq.read_table(samples)

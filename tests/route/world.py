@@ -5,8 +5,8 @@ import onnx
 import pyarrow as pa
 from onnx import TensorProto, helper, numpy_helper
 
+from sparing.images import CLEAN, SEVERITIES
 from sparing.models import from_callable
-from sparing.route.corrupt import CLEAN, SEVERITIES
 from sparing.route.experts import Expert, Latency
 from sparing.route.router import Router, RouterDescription, write_router
 from sparing.samples import open_samples

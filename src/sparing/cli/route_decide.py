@@ -29,7 +29,7 @@ LabelledOption = Annotated[
 CorruptOption = Annotated[
     str | None,
     typer.Option(
-        "--corrupt", metavar="KINDS", help="See every picture at four severities too: blur, noise or both."
+        "--corrupt", metavar="KINDS", help="See every image at four severities too: blur, noise or both."
     ),
 ]
 BatchedOption = Annotated[
@@ -133,7 +133,7 @@ def evaluate(
 
 
 def _open(router: Path, experts: Path, corrupt: str | None) -> tuple[Any, Any, Any]:
-    from sparing.route.corrupt import variants
+    from sparing.images import variants
     from sparing.route.profiling import open_profile
     from sparing.route.router import open_router
 

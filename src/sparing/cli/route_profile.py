@@ -37,7 +37,7 @@ def profile(
     out: Annotated[Path, typer.Option("--out", help="The folder; with the same experts it is gone on with.")],
     corrupt: Annotated[
         str | None,
-        typer.Option("--corrupt", help="Also on corrupted pictures, each severity of: blur,noise."),
+        typer.Option("--corrupt", help="Also on corrupted images, each severity of: blur,noise."),
     ] = None,
     column: ColumnOption = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Samples per batch.")] = 32,
@@ -58,7 +58,7 @@ def profile(
     """
     from sparing.cli.options import stated_costs
     from sparing.errors import InputError
-    from sparing.route.corrupt import variants
+    from sparing.images import variants
     from sparing.route.profiling import profile as run_profile
     from sparing.samples import open_samples
 
@@ -139,6 +139,6 @@ def _tell(made: "Profile", rows: int, accuracy: dict[str, list[float]]) -> None:
     Console(width=max(110, Console().width), highlight=False, markup=False, emoji=False).print(table)
     if made.decoding is not None:
         typer.echo(
-            f"decoding a picture, once for router and expert: {1000 * made.decoding.median:.2f} ms "
+            f"decoding an image, once for router and expert: {1000 * made.decoding.median:.2f} ms "
             f"(P95 {1000 * made.decoding.p95:.2f})"
         )

@@ -37,7 +37,7 @@ def train(
         bool, typer.Option("--entropy", help="Train the paper's heuristic: predict the cheapest's entropy.")
     ] = False,
     corrupt: Annotated[
-        str | None, typer.Option("--corrupt", help="Train on corrupted pictures too: blur, noise or both.")
+        str | None, typer.Option("--corrupt", help="Train on corrupted images too: blur, noise or both.")
     ] = None,
     epochs: Annotated[int, typer.Option("--epochs", min=1)] = 10,
     learning_rate: Annotated[float, typer.Option("--learning-rate", help="Of Adam.")] = 1e-4,
@@ -64,8 +64,8 @@ def train(
     from contextlib import redirect_stdout
 
     from sparing.errors import InputError
+    from sparing.images import variants
     from sparing.models import load_callable
-    from sparing.route.corrupt import variants
     from sparing.route.fitting import Settings
     from sparing.route.training import train as run
     from sparing.samples import open_samples

@@ -14,12 +14,12 @@ class InputDescription:
 
     Attributes:
         name: the graph's input; None when it has only one.
-        decode: "image" for encoded pictures (PNG, JPEG, ...), "none" for numbers and text.
-        resize: height and width that pictures are resized to (bilinear); None to leave them.
-        scale: what values are multiplied by; None for 1/255 on pictures with a floating input, 1 otherwise.
+        decode: "image" for encoded images (PNG, JPEG, ...), "none" for numbers and text.
+        resize: height and width that images are resized to (bilinear); None to leave them.
+        scale: what values are multiplied by; None for 1/255 on images with a floating input, 1 otherwise.
         mean: what is then subtracted: one number, or one per channel (last axis of numbers).
         std: what is then divided by, as `mean`.
-        layout: "NCHW" or "NHWC", for pictures.
+        layout: "NCHW" or "NHWC", for images.
         dtype: the input's numpy type, if stated; it has to agree with the graph.
     """
 
@@ -96,7 +96,7 @@ def read_description(path: Path) -> Description:
         raise InputError(f"{path}: [input] resize must be [height, width] in pixels, got {list(resize)}")
     for key in ("resize", "layout"):
         if decode == "none" and key in document.get("input", {}):
-            raise InputError(f'{path}: [input] {key} is for pictures and needs decode = "image"')
+            raise InputError(f'{path}: [input] {key} is for images and needs decode = "image"')
     std = reader.numbers("input", "std")
     if std is not None and any(value <= 0 for value in std):
         raise InputError(f"{path}: [input] std must be above 0, got {list(std)}")

@@ -33,7 +33,7 @@ class Model:
         logits: whether `function` returns logits, which then go through a softmax.
         classes: the class names, in the order of the outputs; None when unknown. A cache that knows
             its own refuses a model with others.
-        takes_pixels: whether `function` takes decoded pictures (uint8 of shape (height, width, 3)) as well
+        takes_pixels: whether `function` takes decoded images (uint8 of shape (height, width, 3)) as well
             as encoded ones, so that several models can share one decoding.
     """
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparing.errors import InputError
+from sparing.images import decode_batch
 from sparing.models import preprocess
 from sparing.models.description import Description, InputDescription, read_description
 from sparing.models.model import Model
@@ -154,7 +155,7 @@ class _Prepare:
             if self.channels not in (1, 3):
                 raise InputError(
                     f"{toml}: the input has {channels} channels with layout {self.input.layout}; "
-                    "pictures have 1 (grey) or 3 (RGB)"
+                    "images have 1 (grey) or 3 (RGB)"
                 )
             for key in ("mean", "std"):
                 per_channel = getattr(self.input, key)
@@ -173,7 +174,7 @@ class _Prepare:
 
     def _batch(self, ids: list[object], values: list[Any]) -> npt.NDArray[Any]:
         if self.input.decode == "image":
-            pixels = preprocess.images(ids, values, channels=self.channels, resize=self.input.resize)
+            pixels = decode_batch(ids, values, channels=self.channels, resize=self.input.resize)
             return preprocess.normalise_images(pixels, self.input, self.dtype)
         if self.dtype == object:
             batch: npt.NDArray[Any] = preprocess.texts(ids, values)

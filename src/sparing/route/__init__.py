@@ -6,9 +6,9 @@
 
 from typing import TYPE_CHECKING, Any
 
+from sparing.images import CLEAN, Corruption, blur, noise, variants
 from sparing.route.calibration import Calibrated, calibrate
 from sparing.route.choosing import choose, solve_multiplier
-from sparing.route.corrupt import CLEAN, Corruption, blur, noise, variants
 from sparing.route.dispatch import Dispatcher, Experts
 from sparing.route.evaluation import RouteReport, evaluate
 from sparing.route.experts import Expert, Latency

@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 from sparing.budget import Budget
 from sparing.errors import BudgetError, InputError
+from sparing.images import CLEAN, Corruption
 from sparing.progress import OnProgress
 from sparing.route.choosing import Floats, choose, mean_cost, solve_multiplier
-from sparing.route.corrupt import CLEAN, Corruption
 from sparing.route.experts import Expert
 from sparing.route.judging import (
     Profiled,
@@ -293,7 +293,7 @@ class Calibrated:
     Attributes:
         objective: the router's.
         experts: their names.
-        samples: how many pictures or other samples, before corruption.
+        samples: how many images or other samples, before corruption.
         variants: names of the variants that every sample was seen in.
         calibration: of the chances; None unless the objective is `benefit`.
         errors_before: n, expected calibration error of the raw scores read as logits, on these samples.

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sparing.errors import ModelError, SparingError
+from sparing.images import decode_in_groups, encode
 from sparing.models import Model, load_model
 from sparing.route.choosing import Indices
 from sparing.route.experts import Expert
 from sparing.route.router import Point, Router
-from sparing.route.showing import decode_in_groups, encode
 
 Answer = npt.NDArray[np.float32] | SparingError
 """A distribution of shape (C,), or why there is none."""
@@ -84,9 +84,9 @@ class Experts:
 
         Args:
             ids: m sample ids.
-            values: m sample values; for pictures, decoded ones.
+            values: m sample values; for images, decoded ones.
             chosen: shape (m,), the position of each sample's expert.
-            encoded: m values for experts that do not take decoded pictures; None when `values` suit all.
+            encoded: m values for experts that do not take decoded images; None when `values` suit all.
 
         Returns:
             m answers in the order of the ids, and shape (n,), the seconds each expert took, without loading.
@@ -134,7 +134,7 @@ class Dispatched:
     Attributes:
         answers: m answers, in order of arrival.
         chosen: shape (m,), the position of each sample's expert, -1 when the sample was refused before.
-        decoding: seconds spent decoding pictures, which router and experts share.
+        decoding: seconds spent decoding images, which router and experts share.
         router: seconds spent choosing.
         experts: shape (n,), seconds spent in each expert.
     """
@@ -176,11 +176,11 @@ class Dispatcher:
         if self.router.model.takes_pixels:
             started = perf_counter()
             done = 0
-            for pictures in decode_in_groups(ids, values):
+            for images in decode_in_groups(ids, values):
                 decoding = perf_counter() - started
-                rows = slice(done, done + len(pictures))
-                parts.append(self._route(ids[rows], pictures, values[rows], decoding))
-                done += len(pictures)
+                rows = slice(done, done + len(images))
+                parts.append(self._route(ids[rows], images, values[rows], decoding))
+                done += len(images)
                 started = perf_counter()
         else:
             parts.append(self._route(ids, values, None, 0.0))
@@ -193,19 +193,19 @@ class Dispatcher:
         )
 
     def warm(self) -> None:
-        """Load every expert, and where pictures are taken, run the router and each expert on a grey one.
+        """Load every expert, and where images are taken, run the router and each expert on a grey one.
 
         Raises:
             SparingError: one of them cannot be loaded, or fails.
         """
-        picture, encoded = _grey()
+        image, encoded = _grey()
         if self.router.model.takes_pixels:
-            self.router.scores(["warm-up"], [picture])
+            self.router.scores(["warm-up"], [image])
         for which in range(len(self.experts.experts)):
             self.experts.load(which)
             if self.router.model.takes_pixels:
                 chosen = np.array([which], dtype=np.int32)
-                (answer,), _ = self.experts.answer(["warm-up"], [picture], chosen, encoded=[encoded])
+                (answer,), _ = self.experts.answer(["warm-up"], [image], chosen, encoded=[encoded])
                 if isinstance(answer, SparingError):
                     raise answer
 
@@ -252,7 +252,7 @@ class Dispatcher:
 
 
 def _grey() -> tuple[npt.NDArray[np.uint8], bytes]:
-    """Make a grey picture, decoded and encoded."""
+    """Make a grey image, decoded and encoded."""
     pixels = np.full((224, 224, 3), 128, dtype=np.uint8)
     return pixels, encode(pixels)
 

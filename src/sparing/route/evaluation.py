@@ -8,12 +8,12 @@ import numpy.typing as npt
 
 from sparing.errors import InputError
 from sparing.frontier import headroom_at_cost, oracle_frontier, static_mixture
+from sparing.images import CLEAN, Corruption
 from sparing.progress import OnProgress
 from sparing.route.advice import advise
 from sparing.route.baselines import Cascade, cascade, cascade_orders, mixture_shares, stops
 from sparing.route.calibration import calibration_errors
 from sparing.route.choosing import Indices, mean_cost
-from sparing.route.corrupt import CLEAN, Corruption
 from sparing.route.judging import (
     Judged,
     Profiled,

@@ -9,9 +9,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from sparing.errors import ModelError
+from sparing.images import Corruption
 from sparing.models import Model
 from sparing.progress import OnProgress, Progress
-from sparing.route.corrupt import Corruption
 from sparing.route.hashing import keys
 from sparing.route.outputs import Identity, Memo
 from sparing.route.showing import Shown, show
@@ -60,7 +60,7 @@ def fill(
         How many samples were run, over all variants; equal ones count once.
 
     Raises:
-        InputError: a sample cannot be read, or is no picture and has to be one.
+        InputError: a sample cannot be read, or is no image and has to be one.
         ModelError: an expert failed; finished chunks are kept.
         StorageError: a chunk could not be written; finished ones are kept.
     """
@@ -125,7 +125,7 @@ def run_experts(
         Shape (k, n, C), log-probabilities.
 
     Raises:
-        InputError: a sample cannot be read, or is no picture and has to be one.
+        InputError: a sample cannot be read, or is no image and has to be one.
         ModelError: an expert failed, or gives another number of classes.
     """
     result = np.empty((len(rows), len(models), identity.n_classes), dtype=np.float32)

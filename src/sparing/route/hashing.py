@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from sparing.errors import InputError
 from sparing.ids import hash_ids
-from sparing.route.corrupt import Corruption
+from sparing.images import Corruption
 from sparing.samples import Samples
 
 KEY_BYTES = 16

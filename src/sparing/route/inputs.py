@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sparing.errors import InputError
+from sparing.images import Corruption, decode_batch
 from sparing.models.description import InputDescription
-from sparing.models.preprocess import images, normalise_images, numbers
-from sparing.route.corrupt import Corruption
+from sparing.models.preprocess import normalise_images, numbers
 from sparing.samples import Samples
 from sparing.storage.files import reserve
 
@@ -20,19 +20,19 @@ CHUNK = 256
 class Inputs:
     """The inputs of every variant of every sample: position `v * m + i` is sample i under variant v.
 
-    Pictures are resized and kept as bytes, one per channel and pixel; numbers as float32.
+    Images are resized and kept as bytes, one per channel and pixel; numbers as float32.
 
     Args:
         samples: what to prepare.
         variants: the corruptions of them.
-        size: height and width that pictures are resized to; ignored for numbers.
+        size: height and width that images are resized to; ignored for numbers.
         path: the file to keep them in; it is as large as all of them.
-        mean: what is subtracted from pictures, per channel; numbers are centred by their own mean.
-        std: what pictures are divided by.
+        mean: what is subtracted from images, per channel; numbers are centred by their own mean.
+        std: what images are divided by.
         progress: called with the number of samples prepared, after every chunk.
 
     Raises:
-        InputError: a sample is neither a picture nor an array of numbers of one shape, text, or the file
+        InputError: a sample is neither an image nor an array of numbers of one shape, text, or the file
             cannot be written.
     """
 
@@ -48,18 +48,18 @@ class Inputs:
         progress: Callable[[int], None] | None = None,
     ) -> None:
         first = samples.fetch(np.array([0]))[0]
-        self.pictures = isinstance(first, bytes | bytearray) or (
+        self.images = isinstance(first, bytes | bytearray) or (
             isinstance(first, np.ndarray) and first.dtype == np.uint8 and first.ndim == 3
         )
         if isinstance(first, str):
             raise InputError(
-                f"{samples.what}: a router takes pictures or numbers, and these are text; "
+                f"{samples.what}: a router takes images or numbers, and these are text; "
                 "make a table of embeddings of it, and route by those"
             )
         self._resize = (size, size)
         self._description = (
             InputDescription(decode="image", resize=self._resize, mean=tuple(mean), std=tuple(std))
-            if self.pictures
+            if self.images
             else InputDescription()
         )
         m = len(samples)
@@ -80,7 +80,7 @@ class Inputs:
                 done += len(rows)
                 if progress is not None:
                     progress(done)
-        if not self.pictures:
+        if not self.images:
             self._description = _standardised(self._stored)
 
     @property
@@ -92,10 +92,10 @@ class Inputs:
         return 0 if self._stored is None else len(self._stored)
 
     def __call__(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Give the inputs at k positions: (k, 3, size, size) for pictures, else (k, ...), float32."""
+        """Give the inputs at k positions: (k, 3, size, size) for images, else (k, ...), float32."""
         assert self._stored is not None  # noqa: S101 - there is at least one sample
         stored = np.asarray(self._stored[rows])
-        if self.pictures:
+        if self.images:
             return normalise_images(stored, self._description, np.float32)
         mean, std = (np.array(v, dtype=np.float32) for v in (self._description.mean, self._description.std))
         standardised: npt.NDArray[np.float32] = (stored - mean) / std
@@ -107,8 +107,8 @@ class Inputs:
         ids = samples.ids.take(rows)
         values = variant.apply(ids, samples.fetch(rows))
         named = ids.to_pylist()
-        if self.pictures:
-            return images(named, values, channels=3, resize=self._resize)
+        if self.images:
+            return decode_batch(named, values, channels=3, resize=self._resize)
         part = numbers(named, values, self._description, np.float32)
         finite = np.isfinite(part).reshape(len(part), -1).all(axis=1)
         if not finite.all():

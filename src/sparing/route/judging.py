@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 from sparing.distributions import entropy
 from sparing.errors import InputError
+from sparing.images import CLEAN, Corruption
 from sparing.progress import OnProgress
 from sparing.route.choosing import Floats
-from sparing.route.corrupt import CLEAN, Corruption
 from sparing.route.experts import Expert, Latency
 from sparing.route.labels import check_classes, known_labels
 from sparing.route.router import Router
@@ -62,7 +62,7 @@ class Timing:
     Attributes:
         experts: shape (n,), each expert's own.
         router: the router's own.
-        decoding: of one picture, once for whoever sees it; 0 where there is none, or it is not known.
+        decoding: of one image, once for whoever sees it; 0 where there is none, or it is not known.
     """
 
     experts: npt.NDArray[np.float64]

@@ -6,12 +6,12 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from sparing.errors import InputError
+from sparing.images import HELD_PIXELS, decode
 from sparing.models import Model
-from sparing.models.preprocess import decode
 from sparing.route.experts import Latency
-from sparing.route.showing import HELD_PIXELS
 from sparing.samples import Samples
 
 CALLS = 100
@@ -112,17 +112,17 @@ def measure_experts(
     """Measure experts on samples from all over a table, one at a time and by their batch.
 
     Args:
-        models: n experts; those that take decoded pictures get them.
+        models: n experts; those that take decoded images get them.
         samples: what they are measured on.
         calls: how many calls of one sample to measure; of batches a quarter, at least 10 of either.
         seconds: when to stop one expert in one mode before that.
 
     Returns:
-        n latencies of one sample, n of a batch, and that of decoding one picture; None when no expert takes
-        decoded pictures, or they come decoded.
+        n latencies of one sample, n of a batch, and that of decoding one image; None when no expert takes
+        decoded images, or they come decoded.
 
     Raises:
-        InputError: a sample cannot be read, or is no picture and has to be one.
+        InputError: a sample cannot be read, or is no image and has to be one.
         ModelError: an expert failed.
     """
     given, decoded = _spread(models, samples)
@@ -131,7 +131,7 @@ def measure_experts(
         Way(_caller(model), some, calls=max(calls, _LEAST)) for model, some in zip(models, items, strict=True)
     ]
     if decoded and not isinstance(given[0][1], np.ndarray):
-        ways.append(Way(lambda pairs: decode(*pairs[0]), given, calls=max(calls, _LEAST)))
+        ways.append(Way(lambda pairs: _decode(*pairs[0]), given, calls=max(calls, _LEAST)))
     single = measure_together(ways, seconds=seconds)
     batched = measure_together(
         [
@@ -152,7 +152,7 @@ def measure_router(
     calls: int = CALLS,
     seconds: float = SECONDS,
 ) -> tuple[Latency, Latency]:
-    """Measure a router's network as experts are measured: from decoded pictures where those are shared.
+    """Measure a router's network as experts are measured: from decoded images where those are shared.
 
     Before every call the processor's nearer caches are filled with something else, as an expert leaves them.
 
@@ -160,7 +160,7 @@ def measure_router(
         model: the network; its `function` gives the scores.
         samples: what it is measured on.
         batch_size: of the batches, best that of the experts.
-        shared: whether decoding is counted apart, since experts take decoded pictures too; where every expert
+        shared: whether decoding is counted apart, since experts take decoded images too; where every expert
             decodes for itself, the router's own decoding is part of what it costs.
         calls: how many calls of one sample to measure; of batches a quarter, at least 10 of either.
         seconds: when to stop one mode before that.
@@ -199,12 +199,16 @@ def _spread(models: Sequence[Model], samples: Samples) -> tuple[_Pairs, _Pairs]:
         given.append((name, value))
         held += len(value) if isinstance(value, bytes | str) else getattr(value, "nbytes", 64)
         if any(model.takes_pixels for model in models):
-            pixels = decode(name, value)
+            pixels = _decode(name, value)
             decoded.append((name, pixels))
             held += pixels.nbytes
         if held > HELD_PIXELS:
             break
     return given, decoded
+
+
+def _decode(sample_id: object, value: Any) -> npt.NDArray[np.uint8]:
+    return decode(value, f"id {sample_id!r}")
 
 
 def _caller(model: Model) -> Callable[[_Pairs], object]:

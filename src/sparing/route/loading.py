@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from sparing.errors import InputError, ModelError
+from sparing.images import Corruption
 from sparing.models import Model, load_model
-from sparing.route.corrupt import Corruption
 from sparing.route.showing import show
 from sparing.samples import Samples
 
@@ -99,7 +99,7 @@ def probe(models: Sequence[Model], samples: Samples, variant: Corruption) -> int
         The number of classes.
 
     Raises:
-        InputError: the sample cannot be read, or is no picture and has to be one.
+        InputError: the sample cannot be read, or is no image and has to be one.
         ModelError: an expert failed, or experts give different numbers of classes.
     """
     counts: dict[str, int] = {}

@@ -8,7 +8,7 @@ from torch import nn
 from sparing.errors import InputError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""What pictures are normalised by: as the published weights of SqueezeNet expect it."""
+"""What images are normalised by: as the published weights of SqueezeNet expect it."""
 STEM_CHANNELS = 128
 STEM_MODULES = 5
 """SqueezeNet 1.1's first five modules: convolution, ReLU, pooling and two Fire modules."""
@@ -38,7 +38,7 @@ def squeezenet_stem(weights: str | Path | None = None) -> nn.Sequential:
         weights: a state dict of torchvision's `squeezenet1_1`, or of this stem; None for random weights.
 
     Returns:
-        From pictures (m, 3, h, w) to features (m, 128, h / 4, w / 4), about.
+        From images (m, 3, h, w) to features (m, 128, h / 4, w / 4), about.
 
     Raises:
         InputError: the file is missing, no state dict, or of another network.

@@ -13,10 +13,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from sparing.errors import InputError
+from sparing.images import CLEAN, Corruption
 from sparing.machine import describe as describe_machine
 from sparing.models import Model, load_model
 from sparing.progress import OnProgress
-from sparing.route.corrupt import CLEAN, Corruption
 from sparing.route.experts import Expert, Latency, expert_from_dict, latency_from_dict
 from sparing.route.filling import fill, missing
 from sparing.route.hashing import contents, keys
@@ -45,8 +45,8 @@ class Profile:
         experts: n experts, in the order of the outputs.
         classes: the experts' class names; None when unknown.
         machine: where latency was measured.
-        decoding: how long one picture takes to decode, once for router and experts; None for data that is not
-            encoded pictures.
+        decoding: how long one image takes to decode, once for router and experts; None for data that is not
+            encoded images.
     """
 
     path: Path
@@ -73,7 +73,7 @@ class Profile:
             Shape (m, n, C), float32 log-probabilities.
 
         Raises:
-            InputError: a sample cannot be read or is no picture and has to be one, the memo is damaged, or an
+            InputError: a sample cannot be read or is no image and has to be one, the memo is damaged, or an
                 expert is no longer what was profiled.
             ModelError: an expert cannot be loaded, or failed; what was finished is kept.
             StorageError: it could not be written; what was finished is kept.
@@ -234,7 +234,7 @@ def profile(
 ) -> Profile:
     """Run experts on samples once, and measure how long they take; killed, the same call goes on.
 
-    Latency is that of a call with the preparation of its samples, but without the decoding of pictures where
+    Latency is that of a call with the preparation of its samples, but without the decoding of images where
     an expert takes decoded ones: router and expert share that.
 
     Args:

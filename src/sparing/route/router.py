@@ -113,7 +113,7 @@ class Router:
 
         Args:
             ids: m sample ids, for messages.
-            values: m sample values; for pictures, encoded bytes or decoded uint8 arrays.
+            values: m sample values; for images, encoded bytes or decoded uint8 arrays.
 
         Returns:
             Shape (m, n), one score per expert; what they mean is up to the objective.

@@ -31,7 +31,7 @@ class RouteAccount:
         samples: n counts of answered samples.
         expert_seconds: n sums of seconds, loading left out.
         router_seconds: seconds spent choosing.
-        decoding_seconds: seconds spent decoding pictures.
+        decoding_seconds: seconds spent decoding images.
         seconds: wall seconds, reading, loading and writing included.
     """
 

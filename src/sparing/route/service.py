@@ -1,6 +1,6 @@
 """The service: one sample in, one answer and the name of its expert out, over HTTP.
 
-`POST /v1/answer` takes an encoded picture as the body, or for other data `{"value": ...}` as
+`POST /v1/answer` takes an encoded image as the body, or for other data `{"value": ...}` as
 `application/json`, and returns `probs`, `prediction`, `class`, `expert` and `seconds`; `GET /v1/model` says
 what answers. This module needs the extra `serve`.
 """
@@ -56,7 +56,7 @@ class Service:
         max_wait: seconds that the first request of a batch waits for others; with 0, requests gather while
             another batch runs, and a lonely one waits for nobody.
         max_queue: requests that may wait; further ones are answered 503.
-        preload: whether every expert is loaded, and run once where pictures are taken, before the service
+        preload: whether every expert is loaded, and run once where images are taken, before the service
             stands; otherwise each is loaded by the first request that it gets.
 
     Raises:
@@ -102,7 +102,7 @@ class Service:
         )
         self._decoding_seconds = Histogram(
             "route_decoding_seconds",
-            "Time that decoding a batch's pictures took",
+            "Time that decoding a batch's images took",
             buckets=SECONDS,
             registry=registry,
         )
@@ -189,7 +189,7 @@ class Service:
                 "classes": self._classes,
                 "budget": None if point is None else point.budget,
                 "expected_cost": None if point is None else point.expected_cost,
-                "takes": "picture" if router.model.takes_pixels else "json",
+                "takes": "image" if router.model.takes_pixels else "json",
             }
         )
 

@@ -1,9 +1,6 @@
-"""Pictures decoded once for all the models that will see them, and in the form that each one takes."""
+"""Images decoded once for all the models that will see them, and in the form that each one takes."""
 
-import io
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from sparing.errors import InputError
+from sparing.images import CLEAN, Corruption, decode_in_groups, encode
 from sparing.models import Model
-from sparing.models.preprocess import POOL_FROM_BYTES, decode
-from sparing.route.corrupt import CLEAN, Corruption
-
-HELD_PIXELS = 1 << 28
-"""Bytes of decoded pictures from which on they are used up before more are decoded."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +20,7 @@ class Shown:
     Attributes:
         ids: m sample ids.
         given: m values as they came, for models that decode for themselves.
-        pixels: m decoded pictures, for models that take those; None when no model does.
+        pixels: m decoded images, for models that take those; None when no model does.
     """
 
     ids: list[object]
@@ -42,9 +35,9 @@ class Shown:
 def show(
     ids: pa.Array, values: list[Any], models: Sequence[Model], variant: Corruption = CLEAN
 ) -> Iterator[Shown]:
-    """Bring samples to the forms that some models take, decoding each picture at most once.
+    """Bring samples to the forms that some models take, decoding each image at most once.
 
-    A model that does not take pixels gets a corrupted picture in the form that the picture came in: encoded
+    A model that does not take pixels gets a corrupted image in the form that the image came in: encoded
     again (as PNG, which loses nothing) where it came encoded.
 
     Args:
@@ -54,10 +47,10 @@ def show(
         variant: how they are corrupted.
 
     Yields:
-        Consecutive parts of the samples, at least one each: decoded pictures must fit into memory.
+        Consecutive parts of the samples, at least one each: decoded images must fit into memory.
 
     Raises:
-        InputError: a value is no picture and has to be one; its id is named.
+        InputError: a value is no image and has to be one; its id is named.
     """
     names = ids.to_pylist()
     clean = variant.severity == "clean"
@@ -67,7 +60,7 @@ def show(
     done = 0
     for group in decode_in_groups(names, values):
         rows = slice(done, done + len(group))
-        pixels = [_picture(one) for one in group]
+        pixels = [_image(one) for one in group]
         given = values[rows]
         if not clean:
             pixels = variant.apply(ids[rows], pixels)
@@ -80,61 +73,7 @@ def show(
         done += len(group)
 
 
-def decode_in_groups(
-    ids: Sequence[object], values: Sequence[Any], held: int = HELD_PIXELS
-) -> Iterator[list[npt.NDArray[np.uint8] | InputError]]:
-    """Decode pictures at their own size, some at a time, so that memory does not grow with their number.
-
-    Args:
-        ids: m sample ids, for messages.
-        values: m pictures: encoded bytes, or decoded as uint8 arrays.
-        held: bytes of decoded pictures from which on a group ends.
-
-    Yields:
-        Consecutive groups, at least one picture each; in place of a value that is no picture, the error.
-    """
-
-    def one(row: int) -> npt.NDArray[np.uint8] | InputError:
-        try:
-            return decode(ids[row], values[row])
-        except InputError as error:
-            return error
-
-    pooled = sum(len(v) for v in values if isinstance(v, bytes)) > POOL_FROM_BYTES * len(values)
-    step = min(8, os.cpu_count() or 1) if pooled else 1
-    with ThreadPoolExecutor(step) as pool:
-        group: list[npt.NDArray[np.uint8] | InputError] = []
-        size = 0
-        for start in range(0, len(ids), step):
-            rows = range(start, min(start + step, len(ids)))
-            pictures = list((pool.map if pooled else map)(one, rows))
-            group += pictures
-            size += sum(picture.nbytes for picture in pictures if isinstance(picture, np.ndarray))
-            if size >= held:
-                yield group
-                group, size = [], 0
-        if group:
-            yield group
-
-
-def encode(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """Encode a picture as PNG, which loses nothing.
-
-    Args:
-        pixels: shape (height, width, 3), uint8.
-
-    Returns:
-        The bytes of the PNG file.
-    """
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    # The bytes are decoded again at once: quickly is better than small.
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
-
-
-def _picture(decoded: npt.NDArray[np.uint8] | InputError) -> npt.NDArray[np.uint8]:
+def _image(decoded: npt.NDArray[np.uint8] | InputError) -> npt.NDArray[np.uint8]:
     if isinstance(decoded, InputError):
         raise decoded
     return decoded

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sparing.errors import InputError, LockedError, MissingExtraError
+from sparing.images import CLEAN, Corruption
 from sparing.models.description import InputDescription
-from sparing.route.corrupt import CLEAN, Corruption
 from sparing.route.labels import check_classes, known_labels
 from sparing.route.latency import measure_router
 from sparing.route.profiling import Profile, open_profile
@@ -66,10 +66,10 @@ def train(
         out: the router's folder; a training that was stopped is taken up again there.
         settings: objective and training; the objective "benefit" by default.
         variants: corruptions that the router is trained on, each sample once under each.
-        size: height and width of the router's input pictures.
-        backbone: makes the network under the linear layer, for inputs other than pictures or to your taste:
+        size: height and width of the router's input images.
+        backbone: makes the network under the linear layer, for inputs other than images or to your taste:
             from a batch of inputs to features (m, d) or (m, d, ...). SqueezeNet's stem by default, for
-            pictures, and two hidden layers of 64 for numbers.
+            images, and two hidden layers of 64 for numbers.
         weights: published weights of SqueezeNet 1.1 to start from; random ones by default.
         inputs: what `prepare` made of the same samples, variants and size, when several routers share it.
         progress: called with "profile", "prepare" or "train", the number done, and the loss so far.
@@ -118,7 +118,7 @@ def train(
         torch.manual_seed(settings.seed)
         example = torch.from_numpy(inputs(np.array([0])))
         network = RouterNetwork(
-            _backbone(backbone, weights, inputs.pictures, example), example, len(opened.experts)
+            _backbone(backbone, weights, inputs.images, example), example, len(opened.experts)
         )
         losses = fit(
             network,
@@ -131,10 +131,10 @@ def train(
             fingerprint=_fingerprint(opened, labels, said, inputs.description),
             progress=lambda epoch, loss: report("train", epoch, loss),
         )
-        description, pictures = inputs.description, inputs.pictures
+        description, images = inputs.description, inputs.images
         training = {
             **asdict(settings),
-            "size": size if pictures else None,
+            "size": size if images else None,
             "samples": len(data),
             "variants": [variant.name for variant in variants],
             "losses": losses,
@@ -246,7 +246,7 @@ def _fingerprint(
 def _backbone(
     make: Callable[[], torch.nn.Module] | None,
     weights: str | Path | None,
-    pictures: bool,
+    images: bool,
     example: torch.Tensor,
 ) -> torch.nn.Module:
     if make is not None:
@@ -259,10 +259,10 @@ def _backbone(
         if not isinstance(made, torch.nn.Module):
             raise InputError(f"the backbone must be a torch module, got {type(made).__name__}")
         return made
-    if pictures:
+    if images:
         return squeezenet_stem(weights)
     if weights is not None:
-        raise InputError("weights are for SqueezeNet's stem, which takes pictures; these samples are numbers")
+        raise InputError("weights are for SqueezeNet's stem, which takes images; these samples are numbers")
     return torch.nn.Sequential(
         torch.nn.Flatten(),
         torch.nn.Linear(example[0].numel(), 64),

@@ -9,12 +9,12 @@ import pyarrow as pa
 
 from sparing.errors import InputError
 from sparing.ids import hash_ids
-from sparing.models.preprocess import decode
+from sparing.images.decoding import decode
 
 SEVERITIES = ("clean", "mild", "moderate", "severe")
 KINDS = ("blur", "noise")
 BLUR = {"clean": 0.0, "mild": 0.75, "moderate": 1.5, "severe": 2.75}
-"""Standard deviation of the Gaussian, in hundredths of the picture's shorter side: pictures look alike at
+"""Standard deviation of the Gaussian, in hundredths of the image's shorter side: images look alike at
 every size."""
 NOISE = {"clean": 0.0, "mild": 0.05, "moderate": 0.12, "severe": 0.32}
 """Standard deviation of the noise, where pixels go from 0 to 1."""
@@ -22,7 +22,7 @@ NOISE = {"clean": 0.0, "mild": 0.05, "moderate": 0.12, "severe": 0.32}
 
 @dataclass(frozen=True)
 class Corruption:
-    """One variant of a data set: every picture corrupted with one severity.
+    """One variant of a data set: every image corrupted with one severity.
 
     Attributes:
         severity: one of `SEVERITIES`; "clean" leaves the values as they are.
@@ -50,20 +50,20 @@ class Corruption:
 
         Args:
             ids: m ids, an Arrow array of `string` or `int64`.
-            values: m pictures: encoded bytes, or decoded as uint8 of shape (height, width, 3).
+            values: m images: encoded bytes, or decoded as uint8 of shape (height, width, 3).
 
         Returns:
-            m decoded pictures; for "clean" the values themselves.
+            m decoded images; for "clean" the values themselves.
 
         Raises:
-            InputError: a value is no picture; its id is named.
+            InputError: a value is no image; its id is named.
         """
         if self.severity == "clean":
             return values
         draws = hash_ids(ids, self.seed)
         corrupted = []
         for sample_id, value, draw in zip(ids.to_pylist(), values, draws.tolist(), strict=True):
-            pixels = decode(sample_id, value)
+            pixels = decode(value, f"id {sample_id!r}")
             if self.kinds[draw % len(self.kinds)] == "blur":
                 corrupted.append(blur(pixels, BLUR[self.severity]))
             else:
@@ -75,7 +75,7 @@ CLEAN = Corruption()
 
 
 def blur(pixels: npt.NDArray[np.uint8], strength: float) -> npt.NDArray[np.uint8]:
-    """Convolve a picture with a Gaussian.
+    """Convolve an image with a Gaussian.
 
     Args:
         pixels: shape (height, width, channels), uint8.

@@ -3,13 +3,13 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.route.conftest import picture, png
+from tests.route.conftest import image, png
 
 from sparing.errors import InputError
-from sparing.route.corrupt import BLUR, CLEAN, NOISE, SEVERITIES, Corruption, blur, noise, variants
+from sparing.images import BLUR, CLEAN, NOISE, SEVERITIES, Corruption, blur, noise, variants
 
 IDS = pa.array([f"s{i}" for i in range(12)])
-VALUES = [png(picture(i)) for i in range(12)]
+VALUES = [png(image(i)) for i in range(12)]
 
 
 def test_clean_leaves_the_values_alone():
@@ -23,14 +23,14 @@ def test_a_sample_comes_out_the_same_however_it_is_batched():
     for row in range(12):
         (alone,) = severe.apply(IDS[row : row + 1], VALUES[row : row + 1])
         assert np.array_equal(alone, together[row])
-    decoded = severe.apply(IDS, [picture(i) for i in range(12)])
+    decoded = severe.apply(IDS, [image(i) for i in range(12)])
     assert all(map(np.array_equal, decoded, together))
 
 
 def test_id_and_seed_decide_the_kind_and_the_noise():
     same = [VALUES[0]] * 12
     severe = Corruption("severe").apply(IDS, same)
-    by_blur = blur(picture(0), BLUR["severe"])
+    by_blur = blur(image(0), BLUR["severe"])
     blurred = [np.array_equal(one, by_blur) for one in severe]
     assert 0 < sum(blurred) < 12
     noisy = [one.tobytes() for one, is_blur in zip(severe, blurred, strict=True) if not is_blur]
@@ -61,14 +61,14 @@ def test_noise_has_the_stated_spread():
 @settings(max_examples=20)
 @given(st.integers(1, 9), st.integers(1, 9), st.floats(0, 5), st.integers(0, 2**64 - 1))
 def test_shapes_and_types_stay(height, width, strength, seed):
-    pixels = picture(0, height, width)
+    pixels = image(0, height, width)
     for after in (blur(pixels, strength), noise(pixels, strength, seed=seed)):
         assert (after.shape, after.dtype) == (pixels.shape, np.uint8)
     assert np.array_equal(blur(pixels, 0), pixels)
     assert np.array_equal(noise(pixels, 0, seed=seed), pixels)
 
 
-def test_each_severity_moves_further_from_the_picture():
+def test_each_severity_moves_further_from_the_image():
     smooth = np.linspace(0, 255, 64 * 64 * 3).reshape(64, 64, 3).astype(np.uint8)
     smooth[20:40, 20:40] = 255
     for way, strengths in ((blur, BLUR), (lambda p, s: noise(p, s, seed=3), NOISE)):
@@ -91,6 +91,6 @@ def test_the_option():
         Corruption("hefty")
 
 
-def test_what_is_no_picture_is_named():
+def test_what_is_no_image_is_named():
     with pytest.raises(InputError, match="id 's1'"):
         Corruption("mild").apply(IDS[:2], [VALUES[0], b"nothing"])
