@@ -25,17 +25,18 @@ import torch
 
 from intel_experts import CLEAN_SHARES, EPOCHS, SECOND_EPOCHS, STRENGTH, part_of
 from machine import describe, load
-from sparing.distributions import entropy
 from sparing.frontier import headroom_at_cost, oracle_frontier, static_mixture
 from sparing.images import BLUR, NOISE, SEVERITIES, decode, variants
 from sparing.models import load_model
-from sparing.route.baselines import cascade, cascade_orders, mixture_shares, stops
+from sparing.route.baselines import STATISTICS
+from sparing.route.baselines.cascades import cascade, cascade_orders, stops
+from sparing.route.baselines.mixtures import mixture_shares
 from sparing.route.calibration import calibration_errors, fit_calibration
 from sparing.route.choosing import choose, solve_multiplier
 from sparing.route.evaluation import paired_difference
 from sparing.route.experts import Latency
 from sparing.route.fitting import Settings, fit
-from sparing.route.judging import Evidence, Timing, join, shares_of
+from sparing.route.judging import Judged, Timing, join, judge, shares_of
 from sparing.route.latency import Way, measure_together
 from sparing.route.networks import RouterNetwork, squeezenet_stem
 from sparing.route.profiling import Profile, open_profile, profile
@@ -152,15 +153,15 @@ class Bench:
         self.counts["experts"] = total - self.counts["router"] - self.counts["calibration"]
         self.experts = np.array([latency[f"{name} x1"].median for name in EXPERTS])
         self.decoding = latency["decoding x1"].median
-        self.seen: dict[tuple[Path, str], list[Evidence]] = {}
-        self.prepared: dict[str, list[tuple[list, list, Evidence]]] = {}
+        self.seen: dict[tuple[Path, str], list[Judged]] = {}
+        self.prepared: dict[str, list[tuple[list, list, Judged]]] = {}
 
     def times(self, size: int = SIZE) -> Timing:
         """Latencies with a router of some input size; decoding is shared by all policies and left out."""
         return Timing(self.experts, self.latency[f"router {size} x1"].median)
 
-    def gather(self, router: Router, part: str) -> list[Evidence]:
-        """Evidence by severity, as `sparing.route.judging.gather` collects it; images are prepared once."""
+    def gather(self, router: Router, part: str) -> list[Judged]:
+        """What is known by severity, as `sparing.route.judging.gather` collects it; images are prepared once."""
         key = router.path, part
         if key not in self.seen:
             self.seen[key] = [
@@ -177,20 +178,14 @@ class Bench:
             ]
         return self.seen[key]
 
-    def _prepared(self, part: str) -> list[tuple[list, list, Evidence]]:
+    def _prepared(self, part: str) -> list[tuple[list, list, Judged]]:
         if part not in self.prepared:
             samples, self.prepared[part] = self.samples[part], []
             labels, rows = samples.labels(), np.arange(len(samples))
             for variant in VARIANTS:
                 values = variant.apply(samples.ids, samples.fetch(rows))
                 logs = self.made.outputs(samples, variant)
-                probs = np.exp(logs)
-                experts = Evidence(
-                    scores=np.zeros(probs.shape[:2], np.float32),
-                    correct=logs.argmax(axis=2) == labels[:, None],
-                    confidence=probs.max(axis=2),
-                    entropy=np.stack([entropy(probs[:, i]) for i in range(len(EXPERTS))], axis=1),
-                )
+                experts = judge(np.zeros(logs.shape[:2], np.float32), logs, labels, STATISTICS)
                 ids = samples.ids.to_pylist()
                 decoded = [decode(value, f"id {one!r}") for one, value in zip(ids, values, strict=True)]
                 self.prepared[part].append((ids, decoded, experts))
@@ -226,7 +221,7 @@ def solved(bench: Bench, router: Router, budgets: list[float], size: int = SIZE)
     return {"chosen": chosen, "calibration": fitted_on, "test": judged, "by": test, "errors": errors}
 
 
-def outcome(judged: Evidence, chosen: np.ndarray) -> np.ndarray:
+def outcome(judged: Judged, chosen: np.ndarray) -> np.ndarray:
     """Whether each sample was answered rightly."""
     return judged.correct[np.arange(len(chosen)), chosen]
 
@@ -249,10 +244,10 @@ def table(header: str, rows: list[list[str]]) -> str:
 
 
 def fair_cascade(
-    known: Evidence, judged: Evidence, costs: np.ndarray, budget: float, by_entropy: bool
+    known: Judged, judged: Judged, costs: np.ndarray, budget: float, by_entropy: bool
 ) -> tuple[np.ndarray, float, str] | None:
     """Pick the best cascade and its threshold on calibration images; chance of being right and cost on test."""
-    certainty = [-part.entropy if by_entropy else part.confidence for part in (known, judged)]
+    certainty = [part.statistics["entropy" if by_entropy else "confidence"] for part in (known, judged)]
     best = None
     for order in cascade_orders(costs):
         traced = cascade(certainty[0], known.correct, costs, order)

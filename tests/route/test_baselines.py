@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from sparing.errors import InputError
 from sparing.frontier import static_mixture
-from sparing.route.baselines import cascade, cascade_orders, mixture_shares, stops
+from sparing.route.baselines.cascades import cascade, cascade_orders, stops
+from sparing.route.baselines.mixtures import mixture_shares
 
 COSTS = np.array([1.0, 4.0])
 CERTAINTY = np.array([[0.9, 0.9], [0.6, 0.9], [0.8, 0.9], [0.7, 0.9]])

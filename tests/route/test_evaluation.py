@@ -11,6 +11,7 @@ from tests.route import world
 from sparing.errors import InputError
 from sparing.frontier import headroom_at_cost, oracle_frontier, static_mixture
 from sparing.images import Corruption
+from sparing.route.baselines import STATISTICS
 from sparing.route.calibration import calibrate
 from sparing.route.evaluation import compare, curves, evaluate, paired_difference
 from sparing.route.judging import Judged, Timing, quantile
@@ -28,8 +29,10 @@ TIMES = Timing(np.array([2.0, 8.0]), 1.0, 0.5)
 SEEN = Judged(
     scores=np.zeros((4, 2), np.float32),
     correct=np.array([[True, True], [False, True], [True, False], [False, True]]),
-    confidence=np.array([[0.9, 0.9], [0.6, 0.9], [0.8, 0.9], [0.7, 0.9]], np.float32),
-    entropy=np.array([[0.1, 0.1], [0.3, 0.1], [0.2, 0.1], [0.4, 0.1]], np.float32),
+    statistics={
+        "confidence": np.array([[0.9, 0.9], [0.6, 0.9], [0.8, 0.9], [0.7, 0.9]], np.float32),
+        "entropy": -np.array([[0.1, 0.1], [0.3, 0.1], [0.2, 0.1], [0.4, 0.1]], np.float32),
+    },
 )
 
 
@@ -74,8 +77,7 @@ def test_no_row_beats_the_oracle_and_shares_explain_latencies(m, n, seed):
     seen = Judged(
         np.zeros((m, n), np.float32),
         rng.random((m, n)) < 0.6,
-        rng.random((m, n)).astype(np.float32),
-        rng.random((m, n)).astype(np.float32),
+        {name: rng.random((m, n)).astype(np.float32) for name in STATISTICS},
     )
     times = Timing(rng.integers(1, 9, n).astype(float), 0.5, 0.25)
     names = [f"e{i}" for i in range(n)]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sparing.route.baselines import BASELINES
 from sparing.route.rows import Row
 
 SURE = 1.96
@@ -22,7 +23,7 @@ def advise(
     """Say what is better than the router; else, what the router brings.
 
     Args:
-        rows: from `evaluate.compare`: the router first, then each expert, then mixtures and cascades at the
+        rows: from `evaluate.compare`: the router first, then each expert, then the baselines at the
             router's mean latency.
         names: n, of the experts.
         router: the router's own seconds per sample.
@@ -34,7 +35,7 @@ def advise(
     """
     routed = rows[0]
     alone = [row for row in rows if row.kind == "expert"]
-    rivals = [row for row in (_best_cascade(rows), *_mixtures(rows)) if row is not None]
+    rivals = _rivals(rows)
     better = _single(routed, alone, names, samples)
     better += [_beaten(row, routed, names, samples) for row in rivals if row.behind <= 0]
     said = better or [_pays(routed, alone, names, samples)]
@@ -89,35 +90,31 @@ def _single(routed: Row, alone: Sequence[Row], names: Sequence[str], samples: in
     ]
 
 
-def _best_cascade(rows: Sequence[Row]) -> Row | None:
-    cascades = [row for row in rows if row.kind.endswith("cascade")]
-    return max(cascades, key=lambda row: row.accuracy, default=None)
-
-
-def _mixtures(rows: Sequence[Row]) -> list[Row]:
-    # Of a single expert there is nothing to add to what is said of experts.
-    return [row for row in rows if row.kind == "mixture" and " | " in row.name]
+def _rivals(rows: Sequence[Row]) -> list[Row]:
+    """Choose the most accurate row of each family of baselines, the most accurate family first."""
+    best: dict[str, Row] = {}
+    for row in rows:
+        # Of what sends every sample to one expert there is nothing to add to what is said of experts.
+        if row.kind not in BASELINES or (row.shares is not None and np.count_nonzero(row.shares) < 2):
+            continue
+        family = BASELINES[row.kind].family
+        if family not in best or row.accuracy > best[family].accuracy:
+            best[family] = row
+    return sorted(best.values(), key=lambda row: -row.accuracy)
 
 
 def _describe(row: Row) -> str:
-    if row.kind == "mixture":
-        return f"sending samples to {row.name} at random"
-    return f"the cascade {row.name} by {row.kind.split()[0]}"
+    return BASELINES[row.kind].describe(row.name)
 
 
 def _beaten(row: Row, routed: Row, names: Sequence[str], samples: int) -> str:
-    """Say that a mixture or a cascade reaches at least what the router does."""
+    """Say that a baseline reaches at least what the router does."""
     figures = (
         f"{_describe(row)} reaches {_percent(row.accuracy)} at {_ms(row.latency)}, the router "
         f"{_percent(routed.accuracy)}{_aside(row, routed, names, samples)}."
     )
-    if row.kind == "mixture":
-        return f"The router knows no better than chance: {figures}"
     surely = row.behind < -noise(row, routed, names, samples)
-    return (
-        f"A cascade {'is better' if surely else 'does as well'} at equal latency: {figures} Its threshold "
-        "was picked in hindsight on these samples, which flatters it; choose it on calibration samples first."
-    )
+    return BASELINES[row.kind].beats(figures, surely=surely)
 
 
 def _pays(routed: Row, alone: Sequence[Row], names: Sequence[str], samples: int) -> str:

@@ -11,7 +11,7 @@ from sparing.frontier import headroom_at_cost, oracle_frontier, static_mixture
 from sparing.images import CLEAN, Corruption
 from sparing.progress import OnProgress
 from sparing.route.advice import advise
-from sparing.route.baselines import Cascade, cascade, cascade_orders, mixture_shares, stops
+from sparing.route.baselines import BASELINES, STATISTICS, Curve, Policy
 from sparing.route.calibration import calibration_errors
 from sparing.route.choosing import Indices, mean_cost
 from sparing.route.judging import (
@@ -27,13 +27,6 @@ from sparing.route.judging import (
 from sparing.route.router import Point, Router
 from sparing.route.rows import Row
 from sparing.samples import Samples
-
-HINDSIGHT = (
-    "Cascades are picked in hindsight, which flatters them: each threshold is the one that meets the "
-    "router's mean latency on these very samples, and the best cascade is the one most accurate on them. "
-    "The fair comparison chooses both on calibration samples."
-)
-CURVE_POINTS = 101
 
 
 @dataclass(frozen=True)
@@ -123,73 +116,41 @@ def compare(
     shares = shares_of(chosen, n)
     target = float(shares @ times.routed)
 
-    def row(
-        kind: str,
-        name: str,
-        right: npt.NDArray[np.float64],
-        latency: float,
-        p95: float,
-        shares: npt.NDArray[np.float64],
-    ) -> Row:
-        accuracy = float(right.mean())
-        ahead, error = (0.0, 0.0) if kind == "router" else paired_difference(routed - right, repeats)
-        headroom = headroom_at_cost(latency, accuracy, mixture, frontier)
-        return Row(kind, name, accuracy, latency, p95, tuple(shares.tolist()), headroom, ahead, error)
+    def row(kind: str, policy: Policy) -> Row:
+        accuracy = float(policy.right.mean())
+        ahead, error = (0.0, 0.0) if kind == "router" else paired_difference(routed - policy.right, repeats)
+        return Row(
+            kind=kind,
+            name=policy.name,
+            accuracy=accuracy,
+            latency=policy.latency,
+            p95=policy.p95,
+            shares=tuple(policy.shares.tolist()),
+            headroom=headroom_at_cost(policy.latency, accuracy, mixture, frontier),
+            behind=ahead,
+            error=error,
+        )
 
-    rows = [row("router", "router", routed, target, quantile(times.routed, shares), shares)]
+    rows = [row("router", Policy("router", routed, target, quantile(times.routed, shares), shares))]
     for i, name in enumerate(names):
         alone = float(times.alone[i])
-        rows.append(row("expert", name, seen.correct[:, i].astype(np.float64), alone, alone, np.eye(n)[i]))
-    mixed = mixture_shares(times.alone, seen.correct.mean(axis=0), target)
-    rows.append(
-        row(
-            "mixture",
-            " | ".join(names[i] for i in np.flatnonzero(mixed).tolist()),
-            seen.correct @ mixed,
-            float(mixed @ times.alone),
-            quantile(times.alone, mixed),
-            mixed,
-        )
-    )
-    for kind, certainty in (("confidence cascade", seen.confidence), ("entropy cascade", -seen.entropy)):
-        for order in cascade_orders(times.experts):
-            traced = cascade(certainty, seen.correct, times.experts, order)
-            # Where the router spends less than the cascade's first expert, there is no such cascade.
-            if target < times.decoding + traced.costs[0]:
-                continue
-            right, stages = _cascaded(traced, target - times.decoding, certainty, seen.correct)
-            ends = times.decoding + np.cumsum(times.experts[list(order)])
-            answers = np.zeros(n)
-            answers[list(order)] = stages
-            rows.append(
-                row(
-                    kind,
-                    " > ".join(names[i] for i in order),
-                    right,
-                    float(stages @ ends),
-                    quantile(ends, stages),
-                    answers,
-                )
-            )
+        right = seen.correct[:, i].astype(np.float64)
+        rows.append(row("expert", Policy(name, right, alone, alone, np.eye(n)[i])))
+    for baseline in BASELINES.values():
+        rows += [row(baseline.kind, policy) for policy in baseline.policies(seen, times, names, target)]
     best = frontier.accuracy_at(target)
-    rows.append(Row("oracle", "oracle", best, target, None, None, 1.0, float(routed.mean()) - best, None))
-    return tuple(rows)
-
-
-def _cascaded(
-    traced: Cascade,
-    cost: float,
-    certainty: npt.NDArray[np.float32],
-    correct: npt.NDArray[np.bool_],
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Chance of a right answer per sample, and share of samples per stage, at a mean cost."""
-    order = np.array(traced.order)
-    right, stages = np.zeros(len(correct)), np.zeros(len(order))
-    for threshold, share in traced.between(cost):
-        at = stops(certainty, traced.order, threshold)
-        right += share * correct[np.arange(len(at)), order[at]]
-        stages += share * shares_of(at, len(order))
-    return right, stages
+    oracle = Row(
+        kind="oracle",
+        name="oracle",
+        accuracy=best,
+        latency=target,
+        p95=None,
+        shares=None,
+        headroom=1.0,
+        behind=float(routed.mean()) - best,
+        error=None,
+    )
+    return (*rows, oracle)
 
 
 def paired_difference(differences: npt.NDArray[np.float64], repeats: int = 1) -> tuple[float, float]:
@@ -233,7 +194,7 @@ def evaluate(
         progress: called while experts run.
 
     Returns:
-        The comparison and the advice. Thresholds of cascades are picked in hindsight; see `HINDSIGHT`.
+        The comparison and the advice.
 
     Raises:
         InputError: no labels, no operating point, or router and profile do not belong together.
@@ -242,7 +203,7 @@ def evaluate(
     points = _points(router, budget)
     names = tuple(expert.name for expert in profile.experts)
     times = timing(router, profile, batched=batched)
-    parts = [gather(router, profile, samples, variant, progress=progress) for variant in variants]
+    parts = [gather(router, profile, samples, variant, STATISTICS, progress=progress) for variant in variants]
     everything = join(parts)
     chances = router.description.objective == "benefit"
 
@@ -282,7 +243,7 @@ def evaluate(
         experts=dict(zip(names, times.experts.tolist(), strict=True)),
         points=tuple(reports),
         curves=curves(everything, times, names),
-        notes=(HINDSIGHT,),
+        notes=tuple(dict.fromkeys(one.note for one in BASELINES.values() if one.note)),
     )
 
 
@@ -306,15 +267,12 @@ def curves(seen: Judged, times: Timing, names: Sequence[str]) -> dict[str, dict[
     Returns:
         By policy, "latency" in seconds, decoding included, and "accuracy".
     """
-    mixture = static_mixture(times.alone, seen.correct.mean(axis=0))
     frontier = oracle_frontier(seen.correct, times.alone)
-    found = {"mixture": (mixture.costs, mixture.accuracies), "oracle": (frontier.costs, frontier.accuracies)}
-    for kind, certainty in (("confidence cascade", seen.confidence), ("entropy cascade", -seen.entropy)):
-        for order in cascade_orders(times.experts):
-            traced = cascade(certainty, seen.correct, times.experts, order)
-            keep = np.unique(np.linspace(0, len(traced.costs) - 1, CURVE_POINTS).astype(np.int64))
-            name = f"{kind} {' > '.join(names[i] for i in order)}"
-            found[name] = (times.decoding + traced.costs[keep], traced.accuracies[keep])
+    found: dict[str, Curve] = {}
+    for baseline in BASELINES.values():
+        for name, curve in baseline.curves(seen, times, names).items():
+            found[f"{baseline.kind} {name}".strip()] = curve
+    found["oracle"] = (frontier.costs, frontier.accuracies)
     return {
         name: {"latency": costs.tolist(), "accuracy": accuracies.tolist()}
         for name, (costs, accuracies) in found.items()

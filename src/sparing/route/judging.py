@@ -1,13 +1,12 @@
 """What a router and its experts say about labelled samples, as arrays."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from sparing.distributions import entropy
 from sparing.errors import InputError
 from sparing.images import CLEAN, Corruption
 from sparing.progress import OnProgress
@@ -45,14 +44,12 @@ class Judged:
     Attributes:
         scores: shape (m, n), the router's.
         correct: shape (m, n), whether expert i is right.
-        confidence: shape (m, n), expert i's largest probability.
-        entropy: shape (m, n), of expert i's distribution, in nats.
+        statistics: by name, what the baselines need of each expert's distributions, shape (m, n).
     """
 
     scores: npt.NDArray[np.float32]
     correct: npt.NDArray[np.bool_]
-    confidence: npt.NDArray[np.float32]
-    entropy: npt.NDArray[np.float32]
+    statistics: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -127,6 +124,7 @@ def gather(
     profile: Profiled,
     samples: Samples,
     variant: Corruption = CLEAN,
+    statistics: Mapping[str, Callable[[Floats], Floats]] | None = None,
     *,
     progress: OnProgress | None = None,
 ) -> Judged:
@@ -137,6 +135,7 @@ def gather(
         profile: of its experts; what it does not hold yet, it runs and stores.
         samples: labelled.
         variant: how the samples are corrupted.
+        statistics: by name, from one expert's distributions of shape (m, C) to shape (m,).
         progress: called while experts run.
 
     Returns:
@@ -156,22 +155,40 @@ def gather(
         ids = samples.ids[start : start + BATCH]
         values = samples.fetch(np.arange(start, start + len(ids)))
         scores.append(router.scores(ids.to_pylist(), variant.apply(ids, values)))
+    return judge(np.concatenate(scores), logs, labels, statistics or {})
+
+
+def judge(
+    scores: npt.NDArray[np.float32],
+    logs: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int64],
+    statistics: Mapping[str, Callable[[Floats], Floats]],
+) -> Judged:
+    """Compare experts with labels, and reduce their distributions to statistics.
+
+    Args:
+        scores: shape (m, n), the router's.
+        logs: shape (m, n, C), the experts' log-probabilities.
+        labels: shape (m,).
+        statistics: by name, from one expert's distributions of shape (m, C) to shape (m,).
+    """
     probs = np.exp(logs)
     return Judged(
-        scores=np.concatenate(scores),
-        correct=logs.argmax(axis=2) == labels[:, None],
-        confidence=probs.max(axis=2),
-        entropy=np.stack([entropy(probs[:, i]) for i in range(logs.shape[1])], axis=1).astype(np.float32),
+        scores,
+        logs.argmax(axis=2) == labels[:, None],
+        {
+            name: np.stack([of(probs[:, i]) for i in range(probs.shape[1])], axis=1).astype(np.float32)
+            for name, of in statistics.items()
+        },
     )
 
 
 def join(parts: Sequence[Judged]) -> Judged:
     """Put what is known of several variants below each other."""
     return Judged(
-        *(
-            np.concatenate([getattr(part, field) for part in parts])
-            for field in ("scores", "correct", "confidence", "entropy")
-        )
+        np.concatenate([part.scores for part in parts]),
+        np.concatenate([part.correct for part in parts]),
+        {name: np.concatenate([part.statistics[name] for part in parts]) for name in parts[0].statistics},
     )
 
 

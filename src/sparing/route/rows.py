@@ -8,7 +8,7 @@ class Row:
     """A policy on some samples.
 
     Attributes:
-        kind: "router", "expert", "mixture", "confidence cascade", "entropy cascade" or "oracle".
+        kind: "router", "expert", "oracle", or the kind of one of `baselines.BASELINES`.
         name: which of its kind: an expert, "a | b" for a mixture, "a > b" for a cascade.
         accuracy: in [0, 1].
         latency: mean seconds per sample, everything included.

@@ -1,49 +1,88 @@
-"""What a router has to beat: the mixture of experts, cascades that run the cheap expert first, the oracle."""
+"""Cascades: run the cheap expert first, and the next one when it is unsure."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sparing.errors import InputError
-from sparing.frontier import static_mixture
+from sparing.route.baselines.contract import Curve, Floats, Policy
+from sparing.route.judging import Judged, Timing, quantile, shares_of
 
-Floats = npt.NDArray[np.floating[Any]]
 Bools = npt.NDArray[np.bool_]
 
+HINDSIGHT = (
+    "Cascades are picked in hindsight, which flatters them: each threshold is the one that meets the "
+    "router's mean latency on these very samples, and the best cascade is the one most accurate on them. "
+    "The fair comparison chooses both on calibration samples."
+)
+CURVE_POINTS = 101
 
-def mixture_shares(costs: Floats, accuracies: Floats, cost: float) -> npt.NDArray[np.float64]:
-    """Share of samples per expert in the best random mixture of a mean cost.
 
-    Args:
-        costs: shape (n,), mean cost of each expert.
-        accuracies: shape (n,), in [0, 1].
-        cost: mean cost per sample.
+@dataclass(frozen=True)
+class Cascading:
+    """Cascades by one kind of certainty, of every pair of experts and of all of them.
 
-    Returns:
-        Shape (n,), summing to 1, at most two of them positive: neighbours on the hull of
-        `frontier.static_mixture`, or its last point when the cost is beyond it.
-
-    Raises:
-        InputError: the cost is below the cheapest expert's.
+    Attributes:
+        by: what the certainty is called, such as "confidence".
+        certainty: from distributions of shape (m, C) to shape (m,), larger where an expert is surer.
     """
-    hull = static_mixture(costs, accuracies)
-    if np.isnan(hull.accuracy_at(cost)):
-        raise InputError(f"no mixture costs {cost:g}: the cheapest expert costs {hull.costs[0]:g}")
-    corners = [
-        int(np.flatnonzero((costs == c) & (accuracies == a))[0])
-        for c, a in zip(hull.costs, hull.accuracies, strict=True)
-    ]
-    place = float(np.interp(cost, hull.costs, np.arange(len(corners))))
-    low = int(place)
-    shares = np.zeros(len(costs))
-    shares[corners[low]] = 1 - (place - low)
-    if place > low:
-        shares[corners[low + 1]] = place - low
-    return shares
+
+    by: str
+    certainty: Callable[[Floats], Floats]
+
+    family = "cascade"
+    note = HINDSIGHT
+
+    @property
+    def kind(self) -> str:
+        """What its rows are called."""
+        return f"{self.by} cascade"
+
+    @property
+    def statistics(self) -> Mapping[str, Callable[[Floats], Floats]]:
+        """The certainty."""
+        return {self.by: self.certainty}
+
+    def policies(self, seen: Judged, times: Timing, names: Sequence[str], latency: float) -> list[Policy]:
+        """Return every cascade at that latency; see `Baseline.policies`."""
+        certainty, found = seen.statistics[self.by], []
+        for order in cascade_orders(times.experts):
+            traced = cascade(certainty, seen.correct, times.experts, order)
+            # Where the router spends less than the cascade's first expert, there is no such cascade.
+            if latency < times.decoding + traced.costs[0]:
+                continue
+            right, stages = _at(traced, latency - times.decoding, certainty, seen.correct)
+            ends = times.decoding + np.cumsum(times.experts[list(order)])
+            shares = np.zeros(len(names))
+            shares[list(order)] = stages
+            found.append(
+                Policy(_named(order, names), right, float(stages @ ends), quantile(ends, stages), shares)
+            )
+        return found
+
+    def curves(self, seen: Judged, times: Timing, names: Sequence[str]) -> dict[str, Curve]:
+        """Return every cascade's curve, thinned for drawing; see `Baseline.curves`."""
+        found: dict[str, Curve] = {}
+        for order in cascade_orders(times.experts):
+            traced = cascade(seen.statistics[self.by], seen.correct, times.experts, order)
+            keep = np.unique(np.linspace(0, len(traced.costs) - 1, CURVE_POINTS).astype(np.int64))
+            found[_named(order, names)] = (times.decoding + traced.costs[keep], traced.accuracies[keep])
+        return found
+
+    def describe(self, name: str) -> str:
+        """Refer to a cascade in a sentence."""
+        return f"the cascade {name} by {self.by}"
+
+    def beats(self, figures: str, *, surely: bool) -> str:
+        """Say that a cascade does as well or better, and that its threshold flatters it."""
+        return (
+            f"A cascade {'is better' if surely else 'does as well'} at equal latency: {figures} Its "
+            "threshold was picked in hindsight on these samples, which flatters it; choose it on calibration "
+            "samples first."
+        )
 
 
 @dataclass(frozen=True)
@@ -52,8 +91,8 @@ class Cascade:
 
     Attributes:
         order: k experts, as they are run.
-        thresholds: shape (p,), ascending: a sample goes on while its certainty is at or under the threshold;
-            the first is -inf, where nothing goes on.
+        thresholds: shape (p,), ascending: a sample continues while its certainty is at or under the
+            threshold; the first is -inf, where nothing continues.
         costs: shape (p,), mean cost per sample, ascending.
         accuracies: shape (p,).
     """
@@ -150,3 +189,20 @@ def cascade_orders(costs: Floats) -> list[tuple[int, ...]]:
     by_cost = [int(i) for i in np.argsort(costs, kind="stable")]
     orders: list[tuple[int, ...]] = list(combinations(by_cost, 2))
     return [*orders, tuple(by_cost)] if len(by_cost) > 2 else orders
+
+
+def _named(order: Sequence[int], names: Sequence[str]) -> str:
+    return " > ".join(names[i] for i in order)
+
+
+def _at(
+    traced: Cascade, cost: float, certainty: Floats, correct: Bools
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Chance of a right answer per sample, and share of samples per stage, at a mean cost."""
+    order = np.array(traced.order)
+    right, stages = np.zeros(len(correct)), np.zeros(len(order))
+    for threshold, share in traced.between(cost):
+        at = stops(certainty, traced.order, threshold)
+        right += share * correct[np.arange(len(at)), order[at]]
+        stages += share * shares_of(at, len(order))
+    return right, stages
