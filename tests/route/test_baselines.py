@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from sparing.errors import InputError
 from sparing.frontier import static_mixture
+from sparing.route.baselines import BASELINES, STATISTICS
 from sparing.route.baselines.cascades import cascade, cascade_orders, stops
 from sparing.route.baselines.mixtures import mixture_shares
 
@@ -82,3 +83,15 @@ def test_mixture_shares_reach_the_hull(n, place, seed):
 def test_no_mixture_below_the_cheapest_expert():
     with pytest.raises(InputError, match="cheapest expert costs 1"):
         mixture_shares(COSTS, np.array([0.5, 0.9]), 0.9)
+
+
+def test_every_statistic_says_how_sure_a_distribution_is():
+    probs = np.array([[0.5, 0.5, 0.0], [0.45, 0.3, 0.25], [0.7, 0.2, 0.1]], np.float32)
+    order = {name: np.argsort(of(probs), kind="stable").tolist() for name, of in STATISTICS.items()}
+    # The first is sure of two classes, and of neither: the margin ranks it last, the others do not.
+    assert order == {"confidence": [1, 0, 2], "entropy": [1, 2, 0], "margin": [0, 1, 2]}
+
+
+def test_baselines_are_known_by_their_kind():
+    assert list(BASELINES) == ["mixture", "confidence cascade", "entropy cascade", "margin cascade"]
+    assert {baseline.family for baseline in BASELINES.values()} == {"mixture", "cascade"}

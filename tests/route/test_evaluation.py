@@ -32,6 +32,7 @@ SEEN = Judged(
     statistics={
         "confidence": np.array([[0.9, 0.9], [0.6, 0.9], [0.8, 0.9], [0.7, 0.9]], np.float32),
         "entropy": -np.array([[0.1, 0.1], [0.3, 0.1], [0.2, 0.1], [0.4, 0.1]], np.float32),
+        "margin": np.array([[0.8, 0.8], [0.5, 0.8], [0.4, 0.8], [0.6, 0.8]], np.float32),
     },
 )
 
@@ -61,6 +62,8 @@ def test_a_comparison_by_hand():
     assert cascade.shares == pytest.approx((11 / 16, 5 / 16))
     assert cascade.p95 == pytest.approx(10.5)
     assert rows["entropy cascade"].accuracy == pytest.approx(0.75 + 0.25 * 0.25)
+    # By margin, the first sample that goes on is one that only small gets right; a quarter of the next helps.
+    assert rows["margin cascade"].accuracy == pytest.approx(0.5 - 0.25 + 0.25 * 0.25)
     # The oracle pays 6 more on two samples out of four: 2.5 of those 3 are there.
     oracle = rows["oracle"]
     assert oracle.accuracy == pytest.approx(0.5 + 0.5 * 2.5 / 3)
@@ -124,6 +127,7 @@ def test_curves_start_at_the_cheapest_and_are_thinned():
         "oracle",
         "confidence cascade small > large",
         "entropy cascade small > large",
+        "margin cascade small > large",
     }
     assert drawn["confidence cascade small > large"] == {
         "latency": [2.5, 4.5, 6.5, 8.5, 10.5],

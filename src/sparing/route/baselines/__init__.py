@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from sparing.distributions import entropy
+from sparing.distributions import entropy, margin
 from sparing.route.baselines.cascades import Cascading
 from sparing.route.baselines.contract import Baseline, Curve, Floats, Policy
 from sparing.route.baselines.mixtures import Mixture
@@ -13,6 +13,7 @@ BASELINES: dict[str, Baseline] = {
         Mixture(),
         Cascading("confidence", lambda probs: probs.max(axis=1)),
         Cascading("entropy", lambda probs: -entropy(probs)),
+        Cascading("margin", margin),
     )
 }
 """By kind."""
