@@ -23,8 +23,9 @@ from scipy.stats import binomtest, spearmanr
 
 import machine
 from sparing.offload import Bench, Evidence, Gate, Scheme, candidate_schemes, choose, policies, try_scheme
+from sparing.offload.bench import Trial, answers_of, score
+from sparing.offload.calibration import EDGE_WEIGHTS
 from sparing.offload.edge import pool
-from sparing.offload.evaluate import EDGE_WEIGHTS, Trial, answers_of, score
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "examples" / "offload"))
 from cifar10_vits import GEOMETRY, ServerViT, load_edge, load_images, load_server
@@ -103,7 +104,7 @@ def patch_policies(bench: Bench, first: np.ndarray, server_embeddings: np.ndarra
         return policies.select("cumulative", attention, last, COLS, k)
 
     def cumulative_mean(k: int) -> np.ndarray:
-        """The threshold that sends k patches on average, more of pictures whose attention is spread out."""
+        """The threshold that sends k patches on average, more of images whose attention is spread out."""
         low, high = 0.0, 1.0
         for _ in range(40):
             share = (low + high) / 2
@@ -166,7 +167,7 @@ def patch_tables(run: Callable[..., Iterator[Any]]) -> None:
         f"{100 * bench.ceiling:.1f} %): accuracy, %, of the server's answer alone, and in brackets pooled with "
         "the edge's distribution (weight 0.5), which takes no patches. `last` and `first` are embeddings of "
         "the edge's last block and its patch embedding; `by the server` chooses by the server's own attention "
-        "and embeddings of the whole picture, which no edge has.\n"
+        "and embeddings of the whole image, which no edge has.\n"
     )
     print("| policy | " + " | ".join(map(str, COUNTS)) + " |")
     print("|---|" + "---|" * len(COUNTS))
@@ -215,8 +216,8 @@ def why_table(right: dict[str, np.ndarray], sent: dict[str, np.ndarray], edge_ri
     ]
     print(
         "\nWhy, at 24 patches: accuracy where the edge is right and where it is wrong; the mean distance (in "
-        "patches) from a place in the picture to the nearest patch that was sent; and the share of the "
-        "server's own attention to the whole picture that falls on the patches sent. The edge's and the "
+        "patches) from a place in the image to the nearest patch that was sent; and the share of the "
+        "server's own attention to the whole image that falls on the patches sent. The edge's and the "
         f"server's attention have a rank correlation of {np.mean(ranks):.2f} on average.\n"
     )
     print("| policy | edge right | edge wrong | gap | server attention |\n|---|---|---|---|---|")

@@ -1,4 +1,4 @@
-"""Fit the fixed probabilities of `sparing.offload.dct` to photographs, and write `dct_tables.py`.
+"""Fit the fixed probabilities of `sparing.offload.codecs.dct` to photographs, and write `dct_tables.py`.
 
 They belong to the payload format: after running this, raise `payload.VERSION`.
 
@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from sparing.offload import dct
+from sparing.offload.codecs import dct
 
 KINDS, LEVELS = 48, len(dct.ACTIVITY_EDGES) + 1
 EDGES = sorted({round(2 ** (i / 2)) for i in range(39)})
@@ -22,7 +22,7 @@ QUALITIES = range(12, 50, 4)
 CUT = 1 / 256  # the least a bin's mean may be
 
 
-def pictures(path: Path, count: int) -> list[np.ndarray]:
+def images(path: Path, count: int) -> list[np.ndarray]:
     """Every photograph twice: scaled to 32x32 and a 96x96 part of it."""
     found = []
     for data in pq.read_table(path, columns=["image"])["image"].to_pylist()[:count]:
@@ -34,7 +34,7 @@ def pictures(path: Path, count: int) -> list[np.ndarray]:
 
 
 def fit_classes(coefficients: dict[int, list[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean size of coefficients by frequency and channel, in quarter octaves; and of the picture's mean."""
+    """Mean size of coefficients by frequency and channel, in quarter octaves; and of the image's mean."""
     sums, counts = np.zeros((3, len(EDGES) + 1)), np.zeros(len(EDGES) + 1)
     means = []
     for block, group in coefficients.items():
@@ -50,7 +50,7 @@ def fit_classes(coefficients: dict[int, list[np.ndarray]]) -> tuple[np.ndarray, 
                 means.append(np.abs(c[:, 0, 0, 0, 0]))
     mean = np.maximum(sums / np.maximum(counts, 1), CUT)
     classes = np.rint(4 * np.log2(mean)).astype(int)
-    for at in range(len(counts)):  # frequencies that no training picture has take those of the next one
+    for at in range(len(counts)):  # frequencies that no training image has take those of the next one
         if counts[at] == 0:
             classes[:, at] = classes[
                 :, np.flatnonzero(counts > 0)[np.abs(np.flatnonzero(counts > 0) - at).argmin()]
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=4000)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    photos = pictures(args.images, args.count)
+    photos = images(args.images, args.count)
     coefficients = {block: [dct.transform(photo, block) for photo in photos] for block in (8, 16, 32)}
     classes, mean_class = fit_classes(coefficients)
     counts = np.zeros((2, 2, KINDS, LEVELS))
@@ -82,15 +82,13 @@ def main() -> None:
     weight = 20
     odds = (counts[:, 1] + weight * laplace()) / (counts.sum(axis=1) + weight)
     odds = np.clip(np.rint(odds * 65536), 8, 65528).astype(int)
-    text = (
-        '"""Fixed probabilities of the tiny picture codec, written by `benchmarks/fit_dct_tables.py`."""\n\n'
-    )
+    text = '"""Fixed probabilities of the tiny image codec, written by `benchmarks/fit_dct_tables.py`."""\n\n'
     text += "import numpy as np\n\n"
     text += f"FREQUENCY_EDGES = {EDGES}\n"
     text += f"CLASSES = {classes.tolist()}\nMEAN_CLASS = {mean_class.tolist()}\n"
     text += f"ODDS = np.array({odds.tolist()}, dtype=np.int64)\n"
     args.out.write_text(text)
-    print(f"{len(photos)} pictures, {int(counts[0].sum())} coefficients")
+    print(f"{len(photos)} images, {int(counts[0].sum())} coefficients")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Codecs at equal bytes on larger pictures, and the speed of selection, coding and reading.
+"""Codecs at equal bytes on larger images, and the speed of selection, coding and reading.
 
 python benchmarks/offload_codecs.py --scenes ../shared/data/intel_scenes/test.parquet --count 100 \
         --out benchmarks/results/offload_codecs.md
@@ -13,8 +13,8 @@ from time import perf_counter
 import numpy as np
 import pyarrow.parquet as pq
 
-from sparing.offload import EdgeOutput, Geometry, Scheme, policies, read_picture
-from sparing.offload.payload import CODECS, unpack
+from sparing.offload import EdgeOutput, Geometry, Scheme, policies, read_image
+from sparing.offload.wire.payload import CODECS, unpack
 
 BUDGETS = [512, 1024, 2048, 4096]
 SMALL = Geometry(32, 32, 4)
@@ -82,10 +82,10 @@ def main() -> None:
             print(
                 f"## {len(encoded)} scene photographs at {side}x{side}: mean PSNR in dB within a hard cap\n"
             )
-            quality(np.stack([read_picture(data, geometry) for data in encoded]), geometry)
+            quality(np.stack([read_image(data, geometry) for data in encoded]), geometry)
             print()
         print("## Milliseconds, one thread, best of several runs\n\n| what | ms |\n|---|---|")
-        speed(np.stack([read_picture(data, SMALL) for data in encoded[:30]]))
+        speed(np.stack([read_image(data, SMALL) for data in encoded[:30]]))
     print(page.getvalue())
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -41,9 +41,10 @@ import lossy_link
 from sparing.distributions import softmax
 from sparing.offload import Choice, EdgeModel, EdgeOutput, Gate, Geometry, Scheme
 from sparing.offload.client import Client
-from sparing.offload.payload import unpack
-from sparing.offload.session import AnswersWriter, answer_all
+from sparing.offload.session import answer_all, answers_table
+from sparing.offload.wire.payload import unpack
 from sparing.samples import open_samples
+from sparing.tables import TableWriter
 
 GEOMETRY = Geometry(32, 32, 4)
 CLASSES = 16
@@ -66,7 +67,7 @@ vit = ServerModel(judge, Geometry(32, 32, 4))
 
 
 def describe(pixels: np.ndarray) -> EdgeOutput:
-    """Be sure of class 0 or 1 where a picture is bright or dark, and unsure in between."""
+    """Be sure of class 0 or 1 where an image is bright or dark, and unsure in between."""
     cut = GEOMETRY.cut(pixels).reshape(len(pixels), 64, -1).astype(float)
     bright = cut.mean((1, 2)) / 8 - 16
     logits = np.zeros((len(pixels), CLASSES))
@@ -79,7 +80,7 @@ EDGE = EdgeModel(describe, GEOMETRY)
 
 @dataclass(frozen=True)
 class Expected:
-    """What must come of one picture: the edge's answer or, with a digest of its evidence, the server's."""
+    """What must come of one image: the edge's answer or, with a digest of its evidence, the server's."""
 
     edge: np.ndarray
     server: np.ndarray
@@ -89,18 +90,18 @@ class Expected:
 def expect(pixels: np.ndarray) -> dict[str, Expected]:
     """Work out, without client and server, what belongs to each id."""
     found = {}
-    for row, picture in enumerate(pixels):
-        seen = EDGE(picture[None])
+    for row, image in enumerate(pixels):
+        seen = EDGE(image[None])
         digest, server = "", np.zeros(CLASSES)
         if GATE.offloads(seen.probs)[0]:
-            payload = CHOICE.scheme.encode(picture[None], seen, GEOMETRY, [CHOICE.fill])[0][0]
+            payload = CHOICE.scheme.encode(image[None], seen, GEOMETRY, [CHOICE.fill])[0][0]
             evidence = unpack(payload or b"", GEOMETRY)
             hashed = hashlib.sha256(evidence.patches.tobytes() + evidence.positions.tobytes()).digest()
             digest, server = hashed.hex(), softmax(np.array([list(hashed[:CLASSES])]) / 32.0)[0]
         found[f"s{row}"] = Expected(seen.probs[0], server, digest)
     digests = [one.digest for one in found.values() if one.digest]
     if len(set(digests)) < len(digests):
-        raise AssertionError("two pictures have the same evidence, so their answers cannot be told apart")
+        raise AssertionError("two images have the same evidence, so their answers cannot be told apart")
     return found
 
 
@@ -206,7 +207,7 @@ class Service:
                 break
             except httpx.TransportError:
                 time.sleep(0.05)
-        self.journal.write_text("")  # without the blank picture that the server starts with
+        self.journal.write_text("")  # without the blank image that the server starts with
 
     def judged(self) -> Counter[str]:
         return Counter(self.journal.read_text().split())
@@ -268,9 +269,10 @@ def answer_table(
 
         watcher = asyncio.create_task(watching()) if watch else None
         async with Client(url, token=token, **options) as client:
-            with AnswersWriter(folder / "answers.parquet") as writer:
+            with TableWriter(folder / "answers.parquet") as writer:
                 async for batch in answer_all(samples, EDGE, client, GATE, CHOICE):
-                    writer.write(samples.ids[len(answers) : len(answers) + len(batch)], batch)
+                    ids = samples.ids[len(answers) : len(answers) + len(batch)]
+                    writer.write(answers_table(ids, batch))
                     answers += batch
         if watcher is not None:
             await watcher
@@ -387,9 +389,9 @@ def write_samples(folder: Path, count: int) -> np.ndarray:
     shade = rng.normal(128, 40, (count, 1, 1, 1)) + rng.normal(0, 20, (count, 32, 32, 3))
     pixels = np.clip(shade, 0, 255).astype(np.uint8)
     images = []
-    for picture in pixels:
+    for image in pixels:
         buffer = io.BytesIO()
-        Image.fromarray(picture).save(buffer, "PNG")
+        Image.fromarray(image).save(buffer, "PNG")
         images.append(buffer.getvalue())
     table = pa.table({"id": [f"s{row}" for row in range(count)], "image": images})
     pq.write_table(table, folder / "images.parquet")

@@ -1,6 +1,6 @@
 """Fuzz the reader of payloads, and a live server: everything comes back as evidence or as one clear refusal.
 
-Mutated payloads of several geometries (pictures always have 3 channels); with --coverage a coverage-guided
+Mutated payloads of several geometries (images always have 3 channels); with --coverage a coverage-guided
 fuzzer (atheris) instead; with --http mutated bodies and mutated whole requests to `sparing offload serve`,
 which must answer 200 or 4xx, quickly, and be in good health and of bounded memory afterwards.
 
@@ -25,7 +25,7 @@ import numpy as np
 
 from sparing.errors import InputError
 from sparing.offload import EdgeOutput, Geometry, Scheme
-from sparing.offload.payload import CODECS, max_payload, unpack
+from sparing.offload.wire.payload import CODECS, max_payload, unpack
 
 GEOMETRIES = [
     Geometry(32, 32, 4),

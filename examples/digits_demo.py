@@ -21,7 +21,7 @@ from rich.table import Table
 import digits
 import sparing
 from sparing.metrics import accuracy, consistency
-from sparing.report import write_page
+from sparing.pages import write_page
 
 RATES = ("20%", "50%", "80%")
 SCORERS = ("router", "entropy", "random")

@@ -14,6 +14,6 @@ from pathlib import Path
 
 from cifar10_vits import load_edge
 
-# load_edge returns EdgeModel(run, Geometry(32, 32, 4)), where run takes pictures, uint8 of shape
+# load_edge returns EdgeModel(run, Geometry(32, 32, 4)), where run takes images, uint8 of shape
 # (m, 32, 32, 3), and returns logits (m, C), the class token's attention (m, 64) and embeddings (m, 64, d).
 vit = load_edge(Path(os.environ.get("CIFAR10_VITS", ".")))

@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 
 from sparing.bounds import Outcomes, analyse, conservative, exact_oracle, make_states, states_of
-from sparing.bounds.pictures import write_pictures
-from sparing.bounds.summary import summary
+from sparing.bounds.figures import write_figures
+from sparing.bounds.summary import summarise
 from sparing.errors import InputError
 
 
@@ -24,7 +24,7 @@ def example(seed=0, m=500, n=5, classes=None):
 
 def test_the_summary_has_the_promised_keys():
     known, costs = example(classes=10)
-    result = summary(analyse(states_of(known, costs), outcomes=known, costs=costs, select=3, replicates=50))
+    result = summarise(analyse(states_of(known, costs), outcomes=known, costs=costs, select=3, replicates=50))
     for part in ("conservative", "constant_alpha", "exact", "continuous"):
         assert {"cost", "accuracy", "saving", "ratio"} <= result[part].keys()
     assert [s["size"] for s in result["selected"]] == [1, 2, 3]
@@ -41,9 +41,9 @@ def test_the_summary_has_the_promised_keys():
 
 
 def test_absent_parts_are_left_out():
-    result = summary(analyse(make_states(["a", "b"], [1, 2], [0.5, 0.8])))
+    result = summarise(analyse(make_states(["a", "b"], [1, 2], [0.5, 0.8])))
     assert not {"exact", "constant_alpha", "selected", "chance", "smallest_state"} & result.keys()
-    given = summary(analyse(make_states(["a", "b"], [1, 2], [0.5, 0.8]), alpha=0.5, classes=4))
+    given = summarise(analyse(make_states(["a", "b"], [1, 2], [0.5, 0.8]), alpha=0.5, classes=4))
     assert given["constant_alpha"]["accuracy"] == pytest.approx(0.9)
     assert given["smallest_state"]["worth_it"] == (1 < 0.25 * 2 / 0.7)
 
@@ -125,7 +125,7 @@ def test_costs_per_sample_beside_mean_costs():
 def test_one_state_all_wrong_or_all_right(right):
     known = outcomes(np.full((4, 1), right))
     found = analyse(states_of(known, np.ones(1)), outcomes=known, costs=np.ones(1), select=1, alpha=0.5)
-    result = summary(found)
+    result = summarise(found)
     assert result["conservative"]["ratio"] == 1
     assert result["exact"]["accuracy"] == float(right)
     assert "nothing to choose from" in result["warnings"][0]
@@ -135,7 +135,7 @@ def test_one_state_all_wrong_or_all_right(right):
 def test_several_states_all_wrong_or_all_right(right):
     known = outcomes(np.full((4, 3), right), 10)
     costs = np.array([1.0, 2.0, 3.0])
-    result = summary(analyse(states_of(known, costs), outcomes=known, costs=costs, replicates=20))
+    result = summarise(analyse(states_of(known, costs), outcomes=known, costs=costs, replicates=20))
     assert result["exact"]["cost"] == 1
     assert len(result["dropped"]) == 2
     assert "constant_alpha" not in result
@@ -147,23 +147,23 @@ def test_outcomes_need_costs():
         analyse(states_of(known, costs), outcomes=known)
 
 
-def test_pictures_of_everything(tmp_path):
+def test_figures_of_everything(tmp_path):
     known, costs = example(classes=10)
     found = analyse(states_of(known, costs), outcomes=known, costs=costs, select=4, replicates=50)
-    write_pictures(tmp_path / "b.html", found, unit="GFLOPs")
+    write_figures(tmp_path / "b.html", found, unit="GFLOPs")
     page = (tmp_path / "b.html").read_text()
     for text in ("Operating points", "exact oracle", "independent errors", "Which states to keep", "GFLOPs"):
         assert text in page
 
 
-def test_pictures_survive_odd_states(tmp_path):
+def test_figures_survive_odd_states(tmp_path):
     hostile = "</script><script>alert(1)</script><a href='javascript:x'>"
     for states in (
         make_states(["one"], [1], [0.5]),
         make_states(["free", hostile], [0, 2], [0.1, 0.9]),
         make_states(["free", "also"], [0, 0], [0.1, 0.9]),
     ):
-        write_pictures(tmp_path / "b.html", analyse(states, select=len(states) if len(states) == 1 else None))
+        write_figures(tmp_path / "b.html", analyse(states, select=len(states) if len(states) == 1 else None))
         page = (tmp_path / "b.html").read_text()
         assert "<script>alert" not in page
         assert "javascript:x" not in page.replace("&lt;a href=&#x27;javascript:x", "")

@@ -43,7 +43,7 @@ def plain(values):
 """
 
 
-def pictures(m):
+def images(m):
     rng = np.random.default_rng(0)
     shade = 128 + 15 * rng.normal(size=(m, 1, 1, 1))
     waves = 60 * np.sin(np.arange(32) / 4)[:, None, None] * rng.normal(size=(m, 1, 1, 3))
@@ -54,10 +54,10 @@ def pictures(m):
 def folder(tmp_path, monkeypatch):
     (tmp_path / "models.py").write_text(MODELS)
     rows = []
-    for number, picture in enumerate(pictures(30)):
+    for number, image in enumerate(images(30)):
         buffer = io.BytesIO()
-        Image.fromarray(picture).save(buffer, "PNG")
-        rows.append({"id": f"s{number}", "image": buffer.getvalue(), "label": int(picture.mean() < 128)})
+        Image.fromarray(image).save(buffer, "PNG")
+        rows.append({"id": f"s{number}", "image": buffer.getvalue(), "label": int(image.mean() < 128)})
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "images.parquet")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -253,11 +253,11 @@ def test_bad_input_is_one_clear_line(folder, monkeypatch, capsys, change, messag
     assert message in error[-1]
 
 
-def test_a_sample_that_is_no_picture_is_named(folder, monkeypatch, capsys):
+def test_a_sample_that_is_no_image_is_named(folder, monkeypatch, capsys):
     pq.write_table(pa.table({"id": ["a"], "image": [b"junk"]}), "junk.parquet")
     code = sparing(monkeypatch, "evaluate", *BOTH[:4], "--samples", "junk.parquet", "--budgets", "300B")
     assert code == 1
-    assert "junk.parquet: sample 'a': not a picture" in capsys.readouterr().err
+    assert "the image of sample 'a' of junk.parquet cannot be decoded" in capsys.readouterr().err
 
 
 def test_serving_to_others_without_a_token_is_refused(folder, monkeypatch, capsys):

@@ -12,8 +12,8 @@ def geometry():
 
 
 @pytest.fixture
-def pictures():
-    """Make smooth pictures with some texture: shape (m, 32, 32, 3)."""
+def images():
+    """Make smooth images with some texture: shape (m, 32, 32, 3)."""
 
     def make(m, seed=0, geometry=GEOMETRY):
         rng = np.random.default_rng(seed)

@@ -15,7 +15,7 @@ def pixels(m, size):
 
 
 def peaked(model):
-    """Make a random model's answers differ between pictures and patches."""
+    """Make a random model's answers differ between images and patches."""
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -53,7 +53,7 @@ def test_transformers(kind, special):
     assert transformers_edge(model, layer=0)(x).embeddings.tolist() != seen.embeddings.tolist()
     np.testing.assert_allclose(server.whole(x), seen.probs, atol=1e-5)
 
-    # By hand: embed the whole picture, drop tokens, and run what follows.
+    # By hand: embed the whole image, drop tokens, and run what follows.
     positions = np.array([[0, 3, 15], [1, 2, 4], [7, 8, 9]])
     base = getattr(model, model.base_model_prefix)
     with torch.inference_mode():

@@ -9,8 +9,8 @@ import pytest
 from sparing.errors import InputError
 from sparing.offload import Choice, Gate, Geometry, Scheme, ServerModel, prepare, summarise
 from sparing.offload.client import MAX_REPLY, Client
-from sparing.offload.payload import agreement_digest
 from sparing.offload.server import make_server
+from sparing.offload.wire.agreement import agreement_digest
 
 GOOD = np.array([0.7, 0.2, 0.1], dtype="<f4").tobytes()
 CHOICE = Choice(Scheme.parse("whole:dct16"), 150)
@@ -38,8 +38,8 @@ def run(handler, requests, **options):
 
 
 @pytest.fixture
-def requests(edge, pictures):
-    return prepare(edge, Gate(threshold=0.6), CHOICE, pictures(40))
+def requests(edge, images):
+    return prepare(edge, Gate(threshold=0.6), CHOICE, images(40))
 
 
 def offloaded(requests):
@@ -214,18 +214,20 @@ def test_the_real_server_and_client_agree(edge, server, requests, geometry):
 
 @pytest.mark.parametrize("differs", ["geometry", "codec"])
 def test_a_server_that_reads_payloads_otherwise_is_not_credited_with_the_answer(
-    differs, edge, server, pictures, monkeypatch
+    differs, edge, server, images, monkeypatch
 ):
     # Nothing was checked beforehand: the server may have come up, or changed, after the client started.
     codec = "dct16" if differs == "geometry" else "jpeg"
     choice = Choice(Scheme.parse(f"whole:{codec}"), 400)
-    requests = prepare(edge, Gate(threshold=0), choice, pictures(4))
+    requests = prepare(edge, Gate(threshold=0), choice, images(4))
     assert all(request.payload for request in requests)
     if differs == "geometry":
         server = ServerModel(server.run, Geometry(64, 64, 4))
     else:
         agreement_digest.cache_clear()
-        monkeypatch.setattr("sparing.offload.containers.digests", lambda *_: {"jpeg": "other", "avif": "x"})
+        monkeypatch.setattr(
+            "sparing.offload.codecs.containers.digests", lambda *_: {"jpeg": "other", "avif": "x"}
+        )
 
     async def main():
         app = make_server(server)

@@ -1,11 +1,11 @@
 import numpy as np
 
 from sparing.offload import Choice, Gate, Scheme, pool, prepare
-from sparing.offload.account import CONFIDENT, NOTHING_CHOSEN, TOO_SMALL
+from sparing.offload.answers import CONFIDENT, NOTHING_CHOSEN, TOO_SMALL
 
 
-def test_the_edge_keeps_what_it_is_sure_of_and_makes_payloads_of_the_rest(edge, pictures):
-    pixels = pictures(40)
+def test_the_edge_keeps_what_it_is_sure_of_and_makes_payloads_of_the_rest(edge, images):
+    pixels = images(40)
     choice = Choice(Scheme.parse("whole:dct16"), 200)
     requests = prepare(edge, Gate(threshold=0.5), choice, pixels)
     probs = edge(pixels).probs
@@ -19,9 +19,9 @@ def test_the_edge_keeps_what_it_is_sure_of_and_makes_payloads_of_the_rest(edge, 
     assert 0 < sum(request.offloaded for request in requests) < 40
 
 
-def test_a_budget_below_the_smallest_payload_leaves_the_edges_answer_and_says_so(edge, pictures):
+def test_a_budget_below_the_smallest_payload_leaves_the_edges_answer_and_says_so(edge, images):
     for choice, why in ((None, NOTHING_CHOSEN), (Choice(Scheme.parse("raw:sage"), 5), TOO_SMALL)):
-        requests = prepare(edge, Gate(threshold=0), choice, pictures(3))
+        requests = prepare(edge, Gate(threshold=0), choice, images(3))
         assert [request.why for request in requests] == [why] * 3
         assert all(request.offloaded and request.payload is None for request in requests)
 

@@ -17,7 +17,7 @@ def offload_fuzz(monkeypatch):
 
 
 def test_mutated_payloads_of_several_geometries_are_evidence_or_refused(offload_fuzz, monkeypatch):
-    # Large pictures are left to the benchmark: making their seeds takes longer than reading thousands.
+    # Large images are left to the benchmark: making their seeds takes longer than reading thousands.
     monkeypatch.setattr(offload_fuzz, "GEOMETRIES", offload_fuzz.GEOMETRIES[:5])
     outcomes, _ = offload_fuzz.fuzz(1500, np.random.default_rng(1))
     assert sum(outcomes.values()) == 1500

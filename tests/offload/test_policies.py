@@ -11,7 +11,7 @@ from sparing.offload.policies import POLICIES, select
 
 
 def brute_force_sage(attention, embeddings, k, pool):
-    """The paper's steps, one by one, for one picture."""
+    """The paper's steps, one by one, for one image."""
     z = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     candidates = sorted(range(len(attention)), key=lambda i: (-attention[i], i))[:pool]
     picked = [candidates[0]]
@@ -91,7 +91,7 @@ def test_spread_over_positions_alone_takes_opposite_corners_first():
 
 
 @pytest.mark.parametrize("policy", ["sage", "coverage", "spread"])
-def test_pictures_are_taken_a_few_at_a_time_with_the_same_result(policy, monkeypatch):
+def test_images_are_taken_a_few_at_a_time_with_the_same_result(policy, monkeypatch):
     rng = np.random.default_rng(4)
     attention, embeddings = rng.random((9, 12)), rng.normal(size=(9, 12, 3))
     together = select(policy, attention, embeddings, 4, 5)
@@ -99,7 +99,7 @@ def test_pictures_are_taken_a_few_at_a_time_with_the_same_result(policy, monkeyp
     np.testing.assert_array_equal(select(policy, attention, embeddings, 4, 5), together)
 
 
-def test_similarities_of_many_pictures_are_never_held_at_once():
+def test_similarities_of_many_images_are_never_held_at_once():
     attention, embeddings = np.ones((4000, 64), dtype=np.float32), np.ones((4000, 64, 2), dtype=np.float32)
     select("spread", attention[:1], embeddings[:1], 8, 4)  # compiles
     tracemalloc.start()
@@ -114,7 +114,7 @@ def test_similarities_of_many_pictures_are_never_held_at_once():
     tracemalloc.stop()
 
 
-def test_random_is_seeded_and_differs_between_pictures():
+def test_random_is_seeded_and_differs_between_images():
     one, two = policies.random(2, 50, 10, seed=3), policies.random(2, 50, 10, seed=3)
     np.testing.assert_array_equal(one, two)
     assert one[0].tolist() != one[1].tolist()

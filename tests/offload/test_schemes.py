@@ -6,8 +6,8 @@ from PIL import features
 
 from sparing.errors import BudgetError, InputError
 from sparing.offload import EdgeOutput, Geometry, Scheme
-from sparing.offload.payload import max_payload, unpack
 from sparing.offload.schemes import best_fits, parse_budget
+from sparing.offload.wire.payload import max_payload, unpack
 
 TEXTS = [
     "raw:sage",
@@ -82,8 +82,8 @@ def test_raw_patches_come_back_but_for_the_bits_left_out(depth, budget, seed):
         assert len(payload) * 8 + 48 * depth + 8 + 6 > 8 * budget
 
 
-def test_several_budgets_give_what_each_gives_alone(geometry, pictures):
-    pixels = pictures(2)
+def test_several_budgets_give_what_each_gives_alone(geometry, images):
+    pixels = images(2)
     _, seen = some_view(geometry, 2, 0)
     for text in TEXTS:
         scheme = Scheme.parse(text)
@@ -92,8 +92,8 @@ def test_several_budgets_give_what_each_gives_alone(geometry, pictures):
         assert together == alone
 
 
-def test_the_whole_picture_comes_back_better_the_larger_the_budget(geometry, pictures):
-    pixels = pictures(1)
+def test_the_whole_image_comes_back_better_the_larger_the_budget(geometry, images):
+    pixels = images(1)
     _, seen = some_view(geometry, 1, 0)
     for codec in ("webp", "jpeg", "avif", "dct8", "dct16", "dct32"):
         errors = []
@@ -112,8 +112,8 @@ def test_a_large_budget_does_not_make_payloads_that_no_server_reads(geometry):
     assert len(Scheme.parse("whole:dct8").encode(noise, seen, geometry, [100_000])[0][0]) > 2500
 
 
-def test_a_mosaic_holds_its_patches(geometry, pictures):
-    pixels = pictures(1)
+def test_a_mosaic_holds_its_patches(geometry, images):
+    pixels = images(1)
     _, seen = some_view(geometry, 1, 0)
     payload = Scheme.parse("mosaic:sage:7:dct8").encode(pixels, seen, geometry, [3000])[0][0]
     evidence = unpack(payload, geometry)
@@ -121,8 +121,8 @@ def test_a_mosaic_holds_its_patches(geometry, pictures):
     assert np.abs(evidence.patches.astype(int) - geometry.cut(pixels)[0, evidence.positions]).mean() < 3
 
 
-def test_nothing_fits_in_less_than_the_smallest_payload(geometry, pictures):
-    pixels = pictures(2)
+def test_nothing_fits_in_less_than_the_smallest_payload(geometry, images):
+    pixels = images(2)
     _, seen = some_view(geometry, 2, 0)
     for text in TEXTS:
         assert Scheme.parse(text).encode(pixels, seen, geometry, [1])[0] == [None, None]

@@ -6,8 +6,9 @@ import pytest
 
 from sparing.errors import ModelError
 from sparing.offload import Choice, Gate, Scheme, ServerModel, prepare
-from sparing.offload.payload import agreement, max_payload, unpack
 from sparing.offload.server import make_server
+from sparing.offload.wire.agreement import agreement
+from sparing.offload.wire.payload import max_payload, unpack
 
 
 def ask(app, requests):
@@ -23,8 +24,8 @@ def ask(app, requests):
 
 
 @pytest.fixture
-def payloads(edge, pictures):
-    pixels = pictures(12)
+def payloads(edge, images):
+    pixels = images(12)
     found = []
     for text, budget in [
         ("whole:dct16", 150),
@@ -57,9 +58,9 @@ def test_bad_payloads_are_400_with_the_reason_and_do_not_hurt_others(server, pay
     assert "version 7" in answers[2].json()["error"]
 
 
-def test_no_body_is_larger_than_the_largest_payload(server, geometry, edge, pictures):
+def test_no_body_is_larger_than_the_largest_payload(server, geometry, edge, images):
     limit = max_payload(geometry)
-    largest = Scheme.parse("raw:sage").encode(pictures(1), edge(pictures(1)), geometry, [limit])[0][0]
+    largest = Scheme.parse("raw:sage").encode(images(1), edge(images(1)), geometry, [limit])[0][0]
     assert len(unpack(largest, geometry).positions) == 64
     answers = ask(
         make_server(server),
@@ -93,6 +94,6 @@ def test_the_server_says_what_has_to_be_agreed_on(server, geometry):
     assert answer.json() == {**agreement(geometry), "classes": 3}
 
 
-def test_a_model_that_fails_on_any_picture_is_named_before_serving(geometry):
+def test_a_model_that_fails_on_any_image_is_named_before_serving(geometry):
     with pytest.raises(ModelError, match="server model failed"):
         make_server(ServerModel(lambda *_: 1 / 0, geometry))

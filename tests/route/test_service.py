@@ -27,7 +27,7 @@ from tests.route.routers import (
 from sparing.errors import ModelError
 from sparing.route.router import open_router
 from sparing.route.service import Service
-from sparing.serving import Limits
+from sparing.serving.app import Limits
 
 FRAGILE = """
 import time

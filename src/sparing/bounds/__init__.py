@@ -14,11 +14,11 @@ from sparing.bounds.approximate import (
 )
 from sparing.bounds.chance import SmallSet, best_small_sets, guessing_frontier, independent_frontier
 from sparing.bounds.costs import read_costs, read_priced_outcomes, read_sample_costs
+from sparing.bounds.intervals import Intervals, bootstrap, oracle_intervals
 from sparing.bounds.oracle import Oracle, exact_oracle
 from sparing.bounds.outcomes import Outcomes, read_outcomes
-from sparing.bounds.selection import select_greedy, select_optimal
+from sparing.bounds.state_selection import select_greedy, select_optimal
 from sparing.bounds.states import Dropped, States, envelope, make_states, read_states
-from sparing.bounds.uncertainty import Intervals, bootstrap, oracle_intervals
 
 __all__ = [
     "Analysis",

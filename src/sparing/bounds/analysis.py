@@ -17,11 +17,11 @@ from sparing.bounds.approximate import (
     two_states,
 )
 from sparing.bounds.chance import SmallSet, best_small_sets, guessing_frontier, independent_frontier
+from sparing.bounds.intervals import Intervals, oracle_intervals
 from sparing.bounds.oracle import Oracle, exact_oracle, shared_errors, state_accuracies
 from sparing.bounds.outcomes import Options, Outcomes
-from sparing.bounds.selection import select_greedy, select_optimal
+from sparing.bounds.state_selection import select_greedy, select_optimal
 from sparing.bounds.states import Dropped, Envelope, States, envelope, make_states
-from sparing.bounds.uncertainty import Intervals, oracle_intervals
 from sparing.errors import InputError
 from sparing.frontier import Curve, headroom_at_cost, static_mixture
 

@@ -15,7 +15,7 @@ CURVE_POINTS = 200
 """Curves with more points than this are thinned out."""
 
 
-def summary(analysis: Analysis) -> dict[str, Any]:
+def summarise(analysis: Analysis) -> dict[str, Any]:
     """Turn an analysis into dictionaries, lists, numbers and strings; absent parts are left out.
 
     Args:

@@ -88,15 +88,15 @@ def bounds(
         typer.Option(help="Write each sample's adaptation label (the cheapest right state) to this Parquet."),
     ] = None,
     html: Annotated[
-        Path | None, typer.Option(help="Write the pictures to this self-contained HTML page.")
+        Path | None, typer.Option(help="Write the figures to this self-contained HTML page.")
     ] = None,
-    unit: Annotated[str, typer.Option(help="What the costs are, for the pictures and the text.")] = "cost",
+    unit: Annotated[str, typer.Option(help="What the costs are, for the figures and the text.")] = "cost",
     as_json: JsonOption = False,
 ) -> None:
     """Say what the best possible policy over a set of models could save, and which models to keep."""
     from sparing.bounds import analyse, read_priced_outcomes, read_states, states_of
     from sparing.bounds.columns import Table
-    from sparing.bounds.summary import summary
+    from sparing.bounds.summary import summarise
     from sparing.errors import InputError
 
     achieved = _point(policy) if policy else None
@@ -138,7 +138,7 @@ def bounds(
         replicates=bootstrap,
         seed=seed,
     )
-    result = summary(found)
+    result = summarise(found)
     if outcomes is not None and outcomes.notes:
         result["notes"] = list(outcomes.notes)
     if achieved:
@@ -153,9 +153,9 @@ def bounds(
     if labels is not None and outcomes is not None:
         _write_labels(labels, outcomes, found)
     if html is not None:
-        from sparing.bounds.pictures import write_pictures
+        from sparing.bounds.figures import write_figures
 
-        write_pictures(html, found, unit=unit)
+        write_figures(html, found, unit=unit)
     if as_json:
         print_json(result)
     else:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 ALL = (
     "all: raw patches by every policy at 8 and 4 bits, mosaics of an eighth to seven eighths of the patches, "
-    "and the whole picture in every codec, also down-scaled (docs/offload.md)"
+    "and the whole image in every codec, also down-scaled (docs/offload.md)"
 )
 
 app = typer.Typer(help="Send the evidence that is worth a thin uplink.", no_args_is_help=True)
@@ -75,8 +75,8 @@ def serve(
     """Answer payloads over HTTP until SIGTERM, then finish what was accepted."""
     from sparing.offload import ServerModel
     from sparing.offload.server import make_server
-    from sparing.serving import read_token
-    from sparing.serving import serve as run
+    from sparing.serving.app import read_token
+    from sparing.serving.app import serve as run
 
     token = None if token_file is None else read_token(token_file)
     loaded = _load(model, ServerModel)
@@ -120,11 +120,11 @@ def send(
     from sparing.errors import InputError
     from sparing.offload import Choice, EdgeModel, Scheme, read_policy, summarise
     from sparing.offload.client import Client
-    from sparing.offload.payload import check_agreement
     from sparing.offload.schemes import parse_budget
     from sparing.offload.session import answer_all, answers_table
+    from sparing.offload.wire.agreement import check_agreement
     from sparing.samples import open_samples
-    from sparing.serving import read_token
+    from sparing.serving.app import read_token
     from sparing.tables import TableWriter
 
     if policy is not None and scheme is not None:
@@ -139,9 +139,7 @@ def send(
     token = None if token_file is None else read_token(token_file)
     model = _load(edge, EdgeModel)
     if known is not None and known.geometry != model.geometry:
-        raise InputError(
-            f"{policy} is for pictures of {known.geometry}, the edge model takes {model.geometry}"
-        )
+        raise InputError(f"{policy} is for images of {known.geometry}, the edge model takes {model.geometry}")
     opened = open_samples(samples, column=column)
 
     async def run() -> list[Any]:
@@ -338,14 +336,14 @@ def _bench(
     edge: str, server: str, path: str, column: str | None, limit: int | None, gate: "Gate"
 ) -> "tuple[Bench, ServerModel]":
     from sparing.offload import Bench, EdgeModel, ServerModel
-    from sparing.offload.views import read_pictures
+    from sparing.offload.images import read_images
     from sparing.samples import open_samples
 
     edge_model: EdgeModel = _load(edge, EdgeModel)
     server_model: ServerModel = _load(server, ServerModel)
     samples: Samples = open_samples(path, column=column)
     count = min(len(samples), limit or len(samples))
-    pixels = read_pictures(samples, range(count), edge_model.geometry)
+    pixels = read_images(samples, range(count), edge_model.geometry)
     labels = samples.labels()
     if labels is not None and (labels[:count] < 0).any():
         hint("some samples have no label: measuring agreement with the server instead of accuracy")

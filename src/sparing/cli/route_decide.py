@@ -233,7 +233,7 @@ def _write_page(path: Path, report: "RouteReport") -> None:
 
     import plotly.graph_objects as go
 
-    from sparing.report import write_page
+    from sparing.pages import write_page
 
     figure = go.Figure()
     for name, curve in report.curves.items():

@@ -87,8 +87,8 @@ def serve(
     """Answer samples over HTTP until SIGTERM, then finish what was accepted."""
     from sparing.route.router import open_router
     from sparing.route.service import Service
-    from sparing.serving import Limits, read_token
-    from sparing.serving import serve as listen
+    from sparing.serving.app import Limits, read_token
+    from sparing.serving.app import serve as listen
 
     token = None if token_file is None else read_token(token_file)
     opened = open_router(router)

@@ -3,15 +3,17 @@
 What touches HTTP (`server`, `client`) is imported from its own module, because it needs the extra `serve`.
 """
 
-from sparing.offload.account import Answer, summarise
+from sparing.offload.answers import Answer, summarise
+from sparing.offload.bench import Bench, score, try_scheme
+from sparing.offload.calibration import Policy, candidate_schemes, choose
 from sparing.offload.edge import Choice, Request, pool, prepare
-from sparing.offload.evaluate import Bench, Policy, candidate_schemes, choose, score, try_scheme
 from sparing.offload.gate import Gate
+from sparing.offload.images import read_image
 from sparing.offload.link import Link
+from sparing.offload.models import EdgeModel, EdgeOutput, Evidence, Geometry, ServerModel
 from sparing.offload.policies import POLICIES, select
 from sparing.offload.policy_file import read_policy, write_policy
 from sparing.offload.schemes import Scheme
-from sparing.offload.views import EdgeModel, EdgeOutput, Evidence, Geometry, ServerModel, read_picture
 
 __all__ = [
     "POLICIES",
@@ -32,7 +34,7 @@ __all__ = [
     "choose",
     "pool",
     "prepare",
-    "read_picture",
+    "read_image",
     "read_policy",
     "score",
     "select",

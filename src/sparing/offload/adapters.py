@@ -1,7 +1,7 @@
 """Vision transformers of transformers and timm as edge and server models.
 
 Both libraries fuse attention by default and then hide its weights, so the edge adapters switch to the plain
-implementation. The server adapters hand the model a picture with only the chosen patches in it and drop the
+implementation. The server adapters hand the model an image with only the chosen patches in it and drop the
 other tokens right after the position embeddings, so that nothing stands in for what was not sent.
 """
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparing.errors import InputError, MissingExtraError
-from sparing.offload.views import EdgeModel, EdgeOutput, Geometry, Indices, Pixels, ServerModel
+from sparing.offload.models import EdgeModel, EdgeOutput, Geometry, Indices, Pixels, ServerModel
 
 if TYPE_CHECKING:
     import torch
@@ -216,7 +216,7 @@ def _normalised(
 
 
 def _canvas(patches: Pixels, positions: Indices, geometry: Geometry) -> Pixels:
-    """Put patches at their places in otherwise empty pictures."""
+    """Put patches at their places in otherwise empty images."""
     m, p = len(patches), geometry.patch
     grid = np.zeros((m, geometry.patches, p, p, 3), dtype=np.uint8)
     grid[np.arange(m)[:, None], positions] = patches

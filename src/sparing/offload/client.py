@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparing.errors import InputError, MissingExtraError
-from sparing.offload.account import Answer
+from sparing.offload.answers import Answer
 from sparing.offload.edge import Request, pool
 
 try:
@@ -108,7 +108,7 @@ class Client:
         await self._http.aclose()
 
     async def describe(self) -> tuple[dict[str, Any] | None, str]:
-        """Ask the server what has to be agreed on (`payload.check_agreement`).
+        """Ask the server what has to be agreed on (`wire.agreement.check_agreement`).
 
         Returns:
             Its answer, or None and what went wrong.
@@ -135,8 +135,8 @@ class Client:
         Args:
             payload: what `Scheme.encode` made.
             classes: C, how many probabilities the answer must have.
-            agreed: what the server must say that it read the payload by (`payload.agreement_digest`); the
-                answer of a server with another geometry or codec would be about another picture.
+            agreed: what the server must say that it read the payload by (`agreement_digest`);
+                the answer of a server with another geometry or codec would be about another image.
 
         Returns:
             The server's distribution, or why there is none.

@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sparing.distributions import softmax
-from sparing.offload.account import CONFIDENT, NOTHING_CHOSEN, TOO_SMALL
+from sparing.offload.answers import CONFIDENT, NOTHING_CHOSEN, TOO_SMALL
 from sparing.offload.gate import Gate
-from sparing.offload.payload import agreement_digest
+from sparing.offload.models import EdgeModel, Pixels
 from sparing.offload.schemes import Scheme
-from sparing.offload.views import EdgeModel, Pixels
+from sparing.offload.wire.agreement import agreement_digest
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -34,15 +34,15 @@ class Choice:
 
 @dataclass(frozen=True)
 class Request:
-    """What the edge has made of one picture.
+    """What the edge has made of one image.
 
     Attributes:
         probs: shape (C,), the edge's own answer.
         payload: what to send; None when the edge answers.
         why: why the edge answers, if it does.
         offloaded: whether the gate wanted the server's answer.
-        seconds: this picture's share of the batch's time.
-        agreed: what the server must have agreed on to read the payload (`payload.agreement_digest`).
+        seconds: this image's share of the batch's time.
+        agreed: what the server must have agreed on to read the payload (`agreement_digest`).
     """
 
     probs: npt.NDArray[np.float32]
@@ -63,7 +63,7 @@ def prepare(
     before: int = 0,
     offloaded: int = 0,
 ) -> list[Request]:
-    """Run the edge on a batch of pictures.
+    """Run the edge on a batch of images.
 
     Args:
         model: the small model.
@@ -108,7 +108,7 @@ def prepare(
 
 
 def pool(server: Floats, edge: Floats, edge_weight: float) -> npt.NDArray[np.float32]:
-    """Pool the server's distributions with the edge's: both saw the picture, and the edge saw all of it.
+    """Pool the server's distributions with the edge's: both saw the image, and the edge saw all of it.
 
     It costs no bits, because it is done on the edge when the answer has come back.
 

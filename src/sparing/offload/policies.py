@@ -1,6 +1,6 @@
 """Selection policies: which patches to send, as functions of attention, embeddings and a number of patches.
 
-All are batched: m pictures of n patches in a grid; each returns positions of shape (m, k), first pick first.
+All are batched: m images of n patches in a grid; each returns positions of shape (m, k), first pick first.
 """
 
 from collections.abc import Callable
@@ -22,15 +22,15 @@ POLICIES = ("random", "grid", "importance", "cumulative", "sage", "coverage", "s
 def select(
     policy: str, attention: Floats, embeddings: Floats, cols: int, k: int, *, seed: int = 0
 ) -> Indices:
-    """Choose k patches of each picture by the name of a policy, with that policy's usual parameters.
+    """Choose k patches of each image by the name of a policy, with that policy's usual parameters.
 
     Args:
-        policy: one of `POLICIES`. For "cumulative", pictures whose attention is concentrated get fewer than k
+        policy: one of `POLICIES`. For "cumulative", images whose attention is concentrated get fewer than k
             patches, and the rest of their row is -1.
         attention: shape (m, n).
         embeddings: shape (m, n, d).
         cols: columns of the grid of patches.
-        k: patches per picture, 0 <= k <= n.
+        k: patches per image, 0 <= k <= n.
         seed: of the random policy.
 
     Returns:
@@ -72,12 +72,12 @@ CUMULATIVE = 0.97
 
 
 def random(m: int, n: int, k: int, *, seed: int = 0) -> Indices:
-    """Choose k of n patches at random, for each picture anew."""
+    """Choose k of n patches at random, for each image anew."""
     return np.argsort(np.random.default_rng(seed).random((m, n)), axis=1)[:, :k]
 
 
 def grid(rows: int, cols: int, k: int) -> Indices:
-    """Choose k patches spread evenly over the grid, whatever the picture: the first k of an ordered dither.
+    """Choose k patches spread evenly over the grid, whatever the image: the first k of an ordered dither.
 
     Args:
         rows: rows of patches.
@@ -182,7 +182,7 @@ def _similarity(embeddings: Floats, pool: Indices) -> npt.NDArray[np.float32]:
 
 
 BLOCK = 1 << 24
-"""Similarities held at once, 64 MiB: the pairs of patches of thousands of pictures would fill the memory."""
+"""Similarities held at once, 64 MiB: the pairs of patches of thousands of images would fill the memory."""
 
 
 def _farthest(pool: Indices, k: int, similarity: Callable[[slice], npt.NDArray[np.float32]]) -> Indices:

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from sparing.errors import InputError
+from sparing.offload.calibration import Policy
 from sparing.offload.edge import Choice
-from sparing.offload.evaluate import Policy
 from sparing.offload.gate import Gate
+from sparing.offload.models import Geometry
 from sparing.offload.schemes import Scheme
-from sparing.offload.views import Geometry
 
 _VERSION = 1
 

@@ -1,10 +1,10 @@
-"""Schemes: the ways to spend a number of bytes on a picture, each named by a short text.
+"""Schemes: the ways to spend a number of bytes on an image, each named by a short text.
 
 | text | what is sent |
 |---|---|
 | raw:POLICY[:DEPTH] | as many patches as fit, at DEPTH bits per sample (8) |
-| mosaic:POLICY:COUNT:CODEC | COUNT patches as one coded picture, at the best quality that fits |
-| whole:CODEC[:EIGHTHS] | the picture at EIGHTHS eighths (8) of its size, at the best quality that fits |
+| mosaic:POLICY:COUNT:CODEC | COUNT patches as one coded image, at the best quality that fits |
+| whole:CODEC[:EIGHTHS] | the image at EIGHTHS eighths (8) of its size, at the best quality that fits |
 
 POLICY is one of `policies.POLICIES`, CODEC one of `payload.CODECS`. Every scheme fills the budget and never
 exceeds it.
@@ -19,10 +19,10 @@ from functools import cache, partial
 import numpy as np
 
 from sparing.errors import BudgetError, InputError
-from sparing.offload import containers, dct
-from sparing.offload import payload as wire
+from sparing.offload.codecs import containers, dct
+from sparing.offload.models import EdgeOutput, Geometry, Indices, Pixels
 from sparing.offload.policies import POLICIES, select
-from sparing.offload.views import EdgeOutput, Geometry, Indices, Pixels
+from sparing.offload.wire import payload as wire
 
 FORMS = "raw:POLICY[:DEPTH], mosaic:POLICY:COUNT:CODEC or whole:CODEC[:EIGHTHS]"
 
@@ -67,15 +67,15 @@ _UNITS = {
 
 @dataclass(frozen=True)
 class Scheme:
-    """A way to spend a number of bytes on a picture.
+    """A way to spend a number of bytes on an image.
 
     Attributes:
         kind: "raw", "mosaic" or "whole".
-        policy: how patches are chosen; "" for the whole picture.
-        codec: how pictures are coded; "" for raw patches.
+        policy: how patches are chosen; "" for the whole image.
+        codec: how images are coded; "" for raw patches.
         depth: bits per sample of raw patches, 1 to 8.
         count: patches of a mosaic.
-        eighths: scale of the whole picture, 1 to 8 eighths.
+        eighths: scale of the whole image, 1 to 8 eighths.
     """
 
     kind: str
@@ -130,7 +130,7 @@ class Scheme:
         Args:
             pixels: shape (m, height, width, 3).
             seen: what the edge model said about them.
-            geometry: of the pictures.
+            geometry: of the images.
             budgets: bytes that a payload may have at most.
             seed: of the random policy.
 
@@ -140,15 +140,15 @@ class Scheme:
         Raises:
             InputError: a mosaic of more patches than there are.
         """
-        # A server reads no more than this, and a noisy picture can be coded to more than its raw size.
+        # A server reads no more than this, and a noisy image can be coded to more than its raw size.
         budgets = [min(budget, wire.max_payload(geometry)) for budget in budgets]
         if self.kind == "raw":
             return [self._raw(pixels, seen, geometry, budget, seed) for budget in budgets]
         if self.kind == "mosaic":
-            by_picture = self._mosaics(pixels, seen, geometry, budgets, seed)
+            by_image = self._mosaics(pixels, seen, geometry, budgets, seed)
         else:
-            by_picture = [self._whole(picture, geometry, budgets) for picture in pixels]
-        return [[payloads[at] for payloads in by_picture] for at in range(len(budgets))]
+            by_image = [self._whole(image, geometry, budgets) for image in pixels]
+        return [[payloads[at] for payloads in by_image] for at in range(len(budgets))]
 
     def _raw(
         self, pixels: Pixels, seen: EdgeOutput, geometry: Geometry, budget: int, seed: int
@@ -178,31 +178,31 @@ class Scheme:
     def _chosen(
         self, pixels: Pixels, seen: EdgeOutput, geometry: Geometry, k: int, seed: int
     ) -> Iterator[tuple[Pixels, Indices]]:
-        """Give each picture's chosen patches and their ascending positions."""
+        """Give each image's chosen patches and their ascending positions."""
         chosen = select(self.policy, seen.attention, seen.embeddings, geometry.cols, k, seed=seed)
         for patches, padded in zip(geometry.cut(pixels), chosen, strict=True):
             positions = np.sort(padded[padded >= 0])
             yield patches[positions], positions
 
-    def _whole(self, picture: Pixels, geometry: Geometry, budgets: Sequence[int]) -> list[bytes | None]:
+    def _whole(self, image: Pixels, geometry: Geometry, budgets: Sequence[int]) -> list[bytes | None]:
         if self.eighths < wire.EIGHTHS:
-            picture = wire.resize(picture, *wire.scaled_size(geometry, self.eighths))
-        return _filled(wire.whole_head(self.codec, self.eighths), picture, self.codec, budgets)
+            image = wire.resize(image, *wire.scaled_size(geometry, self.eighths))
+        return _filled(wire.whole_head(self.codec, self.eighths), image, self.codec, budgets)
 
 
-def _filled(head: bytes, picture: Pixels, codec: str, budgets: Sequence[int]) -> list[bytes | None]:
-    fits = best_fits(picture, codec, [budget - len(head) for budget in budgets])
+def _filled(head: bytes, image: Pixels, codec: str, budgets: Sequence[int]) -> list[bytes | None]:
+    fits = best_fits(image, codec, [budget - len(head) for budget in budgets])
     return [None if coded is None else head + coded for coded in fits]
 
 
-def best_fits(picture: Pixels, codec: str, rooms: Sequence[int]) -> list[bytes | None]:
-    """Code a picture for each room at about the highest quality whose code fits.
+def best_fits(image: Pixels, codec: str, rooms: Sequence[int]) -> list[bytes | None]:
+    """Code an image for each room at about the highest quality whose code fits.
 
     The search takes sizes to grow with quality, which holds nearly always; where it does not, the quality
     found may not be the highest, but what is returned fits.
 
     Args:
-        picture: shape (H, W, 3).
+        image: shape (H, W, 3).
         codec: one of `payload.CODECS`.
         rooms: bytes; may be negative.
 
@@ -211,10 +211,10 @@ def best_fits(picture: Pixels, codec: str, rooms: Sequence[int]) -> list[bytes |
     """
     encode: Callable[[int], bytes | None]
     if codec.startswith("dct"):
-        encode = partial(dct.encode, dct.transform(picture, int(codec[3:])))
+        encode = partial(dct.encode, dct.transform(image, int(codec[3:])))
         highest = dct.QUALITIES - 1
     else:
-        encode = partial(containers.encode, picture, codec)
+        encode = partial(containers.encode, image, codec)
         highest = containers.QUALITIES - 2  # AVIF's 100 is another coding, lossless
     remembered = cache(encode)
     return [_best_fit(remembered, highest, room) for room in rooms]

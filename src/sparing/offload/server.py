@@ -15,19 +15,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from sparing.batching import Batcher
-from sparing.offload.payload import (
-    EIGHTHS,
-    agreement,
-    agreement_digest,
-    codec_of,
-    max_payload,
-    unpack,
-    whole_head,
-)
+from sparing.offload.models import Evidence, ServerModel
 from sparing.offload.schemes import best_fits
-from sparing.offload.views import Evidence, ServerModel
-from sparing.serving import Limits, Metrics, make_app
+from sparing.offload.wire.agreement import agreement, agreement_digest
+from sparing.offload.wire.payload import EIGHTHS, codec_of, max_payload, unpack, whole_head
+from sparing.serving.app import Limits, Metrics, make_app
+from sparing.serving.batching import Batcher
 
 
 def make_server(
@@ -38,7 +31,7 @@ def make_server(
     max_wait: float = 0.005,
     max_queue: int = 256,
 ) -> Starlette:
-    """Make the application that `sparing.serving.serve` runs.
+    """Make the application that `sparing.serving.app.serve` runs.
 
     Args:
         model: the large model.
@@ -51,7 +44,7 @@ def make_server(
         The ASGI application.
 
     Raises:
-        ModelError: the model fails on a blank picture.
+        ModelError: the model fails on a blank image.
     """
     geometry = model.geometry
     metrics = Metrics()

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from sparing.offload.account import Answer
+from sparing.offload.answers import Answer
 from sparing.offload.client import Client
 from sparing.offload.edge import Choice, prepare
 from sparing.offload.gate import Gate
-from sparing.offload.views import EdgeModel, read_pictures
+from sparing.offload.images import read_images
+from sparing.offload.models import EdgeModel
 from sparing.samples import Samples
 from sparing.tables import list_column
 
@@ -30,7 +31,7 @@ async def answer_all(
     """Answer every sample, in order, batch by batch.
 
     Args:
-        samples: encoded pictures.
+        samples: encoded images.
         edge: the small model.
         client: to the server.
         gate: decides what is offloaded.
@@ -41,14 +42,14 @@ async def answer_all(
         The answers of one batch; all of them together are one per sample.
 
     Raises:
-        InputError: a sample is no picture.
+        InputError: a sample is no image.
         ModelError: the edge model failed. What goes wrong with the server never raises.
     """
     weight = 0.0 if choice is None else choice.edge_weight
     offloaded = 0
     for start in range(0, len(samples), BATCH):
         positions = range(start, min(start + BATCH, len(samples)))
-        pixels = read_pictures(samples, positions, edge.geometry)
+        pixels = read_images(samples, positions, edge.geometry)
         requests = prepare(edge, gate, choice, pixels, seed=seed + start, before=start, offloaded=offloaded)
         offloaded += sum(request.offloaded for request in requests)
         yield list(await asyncio.gather(*(client.answer(request, weight) for request in requests)))

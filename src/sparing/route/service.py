@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sparing.batching import Batcher
 from sparing.errors import InputError, SparingError
 from sparing.route.dispatch import NOBODY, Dispatcher
 from sparing.route.router import Point, Router
-from sparing.serving import Limits, Metrics, make_app
+from sparing.serving.app import Limits, Metrics, make_app
+from sparing.serving.batching import Batcher
 
 # Below the import that says which extra is missing.
 from prometheus_client import Counter, Histogram  # isort: skip
@@ -63,7 +63,7 @@ class Service:
         SparingError: with `preload`, an expert cannot be loaded or fails.
 
     Attributes:
-        app: the ASGI application that `sparing.serving.serve` runs.
+        app: the ASGI application that `sparing.serving.app.serve` runs.
         answered: how many requests each expert has answered so far.
     """
 

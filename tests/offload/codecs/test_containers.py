@@ -5,19 +5,19 @@ import pytest
 from PIL import Image
 
 from sparing.errors import InputError
-from sparing.offload import containers
+from sparing.offload.codecs import containers
 
 STRIPPED = {"webp": 28, "jpeg": 600, "avif": 270}
 
 
 @pytest.mark.parametrize("codec", containers.CODECS)
 @pytest.mark.parametrize("size", [(32, 32), (16, 24), (7, 5), (64, 128)])
-def test_what_is_stripped_comes_back_bit_for_bit(codec, size, pictures):
-    picture = np.asarray(Image.fromarray(pictures(1)[0]).resize(size[::-1]))
+def test_what_is_stripped_comes_back_bit_for_bit(codec, size, images):
+    image = np.asarray(Image.fromarray(images(1)[0]).resize(size[::-1]))
     for quality in (0, 40, 95):
-        data = containers.encode(picture, codec, quality)
+        data = containers.encode(image, codec, quality)
         assert data is not None
-        file = containers._save(picture, codec, quality)
+        file = containers._save(image, codec, quality)
         assert len(data) + STRIPPED[codec] <= len(file)
         with Image.open(io.BytesIO(file)) as reference:
             expected = np.asarray(reference.convert("RGB"))
@@ -25,8 +25,8 @@ def test_what_is_stripped_comes_back_bit_for_bit(codec, size, pictures):
 
 
 @pytest.mark.parametrize("codec", containers.CODECS)
-def test_damaged_pictures_are_refused_or_have_the_agreed_size(codec, pictures):
-    data = containers.encode(pictures(1)[0], codec, 60)
+def test_damaged_images_are_refused_or_have_the_agreed_size(codec, images):
+    data = containers.encode(images(1)[0], codec, 60)
     rng = np.random.default_rng(0)
     refused = 0
     for _ in range(200):
@@ -40,8 +40,8 @@ def test_damaged_pictures_are_refused_or_have_the_agreed_size(codec, pictures):
     assert refused > 0
 
 
-def test_a_jpeg_with_a_marker_in_its_scan_is_refused(pictures):
-    data = containers.encode(pictures(1)[0], "jpeg", 60)
+def test_a_jpeg_with_a_marker_in_its_scan_is_refused(images):
+    data = containers.encode(images(1)[0], "jpeg", 60)
     with pytest.raises(InputError, match="marker"):
         containers.decode(data + b"\xff\xc0\x00\x11\x08\xff\xff\xff\xff", "jpeg", 32, 32)
 
@@ -54,7 +54,7 @@ def test_digests_name_the_templates_and_differ_by_size():
 
 @pytest.mark.parametrize(("codec", "saved"), [("webp", {28}), ("jpeg", {624}), ("avif", {290, 291})])
 def test_stripping_saves_what_the_documentation_says(codec, saved):
-    picture = np.random.default_rng(0).integers(90, 160, (32, 32, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(90, 160, (32, 32, 3), dtype=np.uint8)
     for quality in (5, 30, 60, 90):
-        file, stripped = containers._save(picture, codec, quality), containers.encode(picture, codec, quality)
+        file, stripped = containers._save(image, codec, quality), containers.encode(image, codec, quality)
         assert len(file) - len(stripped) in saved

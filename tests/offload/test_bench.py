@@ -1,38 +1,31 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from sparing.errors import InputError, ModelError
 from sparing.offload import (
-    POLICIES,
     Bench,
-    EdgeOutput,
     Gate,
     Geometry,
     Link,
     Scheme,
     ServerModel,
-    candidate_schemes,
-    choose,
     score,
     try_scheme,
 )
-from sparing.offload.evaluate import Trial, answers_of
-from sparing.offload.payload import CODECS
+from sparing.offload.bench import answers_of
 
 ALL = Gate(threshold=0)
 
 
 @pytest.fixture
-def bench(edge, server, pictures):
-    pixels = pictures(30)
+def bench(edge, server, images):
+    pixels = images(30)
     labels = (pixels.mean((1, 2, 3)) < 128).astype(np.int64)
     return Bench.make(pixels, labels, edge, server, ALL)
 
 
-def test_a_bench_counts_what_the_gate_keeps(edge, server, pictures):
-    pixels = pictures(30)
+def test_a_bench_counts_what_the_gate_keeps(edge, server, images):
+    pixels = images(30)
     labels = (pixels.mean((1, 2, 3)) < 128).astype(np.int64)
     bench = Bench.make(pixels, labels, edge, server, Gate(threshold=0.5))
     right = edge(pixels).probs.argmax(1) == labels
@@ -43,12 +36,12 @@ def test_a_bench_counts_what_the_gate_keeps(edge, server, pictures):
     with pytest.raises(InputError, match="none of 30"):
         Bench.make(pixels, labels, edge, server, Gate(threshold=9))
     other = ServerModel(server.run, Geometry(32, 32, 8))
-    with pytest.raises(InputError, match="takes pictures of"):
+    with pytest.raises(InputError, match="takes images of"):
         Bench.make(pixels, labels, edge, other, ALL)
 
 
-def test_without_labels_the_server_decides_what_is_right(edge, server, pictures):
-    bench = Bench.make(pictures(10), None, edge, server, ALL)
+def test_without_labels_the_server_decides_what_is_right(edge, server, images):
+    bench = Bench.make(images(10), None, edge, server, ALL)
     assert bench.ceiling == 1.0
     assert not bench.labelled
 
@@ -59,29 +52,6 @@ def test_everything_raw_reaches_the_ceiling_and_nothing_sent_is_the_edge(bench, 
     result = score(none, bench, 0.0)
     assert (result["unsent"], result["mean_bytes"], result["max_bytes"]) == (30, 0.0, 0)
     np.testing.assert_array_equal(answers_of(none, bench, 0.5), bench.seen.probs.argmax(1))
-
-
-def trial(text, budget, right, bench, size):
-    """Make a trial in which the server is right on the first `right` samples only."""
-    classes = np.where(np.arange(len(bench.labels)) < right, bench.labels, 2)
-    return Trial(Scheme.parse(text), budget, np.eye(3, dtype=np.float32)[classes], np.full(30, size), 0.0)
-
-
-def test_the_choice_is_the_most_accurate_within_budget_and_mean(bench):
-    unsure = EdgeOutput(np.tile([0.0, 0.0, 0.1], (30, 1)), bench.seen.attention, bench.seen.embeddings)
-    bench = replace(bench, seen=unsure)  # the edge alone is never right
-    trials = [
-        trial("whole:webp", 100, 20, bench, 90),
-        trial("whole:dct8", 100, 25, bench, 95),
-        trial("whole:webp", 200, 29, bench, 190),
-        trial("whole:dct8", 200, 29, bench, 150),
-    ]
-    choices, scores = choose(trials, bench, [100, 200, 50])
-    assert (str(choices[100].scheme), choices[100].fill) == ("whole:dct8", 100)
-    assert (str(choices[200].scheme), scores[200]["mean_bytes"]) == ("whole:dct8", 150)
-    assert choices[50] is None
-    tight, _ = choose(trials, bench, [200], mean=92)
-    assert (str(tight[200].scheme), tight[200].fill) == ("whole:webp", 100)
 
 
 def test_several_budgets_are_answered_as_each_alone(bench, server):
@@ -106,18 +76,7 @@ def test_late_answers_are_the_edges(bench, server):
     assert fast["link_seconds"] == pytest.approx(sent.sizes.mean() / 1000 + 0.2)
 
 
-def test_the_candidates_fit_any_geometry():
-    for geometry in (Geometry(2, 2, 2), Geometry(32, 32, 4), Geometry(224, 224, 16)):
-        schemes = candidate_schemes(geometry)
-        assert len(set(map(str, schemes))) >= 10
-        assert all(scheme.count <= geometry.patches for scheme in schemes)
-        for kind, name in [("raw", p) for p in POLICIES] + [("mosaic", p) for p in POLICIES]:
-            assert any((scheme.kind, scheme.policy) == (kind, name) for scheme in schemes)
-        assert {scheme.codec for scheme in schemes if scheme.kind == "whole"} == set(CODECS)
-        assert {scheme.codec for scheme in schemes if scheme.eighths < 8} >= {"webp", "jpeg", "avif", "dct16"}
-
-
-def test_models_that_tell_other_numbers_of_classes_apart_are_refused(edge, geometry, pictures):
+def test_models_that_tell_other_numbers_of_classes_apart_are_refused(edge, geometry, images):
     five = ServerModel(lambda patches, _positions: np.zeros((len(patches), 5)), geometry)
     with pytest.raises(ModelError, match="3 classes apart, the server model 5"):
-        Bench.make(pictures(4), None, edge, five, ALL)
+        Bench.make(images(4), None, edge, five, ALL)

@@ -1,9 +1,9 @@
-"""A picture codec for a few dozen to a few hundred bytes, where containers and headers would decide.
+"""An image codec for a few dozen to a few hundred bytes, where containers and headers would decide.
 
-The receiver knows the size. The picture goes to YCbCr and through an orthonormal DCT of its blocks; the
-blocks' means go through a DCT of their own, over the whole picture. Every coefficient is rounded to the same
+The receiver knows the size. The image goes to YCbCr and through an orthonormal DCT of its blocks; the
+blocks' means go through a DCT of their own, over the whole image. Every coefficient is rounded to the same
 step, and coded by a range coder with fixed probabilities that depend on its frequency, its channel and its
-neighbours coded before it. One byte in front holds the step and how busy the picture is.
+neighbours coded before it. One byte in front holds the step and how busy the image is.
 
 The probabilities were fitted to photographs of natural scenes by `benchmarks/fit_dct_tables.py` and belong to
 the format: changing them needs a new payload version.
@@ -18,8 +18,8 @@ from numba import njit
 from scipy.fft import dctn, idctn
 
 from sparing.errors import InputError
-from sparing.offload import rangecoder
-from sparing.offload.dct_tables import CLASSES, FREQUENCY_EDGES, MEAN_CLASS, ODDS
+from sparing.offload.codecs import rangecoder
+from sparing.offload.codecs.dct_tables import CLASSES, FREQUENCY_EDGES, MEAN_CLASS, ODDS
 
 Pixels = npt.NDArray[np.uint8]
 Int16 = npt.NDArray[np.int16]
@@ -31,7 +31,7 @@ COARSEST = 78
 """Eighths of octaves of the step of quality 0."""
 
 BUSY = (-3, 0, 3, 6)
-"""Scales of a picture's coefficients, in quarter octaves; a picture uses the one that suits it."""
+"""Scales of an image's coefficients, in quarter octaves; an image uses the one that suits it."""
 
 ACTIVITY_EDGES = (1, 2, 3, 5, 8, 12)
 """Where the levels of neighbourhood activity begin, above level 0."""
@@ -53,20 +53,20 @@ def step_of(quality: int) -> float:
     return float(2.0 ** ((COARSEST - quality) / 8))
 
 
-def transform(picture: Pixels, block: int) -> npt.NDArray[np.float32]:
-    """Turn a picture into coefficients.
+def transform(image: Pixels, block: int) -> npt.NDArray[np.float32]:
+    """Turn an image into coefficients.
 
     Args:
-        picture: shape (H, W, 3), RGB; padded to whole blocks by repeating its edge.
+        image: shape (H, W, 3), RGB; padded to whole blocks by repeating its edge.
         block: the side of a block: 8, 16 or 32.
 
     Returns:
         Shape (3, H / block, W / block, block, block), rounded up; orthonormal, in units of grey levels.
     """
-    height, width, _ = picture.shape
+    height, width, _ = image.shape
     rows, cols = -(-height // block), -(-width // block)
     padded = np.pad(
-        picture, ((0, rows * block - height), (0, cols * block - width), (0, 0)), mode="edge"
+        image, ((0, rows * block - height), (0, cols * block - width), (0, 0)), mode="edge"
     ).astype(np.float32)
     ycc = (padded - 128) @ _TO_YCC.T
     blocks = ycc.reshape(rows, block, cols, block, 3).transpose(4, 0, 2, 1, 3)
@@ -76,7 +76,7 @@ def transform(picture: Pixels, block: int) -> npt.NDArray[np.float32]:
 
 
 def inverse(coefficients: npt.NDArray[np.float32], height: int, width: int) -> Pixels:
-    """Turn coefficients back into a picture of shape (height, width, 3)."""
+    """Turn coefficients back into an image of shape (height, width, 3)."""
     coefficients = coefficients.copy()
     coefficients[..., 0, 0] = idctn(coefficients[..., 0, 0], axes=(1, 2), norm="ortho")
     blocks = idctn(coefficients, axes=(3, 4), norm="ortho")
@@ -95,7 +95,7 @@ def quantise(coefficients: npt.NDArray[np.float32], quality: int) -> Int16:
 
 
 def encode(coefficients: npt.NDArray[np.float32], quality: int) -> bytes:
-    """Code a transformed picture.
+    """Code a transformed image.
 
     Args:
         coefficients: what `transform` gave.
@@ -113,7 +113,7 @@ def encode(coefficients: npt.NDArray[np.float32], quality: int) -> bytes:
 
 
 def decode(data: bytes, height: int, width: int, block: int) -> Pixels:
-    """Read a picture back.
+    """Read an image back.
 
     Args:
         data: what `encode` gave.
@@ -125,10 +125,10 @@ def decode(data: bytes, height: int, width: int, block: int) -> Pixels:
         Shape (height, width, 3).
 
     Raises:
-        InputError: no header, more bytes than the picture takes, or zeros at the end, which no encoder sends.
+        InputError: no header, more bytes than the image takes, or zeros at the end, which no encoder sends.
     """
     if not data:
-        raise InputError("the picture is empty: its first byte is missing")
+        raise InputError("the image is empty: its first byte is missing")
     quality, busy = data[0] & 63, data[0] >> 6
     rows, cols = -(-height // block), -(-width // block)
     order, classes = _layout(rows, cols, block)
@@ -136,7 +136,7 @@ def decode(data: bytes, height: int, width: int, block: int) -> Pixels:
     quantised = np.zeros((3, rows, cols, block, block), dtype=np.int16)
     read = _decode(stream, quantised, order, classes, class_shift(quality, busy), ODDS)
     if len(stream) > read or (len(stream) and stream[-1] == 0):
-        raise InputError(f"the picture takes fewer bytes than the {len(data)} that came")
+        raise InputError(f"the image takes fewer bytes than the {len(data)} that came")
     return inverse(quantised * np.float32(step_of(quality)), height, width)
 
 
@@ -167,7 +167,7 @@ def layout_of(
         block: the side of a block.
         edges: E squared frequencies at which the size to expect changes.
         by_frequency: shape (3, E + 1), classes: sizes to expect, in quarter octaves of grey levels.
-        of_mean: 3 classes of the mean of a picture of 1,024 pixels.
+        of_mean: 3 classes of the mean of an image of 1,024 pixels.
 
     Returns:
         Shape (block * block, 2): (u, v) in coding order; and shape (3, rows, cols, block, block): the class
@@ -175,7 +175,7 @@ def layout_of(
     """
     keys = frequency_keys(rows, cols, block)
     classes = np.asarray(by_frequency)[:, np.searchsorted(edges, keys, side="right")]
-    # The mean of the whole picture grows with the root of the number of pixels.
+    # The mean of the whole image grows with the root of the number of pixels.
     growth = 2 * (max(rows * cols * block * block // 1024, 1).bit_length() - 1)
     classes[:, 0, 0, 0, 0] = np.asarray(of_mean) + growth
     side = np.arange(block)
@@ -224,7 +224,7 @@ def _class(base: int, shift: int) -> int:
 
 @njit(cache=True)
 def _lengths(q: Any, order: Any, classes: Any, shifts: Any, odds: Any) -> Any:
-    """Estimate the bits that a picture takes at each scale of busyness."""
+    """Estimate the bits that an image takes at each scale of busyness."""
     bits = np.zeros(len(shifts))
     for at in range(len(order)):
         u, v = order[at]
@@ -304,7 +304,7 @@ def count(q: Any, order: Any, classes: Any, shift: int, counts: Any) -> None:
     """Count decisions by class and activity, for fitting `ODDS`.
 
     Args:
-        q: a quantised picture.
+        q: a quantised image.
         order: the frequencies in coding order.
         classes: of every coefficient.
         shift: what to add to the classes.

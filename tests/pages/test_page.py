@@ -2,7 +2,7 @@ import plotly.graph_objects as go
 import pytest
 
 from sparing.errors import InputError
-from sparing.report import write_page
+from sparing.pages import write_page
 
 
 def test_a_page_holds_everything_and_the_script_once(tmp_path):

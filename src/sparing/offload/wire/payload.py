@@ -7,27 +7,24 @@ Both sides know the geometry, so nothing of it is sent. The first byte holds the
 |---|---|
 | raw | index set, then each patch's samples at the stated depth, padded with zero bits to a byte |
 | mosaic | index set, padded with zero bits to a byte, then the coded mosaic of the patches |
-| whole | the coded picture |
-| scaled | one byte, the scale in eighths (1 to 7), then the coded, down-scaled picture |
+| whole | the coded image |
+| scaled | one byte, the scale in eighths (1 to 7), then the coded, down-scaled image |
 
 Patches are in ascending order of position. A mosaic of k patches has ceil(sqrt(k)) columns; cells that are
 left over repeat the last patch.
 """
 
-import hashlib
-import json
-from functools import lru_cache
 from math import isqrt
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from sparing.errors import InputError
-from sparing.offload import containers, dct
-from sparing.offload.indices import decode_indices, encode_indices, index_bits
-from sparing.offload.views import Evidence, Geometry, Indices, Pixels
+from sparing.offload.codecs import containers, dct
+from sparing.offload.models import Evidence, Geometry, Indices, Pixels
+from sparing.offload.wire.indices import decode_indices, encode_indices, index_bits
 
 VERSION = 1
 CODECS = ("webp", "jpeg", "avif", "dct8", "dct16", "dct32")
@@ -35,59 +32,6 @@ EIGHTHS = 8
 
 Kind = Literal["raw", "mosaic", "whole", "scaled"]
 _KINDS: tuple[Kind, ...] = ("raw", "mosaic", "whole", "scaled")
-
-
-def agreement(geometry: Geometry) -> dict[str, Any]:
-    """Say what edge and server have to agree on: version, geometry, and what their codecs' templates are."""
-    return {
-        "version": VERSION,
-        "height": geometry.height,
-        "width": geometry.width,
-        "patch": geometry.patch,
-        "templates": containers.digests(geometry.height, geometry.width),
-    }
-
-
-def check_agreement(described: dict[str, Any], geometry: Geometry, codec: str, classes: int) -> None:
-    """Check that a server reads what this edge will write, and answers what this edge can use.
-
-    Args:
-        described: what the server says (`Client.describe`).
-        geometry: the edge's.
-        codec: the codec that payloads will use; "" for raw patches.
-        classes: how many the edge model tells apart.
-
-    Raises:
-        InputError: another version, geometry or number of classes, or a library that codes differently.
-    """
-    own = agreement(geometry) | {"classes": classes}
-    for key in ("version", "height", "width", "patch", "classes"):
-        if described.get(key) != own[key]:
-            raise InputError(
-                f"edge and server differ in {key}: {own[key]} here, {described.get(key)!r} there"
-            )
-    templates = described.get("templates")
-    there = templates.get(codec) if isinstance(templates, dict) else None
-    if codec in own["templates"] and there != own["templates"][codec]:
-        raise InputError(
-            f"the server's {codec} library codes differently from this one; use another codec, such as dct16"
-        )
-
-
-@lru_cache(maxsize=64)
-def agreement_digest(geometry: Geometry, codec: str) -> str:
-    """Digest what edge and server have to agree on for one codec, to compare with every reply.
-
-    Args:
-        geometry: of the side that asks.
-        codec: of the payload (`codec_of`); "" for raw patches.
-
-    Returns:
-        16 hexadecimal digits.
-    """
-    agreed = agreement(geometry)
-    agreed["templates"] = agreed["templates"].get(codec, "")
-    return hashlib.sha256(json.dumps([codec, agreed], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def codec_of(payload: bytes) -> str:
@@ -136,14 +80,14 @@ def mosaic_head(geometry: Geometry, positions: Indices, codec: str) -> bytes:
 
 
 def whole_head(codec: str, eighths: int) -> bytes:
-    """Write what comes before a coded picture, at full size or at a scale of 1 to 7 eighths."""
+    """Write what comes before a coded image, at full size or at a scale of 1 to 7 eighths."""
     if eighths == EIGHTHS:
         return bytes([_first("whole", CODECS.index(codec))])
     return bytes([_first("scaled", CODECS.index(codec)), eighths])
 
 
 def mosaic_of(patches: Pixels) -> Pixels:
-    """Lay out patches of shape (k, p, p, 3), k >= 1, in a picture of ceil(sqrt(k)) columns."""
+    """Lay out patches of shape (k, p, p, 3), k >= 1, in an image of ceil(sqrt(k)) columns."""
     k, p = patches.shape[:2]
     rows, cols = _mosaic_shape(k)
     cells = patches[np.minimum(np.arange(rows * cols), k - 1)]
@@ -161,7 +105,7 @@ def unpack(payload: bytes, geometry: Geometry) -> Evidence:
 
     Args:
         payload: what came, of any content.
-        geometry: the pictures that both sides have agreed on.
+        geometry: the images that both sides have agreed on.
 
     Returns:
         The patches and their positions.
@@ -194,17 +138,17 @@ def unpack(payload: bytes, geometry: Geometry) -> Evidence:
             raise InputError(f"the payload's scale must be 1 to {EIGHTHS - 1} eighths")
         height, width = scaled_size(geometry, payload[1])
         start = 2
-    picture = _decode(payload[start:], codec, height, width)
+    image = _decode(payload[start:], codec, height, width)
     if kind == "scaled":
-        picture = resize(picture, geometry.height, geometry.width)
-    return Evidence(geometry.cut(picture[None])[0], np.arange(geometry.patches))
+        image = resize(image, geometry.height, geometry.width)
+    return Evidence(geometry.cut(image[None])[0], np.arange(geometry.patches))
 
 
-def resize(picture: Pixels, height: int, width: int) -> Pixels:
-    """Scale a picture: a mean over areas when it shrinks, bicubic when it grows."""
-    shrinks = height < picture.shape[0]
+def resize(image: Pixels, height: int, width: int) -> Pixels:
+    """Scale an image: a mean over areas when it shrinks, bicubic when it grows."""
+    shrinks = height < image.shape[0]
     kernel = Image.Resampling.BOX if shrinks else Image.Resampling.BICUBIC
-    return np.asarray(Image.fromarray(picture).resize((width, height), kernel))
+    return np.asarray(Image.fromarray(image).resize((width, height), kernel))
 
 
 def _unpack_raw(payload: bytes, geometry: Geometry, depth: int) -> Evidence:

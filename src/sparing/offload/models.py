@@ -1,34 +1,31 @@
 """What offloading needs of a user's models: a grid of patches, what the edge saw, and two callables."""
 
-import io
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from sparing.distributions import as_distributions, softmax
 from sparing.errors import InputError, ModelError
-from sparing.samples import Samples
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.floating[Any]]
 Indices = npt.NDArray[np.int64]
 
 MAX_SIDE = 4096
-"""The longest side of a picture, which bounds what a payload can make a server allocate."""
+"""The longest side of an image, which bounds what a payload can make a server allocate."""
 
 
 MAX_PATCHES = 4096
-"""The most patches of a picture; policies compare all pairs of them."""
+"""The most patches of an image; policies compare all pairs of them."""
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """A picture of `height` x `width` pixels, cut into square patches that are numbered row by row.
+    """An image of `height` x `width` pixels, cut into square patches that are numbered row by row.
 
     Attributes:
         height: pixels, a multiple of `patch`.
@@ -46,13 +43,13 @@ class Geometry:
             raise InputError(f"a geometry needs sides of 1 to {MAX_SIDE} pixels, got {sides}")
         if self.height % self.patch or self.width % self.patch:
             raise InputError(
-                f"a picture of {self.height}x{self.width} pixels cannot be cut into patches of {self.patch}"
+                f"an image of {self.height}x{self.width} pixels cannot be cut into patches of {self.patch}"
             )
 
         if self.patches > MAX_PATCHES:
             raise InputError(
                 f"{self.patches} patches of {self.patch} pixels are too many, use larger patches: "
-                f"at most {MAX_PATCHES} in a picture of {self.height}x{self.width}"
+                f"at most {MAX_PATCHES} in an image of {self.height}x{self.width}"
             )
 
     @property
@@ -71,7 +68,7 @@ class Geometry:
         return self.rows * self.cols
 
     def cut(self, pixels: Pixels) -> Pixels:
-        """Cut pictures of shape (m, height, width, 3) into patches of shape (m, patches, patch, patch, 3)."""
+        """Cut images of shape (m, height, width, 3) into patches of shape (m, patches, patch, patch, 3)."""
         m, p = len(pixels), self.patch
         grid = pixels.reshape(m, self.rows, p, self.cols, p, 3).transpose(0, 1, 3, 2, 4, 5)
         return grid.reshape(m, self.patches, p, p, 3)
@@ -79,7 +76,7 @@ class Geometry:
 
 @dataclass(frozen=True)
 class EdgeOutput:
-    """What an edge model says about m pictures of n patches.
+    """What an edge model says about m images of n patches.
 
     Attributes:
         logits: shape (m, C), finite.
@@ -102,8 +99,8 @@ class EdgeModel:
     """The small model on the device.
 
     Attributes:
-        run: from pictures, uint8 of shape (m, height, width, 3), to an `EdgeOutput` or a tuple of its three.
-        geometry: the pictures that `run` takes.
+        run: from images, uint8 of shape (m, height, width, 3), to an `EdgeOutput` or a tuple of its three.
+        geometry: the images that `run` takes.
     """
 
     run: Callable[[Pixels], EdgeOutput | tuple[Any, Any, Any]]
@@ -137,7 +134,7 @@ class EdgeModel:
         return EdgeOutput(logits, attention, embeddings)
 
     def classes(self) -> int:
-        """Run the model on a blank picture and count its logits."""
+        """Run the model on a blank image and count its logits."""
         blank = np.zeros((1, self.geometry.height, self.geometry.width, 3), dtype=np.uint8)
         return int(self(blank).logits.shape[1])
 
@@ -162,7 +159,7 @@ class ServerModel:
     Attributes:
         run: from patches, uint8 of shape (m, k, patch, patch, 3), and their positions, int64 of shape (m, k)
             in [0, n), to logits of shape (m, C); k differs from call to call, and may be n.
-        geometry: the pictures that the patches come from.
+        geometry: the images that the patches come from.
     """
 
     run: Callable[[Pixels, Indices], Any]
@@ -204,54 +201,9 @@ class ServerModel:
         return [answers[row] for row in range(len(batch))]
 
     def whole(self, pixels: Pixels) -> npt.NDArray[np.float32]:
-        """Run the model on all patches of pictures of shape (m, height, width, 3)."""
+        """Run the model on all patches of images of shape (m, height, width, 3)."""
         positions = np.tile(np.arange(self.geometry.patches), (len(pixels), 1))
         return self(self.geometry.cut(pixels), positions)
-
-
-def read_picture(data: bytes, geometry: Geometry, *, what: str = "the picture") -> Pixels:
-    """Decode an encoded picture and bring it to the size that the models take.
-
-    Args:
-        data: JPEG, PNG, WebP or AVIF bytes.
-        geometry: the size to bring it to.
-        what: what it is, for the error message.
-
-    Returns:
-        Shape (height, width, 3), RGB.
-
-    Raises:
-        InputError: not a picture, damaged, or far too large.
-    """
-    if not isinstance(data, bytes):
-        raise InputError(f"{what}: expected the bytes of an encoded picture, got {type(data).__name__}")
-    try:
-        with Image.open(io.BytesIO(data), formats=["JPEG", "PNG", "WEBP", "AVIF"]) as opened:
-            if opened.width * opened.height > Image.MAX_IMAGE_PIXELS:  # type: ignore[operator]
-                raise InputError(f"{what}: {opened.width}x{opened.height} pixels are too many")
-            picture = opened.convert("RGB")
-    except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError) as error:
-        raise InputError(f"{what}: not a picture, or damaged ({error})") from error
-    size = (geometry.width, geometry.height)
-    if picture.size != size:
-        picture = picture.resize(size, Image.Resampling.BICUBIC)
-    return np.asarray(picture)
-
-
-def read_pictures(samples: Samples, positions: Iterable[int], geometry: Geometry) -> Pixels:
-    """Decode some samples to pictures of shape (k, height, width, 3).
-
-    Raises:
-        InputError: a sample is no picture; its id is named.
-    """
-    at = np.fromiter(positions, dtype=np.int64)
-    values = samples.fetch(at)
-    return np.stack(
-        [
-            read_picture(value, geometry, what=f"{samples.what}: sample {samples.ids[int(row)].as_py()!r}")
-            for row, value in zip(at, values, strict=True)
-        ]
-    )
 
 
 def _run(name: str, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -17,8 +17,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from sparing.batching import Batcher, OverloadedError
 from sparing.errors import InputError, MissingExtraError
+from sparing.serving.batching import Batcher, OverloadedError
 
 try:
     import uvicorn

@@ -1,4 +1,4 @@
-"""Fixed probabilities of the tiny picture codec, written by `benchmarks/fit_dct_tables.py`."""
+"""Fixed probabilities of the tiny image codec, written by `benchmarks/fit_dct_tables.py`."""
 
 import numpy as np
 

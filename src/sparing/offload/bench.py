@@ -1,4 +1,4 @@
-"""Schemes side by side without a network, and the choice of the best one for each budget."""
+"""Schemes side by side without a network: what each does at each budget, on images that the gate offloads."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,35 +10,31 @@ import numpy as np
 import numpy.typing as npt
 
 from sparing.errors import InputError, ModelError
-from sparing.offload.edge import Choice, pool
+from sparing.offload.edge import pool
 from sparing.offload.gate import Gate
 from sparing.offload.link import Link
-from sparing.offload.payload import CODECS, unpack
-from sparing.offload.policies import POLICIES
+from sparing.offload.models import EdgeModel, EdgeOutput, Geometry, Pixels, ServerModel
 from sparing.offload.schemes import Scheme
-from sparing.offload.views import EdgeModel, EdgeOutput, Geometry, Pixels, ServerModel
+from sparing.offload.wire.payload import unpack
 
 Floats = npt.NDArray[np.floating[Any]]
 Labels = npt.NDArray[np.integer[Any]]
-
-EDGE_WEIGHTS = (0.0, 0.25, 0.5, 1.0)
-"""The weights of the edge's distribution that `calibrate` tries."""
 
 MAX_BATCH = 256
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What schemes are compared on: the pictures that the gate offloads, and what the edge and server say.
+    """What schemes are compared on: the images that the gate offloads, and what the edge and server say.
 
     Attributes:
-        pixels: shape (m, height, width, 3), the offloaded pictures.
+        pixels: shape (m, height, width, 3), the offloaded images.
         seen: what the edge says about them.
-        labels: shape (m,), their classes; without labels, the server's answers to the whole pictures.
-        ceiling: the server's accuracy on the whole, uncoded pictures.
-        requests: how many pictures there were before the gate.
+        labels: shape (m,), their classes; without labels, the server's answers to the whole images.
+        ceiling: the server's accuracy on the whole, uncoded images.
+        requests: how many images there were before the gate.
         kept_right: how many of those that were kept the edge answered rightly.
-        geometry: of the pictures.
+        geometry: of the images.
         labelled: whether `labels` are labels.
     """
 
@@ -60,7 +56,7 @@ class Bench:
         server: ServerModel,
         gate: Gate,
     ) -> "Bench":
-        """Run the edge on all pictures and the server on those that the gate offloads.
+        """Run the edge on all images and the server on those that the gate offloads.
 
         Args:
             pixels: shape (n, height, width, 3).
@@ -73,18 +69,18 @@ class Bench:
             The bench.
 
         Raises:
-            InputError: nothing is offloaded, or the models take different pictures.
+            InputError: nothing is offloaded, or the models take different images.
             ModelError: a model failed, or they differ in the number of classes.
         """
         if edge.geometry != server.geometry:
             raise InputError(
-                f"the edge model takes pictures of {edge.geometry}, the server model of {server.geometry}"
+                f"the edge model takes images of {edge.geometry}, the server model of {server.geometry}"
             )
         # Twice over what is offloaded, so that the embeddings of the rest, the largest part, are never held.
         probs = np.concatenate([edge(pixels[part]).probs for part in _batches(len(pixels))])
         offloads = gate.offloads(probs)
         if not offloads.any():
-            raise InputError(f"the gate offloads none of {len(pixels)} pictures; lower its threshold")
+            raise InputError(f"the gate offloads none of {len(pixels)} images; lower its threshold")
         chosen = pixels[offloads]
         parts = [edge(chosen[part]) for part in _batches(len(chosen))]
         fields = ("logits", "attention", "embeddings")
@@ -126,7 +122,7 @@ class Trial:
         budget: bytes.
         probs: shape (m, C), the server's answers; NaN where no payload fits.
         sizes: shape (m,), bytes of each payload, 0 where there is none.
-        encode_seconds: making a payload, on average over pictures and budgets.
+        encode_seconds: making a payload, on average over images and budgets.
     """
 
     scheme: Scheme
@@ -139,7 +135,7 @@ class Trial:
 def try_scheme(
     scheme: Scheme, budgets: Sequence[int], bench: Bench, server: ServerModel, *, seed: int = 0
 ) -> list[Trial]:
-    """Send every picture of the bench through a scheme at several budgets, by way of real payloads.
+    """Send every image of the bench through a scheme at several budgets, by way of real payloads.
 
     Raises:
         ModelError: the server model failed.
@@ -203,7 +199,7 @@ def score(
         timeout: seconds after which the edge's answer stands.
 
     Returns:
-        Accuracy on offloaded and on all pictures, share of the server's ceiling, mean and largest bytes of
+        Accuracy on offloaded and on all images, share of the server's ceiling, mean and largest bytes of
         the payloads that were sent, how many were not, and seconds to make a payload; with a link also its
         mean and 95th percentile of seconds, and how many answers came too late.
     """
@@ -233,86 +229,3 @@ def score(
         "encode_seconds": trial.encode_seconds,
         **over_link,
     }
-
-
-def candidate_schemes(geometry: Geometry) -> list[Scheme]:
-    """Give the schemes that `calibrate` tries by default, from few patches to the whole picture.
-
-    They are raw patches by every policy at 8 and 4 bits, mosaics of different numbers of patches (the quality
-    of each is what fills the budget), and the whole picture in every codec, also down-scaled.
-    """
-    texts = [f"whole:{codec}" for codec in CODECS]
-    texts += [f"whole:{codec}:{eighths}" for codec in ("dct16", "webp", "jpeg") for eighths in (6, 4)]
-    texts += ["whole:avif:6"]
-    texts += [f"raw:{policy}{depth}" for depth in ("", ":4") for policy in POLICIES]
-    counts = {eighths: max(eighths * geometry.patches // 8, 1) for eighths in range(1, 8)}
-    mosaics = [("grid", eighths, "dct8") for eighths in (1, 2, 3, 4, 5, 6, 7)]
-    mosaics += [(policy, 4, "dct8") for policy in POLICIES if policy != "grid"]
-    mosaics += [(policy, eighths, "dct8") for policy in ("sage", "spread") for eighths in (2, 6)]
-    mosaics += [("grid", 4, "webp"), ("sage", 4, "webp"), ("grid", 6, "webp"), ("grid", 6, "avif")]
-    texts += [f"mosaic:{policy}:{counts[eighths]}:{codec}" for policy, eighths, codec in mosaics]
-    return [Scheme.parse(text) for text in dict.fromkeys(texts)]
-
-
-@dataclass(frozen=True)
-class Policy:
-    """What to send at each budget, as `calibrate` found it.
-
-    Attributes:
-        choices: by budget in bytes, ascending; None where the edge alone was best.
-        geometry: of the pictures it was found on.
-        gate: which pictures were offloaded.
-        scores: by budget, what the choice scored on the calibration set.
-    """
-
-    choices: dict[int, Choice | None]
-    geometry: Geometry
-    gate: Gate
-    scores: dict[int, dict[str, Any]]
-
-    def at(self, budget: int) -> Choice | None:
-        """Give the choice for a budget: that of the largest calibrated budget within it."""
-        within = [size for size in self.choices if size <= budget]
-        return self.choices[max(within)] if within else None
-
-
-def choose(
-    trials: Sequence[Trial], bench: Bench, budgets: Sequence[int], *, mean: float | None = None
-) -> tuple[dict[int, Choice | None], dict[int, dict[str, Any]]]:
-    """Pick the best trial for each budget: the most accurate, among equals the one with fewer bytes.
-
-    Without a limit on the mean every scheme fills the budget. With one, what was filled to a smaller budget
-    may be sent at a larger one too.
-
-    Args:
-        trials: of several schemes and budgets, on the same bench.
-        bench: what they were tried on.
-        budgets: bytes.
-        mean: bytes that payloads may have on average; None for no such limit.
-
-    Returns:
-        The choice for each budget, None for the edge alone; and its score.
-    """
-    scored = [(trial, weight, score(trial, bench, weight)) for trial in trials for weight in EDGE_WEIGHTS]
-    alone = int((bench.seen.probs.argmax(axis=1) == bench.labels).sum())
-    choices: dict[int, Choice | None] = {}
-    scores: dict[int, dict[str, Any]] = {}
-    for budget in sorted(budgets):
-        best: tuple[Choice | None, dict[str, Any]] = (
-            None,
-            {
-                "accuracy_offloaded": alone / len(bench.labels),
-                "accuracy": (alone + bench.kept_right) / bench.requests,
-                "mean_bytes": 0.0,
-            },
-        )
-        for trial, weight, result in scored:
-            if trial.budget != budget and (mean is None or trial.budget > budget):
-                continue
-            if mean is not None and result["mean_bytes"] > mean:
-                continue
-            gain = result["accuracy_offloaded"] - best[1]["accuracy_offloaded"]
-            if gain > 0 or (gain == 0 and result["mean_bytes"] < best[1]["mean_bytes"]):
-                best = (Choice(trial.scheme, trial.budget, weight), result)
-        choices[budget], scores[budget] = best
-    return choices, scores

@@ -1,6 +1,6 @@
 """WebP, JPEG and AVIF without what the receiver knows: container headers, sizes, tables.
 
-A 32x32 picture in 100 bytes of AV1 comes in a file of 390. Both sides know the size of the picture, so the
+A 32x32 image in 100 bytes of AV1 comes in a file of 390. Both sides know the size of the image, so the
 receiver can build the rest again: for WebP from the format's definition, for JPEG and AVIF by coding a
 template of the same size with the same settings. The sender checks that what the receiver will build is the
 file itself; `digests` lets both sides check beforehand that their libraries build the same templates.
@@ -28,19 +28,19 @@ _VP8_START = b"\x9d\x01\x2a"
 _AVIF_OPTIONS = {"speed": 6, "subsampling": "4:2:0", "range": "full", "max_threads": 1, "autotiling": False}
 
 
-def encode(picture: Pixels, codec: str, quality: int) -> bytes | None:
-    """Code a picture and strip what the receiver knows.
+def encode(image: Pixels, codec: str, quality: int) -> bytes | None:
+    """Code an image and strip what the receiver knows.
 
     Args:
-        picture: shape (H, W, 3), RGB.
+        image: shape (H, W, 3), RGB.
         codec: "webp", "jpeg" or "avif".
         quality: 0 to 100.
 
     Returns:
         The stripped bytes; None in the rare case that the receiver could not build the file from them.
     """
-    height, width, _ = picture.shape
-    file = _save(picture, codec, quality)
+    height, width, _ = image.shape
+    file = _save(image, codec, quality)
     try:
         stripped = _STRIP[codec](file, height, width, quality)
         rebuilt: bytes = _RESTORE[codec](stripped, height, width)
@@ -68,11 +68,11 @@ def decode(data: bytes, codec: str, height: int, width: int) -> Pixels:
     try:
         with Image.open(io.BytesIO(file), formats=[codec.upper()]) as opened:
             if opened.size != (width, height):
-                raise InputError(f"the {codec} picture is {opened.size}, expected {(width, height)}")
+                raise InputError(f"the {codec} image is {opened.size}, expected {(width, height)}")
             return np.asarray(opened.convert("RGB"))
     except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError) as error:
         # Pillow's readers raise any of these, RuntimeError where libavif gives up.
-        raise InputError(f"the {codec} picture is damaged ({error})") from error
+        raise InputError(f"the {codec} image is damaged ({error})") from error
 
 
 def digests(height: int, width: int) -> dict[str, str]:
@@ -83,20 +83,20 @@ def digests(height: int, width: int) -> dict[str, str]:
     }
 
 
-def _save(picture: Pixels, codec: str, quality: int) -> bytes:
+def _save(image: Pixels, codec: str, quality: int) -> bytes:
     buffer = io.BytesIO()
-    image = Image.fromarray(picture)
+    pillow = Image.fromarray(image)
     if codec == "webp":
-        image.save(buffer, "WEBP", quality=quality, method=6)
+        pillow.save(buffer, "WEBP", quality=quality, method=6)
     elif codec == "jpeg":
-        image.save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
+        pillow.save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
     else:
-        image.save(buffer, "AVIF", quality=quality, **_AVIF_OPTIONS)
+        pillow.save(buffer, "AVIF", quality=quality, **_AVIF_OPTIONS)
     return buffer.getvalue()
 
 
 # WebP: RIFF size "WEBP" "VP8 " size, then the frame: tag (3 bytes), start code (3), width, height (2 each).
-# Of the tag only the size of the first partition is unknown, 19 bits, of which small pictures use 16.
+# Of the tag only the size of the first partition is unknown, 19 bits, of which small images use 16.
 
 
 def _strip_webp(file: bytes, _height: int, _width: int, _quality: int) -> bytes:
@@ -108,7 +108,7 @@ def _strip_webp(file: bytes, _height: int, _width: int, _quality: int) -> bytes:
 
 def _restore_webp(data: bytes, height: int, width: int) -> bytes:
     if len(data) < 2:
-        raise InputError("the webp picture is cut short")
+        raise InputError("the webp image is cut short")
     tag = struct.unpack("<H", data[:2])[0] << 5 | 1 << 4  # a key frame, version 0, shown
     frame = tag.to_bytes(3, "little") + _VP8_START + struct.pack("<HH", width, height) + data[2:]
     chunk = b"VP8 " + struct.pack("<I", len(frame)) + frame + b"\0" * (len(frame) % 2)
@@ -125,11 +125,11 @@ def _strip_jpeg(file: bytes, height: int, width: int, quality: int) -> bytes:
 
 def _restore_jpeg(data: bytes, height: int, width: int) -> bytes:
     if not data or data[0] >= QUALITIES:
-        raise InputError("the jpeg picture has no quality from 0 to 100")
+        raise InputError("the jpeg image has no quality from 0 to 100")
     scan = data[1:]
-    # Inside a scan every 0xff is followed by 0x00; a marker there could start another picture.
+    # Inside a scan every 0xff is followed by 0x00; a marker there could start another image.
     if scan.count(b"\xff") != scan.count(b"\xff\x00"):
-        raise InputError("the jpeg picture has a marker inside its scan")
+        raise InputError("the jpeg image has a marker inside its scan")
     return _jpeg_header(height, width, data[0]) + scan + b"\xff\xd9"
 
 
@@ -191,7 +191,7 @@ def _leb128(data: bytes) -> tuple[int, int]:
         value |= (byte & 127) << (7 * at)
         if byte < 128:
             return value, at + 1
-    raise InputError("a size in the avif picture is cut short")
+    raise InputError("a size in the avif image is cut short")
 
 
 def _to_leb128(value: int) -> bytes:

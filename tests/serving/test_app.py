@@ -15,9 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from sparing.batching import Batcher, OverloadedError
 from sparing.errors import InputError
-from sparing.serving import (
+from sparing.serving.app import (
     Limits,
     Metrics,
     _Protocol,
@@ -26,6 +25,7 @@ from sparing.serving import (
     read_token,
     serve,
 )
+from sparing.serving.batching import Batcher, OverloadedError
 
 
 def double(items):
@@ -191,7 +191,7 @@ def test_serving_to_others_needs_a_token_and_a_taken_port_is_named():
 
 
 def test_a_client_that_dribbles_its_headers_is_hung_up_on_and_others_are_not(monkeypatch):
-    monkeypatch.setattr("sparing.serving.HEADER_SECONDS", 0.5)
+    monkeypatch.setattr("sparing.serving.app.HEADER_SECONDS", 0.5)
 
     async def dribble(writer):
         for _ in range(100):
@@ -234,8 +234,8 @@ SERVICE = """
 import sys, time
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
-from sparing.batching import Batcher
-from sparing.serving import Metrics, make_app, serve
+from sparing.serving.batching import Batcher
+from sparing.serving.app import Metrics, make_app, serve
 
 def run(items):
     print("running", flush=True)
@@ -293,7 +293,7 @@ def test_sigterm_answers_what_was_accepted_and_exits_with_0():
 
 
 def test_the_missing_extra_is_named():
-    code = "import sys; sys.modules['uvicorn'] = None; import sparing.serving"
+    code = "import sys; sys.modules['uvicorn'] = None; import sparing.serving.app"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert re.search(r'needs uvicorn: pip install "sparing\[serve\]"', result.stderr)
 

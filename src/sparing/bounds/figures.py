@@ -8,14 +8,14 @@ import numpy as np
 
 from sparing.bounds.analysis import Analysis
 from sparing.frontier import Curve
-from sparing.report import write_page
+from sparing.pages import write_page
 
 CURVE_POINTS = 400
 SIZES_SHOWN = 12
 
 
-def write_pictures(path: str | Path, analysis: Analysis, *, unit: str = "cost") -> None:
-    """Write a self-contained HTML page with the pictures that the analysis allows.
+def write_figures(path: str | Path, analysis: Analysis, *, unit: str = "cost") -> None:
+    """Write a self-contained HTML page with the figures that the analysis allows.
 
     Args:
         path: the file to write.

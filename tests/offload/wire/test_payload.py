@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from sparing.errors import InputError
 from sparing.offload import Geometry
-from sparing.offload import payload as wire
+from sparing.offload.wire import payload as wire
 
 GEOMETRY = Geometry(16, 16, 4)
 
@@ -66,17 +66,3 @@ def test_any_bytes_are_evidence_or_refused(first, rest):
         return
     assert 1 <= len(evidence.positions) <= 16
     assert evidence.patches.dtype == np.uint8
-
-
-def test_edge_and_server_notice_when_they_differ():
-    here = {**wire.agreement(GEOMETRY), "classes": 10}
-    wire.check_agreement(here, GEOMETRY, "avif", 10)
-    for key in ("version", "height", "width", "patch", "classes"):
-        with pytest.raises(InputError, match=f"differ in {key}"):
-            wire.check_agreement({**here, key: 99}, GEOMETRY, "", 10)
-    other = {**here, "templates": {**here["templates"], "avif": "0" * 16}}
-    wire.check_agreement(other, GEOMETRY, "webp", 10)
-    with pytest.raises(InputError, match="avif library"):
-        wire.check_agreement(other, GEOMETRY, "avif", 10)
-    with pytest.raises(InputError, match="jpeg library"):
-        wire.check_agreement({**here, "templates": None}, GEOMETRY, "jpeg", 10)

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparing.offload import rangecoder
+from sparing.offload.codecs import rangecoder
 
 
 def code(bits, probabilities):

@@ -3,8 +3,8 @@ import threading
 
 import pytest
 
-from sparing.batching import Batcher, OverloadedError
 from sparing.errors import InputError
+from sparing.serving.batching import Batcher, OverloadedError
 
 
 def double(items):

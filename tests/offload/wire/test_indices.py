@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparing.errors import InputError
-from sparing.offload.indices import decode_indices, encode_indices, index_bits
+from sparing.offload.wire.indices import decode_indices, encode_indices, index_bits
 
 
 def as_text(chosen, n):
@@ -49,7 +49,7 @@ def test_the_finest_grid_takes_few_large_binomials(monkeypatch):
         calls["comb"] += 1
         return comb(n, k)
 
-    monkeypatch.setattr("sparing.offload.indices.comb", counted)
+    monkeypatch.setattr("sparing.offload.wire.indices.comb", counted)
     n, chosen = 4096, list(range(0, 4096, 10))
     text = as_text(chosen, n)
     assert len(text) < n

@@ -4,10 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparing.errors import InputError
-from sparing.offload import dct
+from sparing.offload.codecs import dct
 
 
-def some_picture(height, width, seed, kind):
+def some_image(height, width, seed, kind):
     rng = np.random.default_rng(seed)
     if kind == "noise":
         return rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -29,8 +29,8 @@ def some_picture(height, width, seed, kind):
     st.sampled_from(["noise", "flat", "extreme", "ramp"]),
 )
 def test_the_reader_gets_what_the_quantiser_left(height, width, block, quality, seed, kind):
-    picture = some_picture(height, width, seed, kind)
-    coefficients = dct.transform(picture, block)
+    image = some_image(height, width, seed, kind)
+    coefficients = dct.transform(image, block)
     data = dct.encode(coefficients, quality)
     kept = dct.quantise(coefficients, quality) * np.float32(dct.step_of(quality))
     np.testing.assert_array_equal(dct.decode(data, height, width, block), dct.inverse(kept, height, width))
@@ -38,21 +38,21 @@ def test_the_reader_gets_what_the_quantiser_left(height, width, block, quality, 
 
 @pytest.mark.parametrize("block", [8, 16, 32])
 def test_the_transform_is_orthonormal_and_comes_back(block):
-    picture = some_picture(64, 96, 0, "noise")
-    coefficients = dct.transform(picture, block)
-    ycc = (picture.astype(np.float64) - 128) @ dct._TO_YCC.T.astype(np.float64)
+    image = some_image(64, 96, 0, "noise")
+    coefficients = dct.transform(image, block)
+    ycc = (image.astype(np.float64) - 128) @ dct._TO_YCC.T.astype(np.float64)
     np.testing.assert_allclose((coefficients.astype(np.float64) ** 2).sum(), (ycc**2).sum(), rtol=1e-5)
-    np.testing.assert_array_equal(dct.inverse(coefficients, 64, 96), picture)
+    np.testing.assert_array_equal(dct.inverse(coefficients, 64, 96), image)
 
 
-def test_more_quality_means_more_bytes_and_less_error(pictures):
-    picture = pictures(1)[0]
-    coefficients = dct.transform(picture, 8)
+def test_more_quality_means_more_bytes_and_less_error(images):
+    image = images(1)[0]
+    coefficients = dct.transform(image, 8)
     sizes, errors = [], []
     for quality in (0, 16, 32, 48, 63):
         data = dct.encode(coefficients, quality)
         sizes.append(len(data))
-        errors.append(np.abs(dct.decode(data, 32, 32, 8).astype(int) - picture).mean())
+        errors.append(np.abs(dct.decode(data, 32, 32, 8).astype(int) - image).mean())
     assert sizes == sorted(sizes)
     assert errors == sorted(errors, reverse=True)
     assert sizes[0] <= 8
@@ -61,22 +61,22 @@ def test_more_quality_means_more_bytes_and_less_error(pictures):
 
 @settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=300), st.sampled_from([8, 16, 32]))
-def test_any_bytes_are_a_picture_or_refused(data, block):
+def test_any_bytes_are_a_image_or_refused(data, block):
     try:
-        picture = dct.decode(data, 32, 32, block)
+        image = dct.decode(data, 32, 32, block)
     except InputError:
         return
-    assert picture.shape == (32, 32, 3)
+    assert image.shape == (32, 32, 3)
 
 
-def test_bytes_that_no_encoder_sends_are_refused(pictures):
-    data = dct.encode(dct.transform(pictures(1)[0], 8), 30)
+def test_bytes_that_no_encoder_sends_are_refused(images):
+    data = dct.encode(dct.transform(images(1)[0], 8), 30)
     for bad in (b"", data + b"\x00", data + b"\x01" * 8):
         with pytest.raises(InputError):
             dct.decode(bad, 32, 32, 8)
 
 
-def test_pictures_of_many_shapes_leave_little_behind():
+def test_images_of_many_shapes_leave_little_behind():
     dct._layout.cache_clear()
     for cols in range(1, 21):
         dct.decode(b"\x3f", 8, 8 * cols, 8)

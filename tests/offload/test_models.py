@@ -1,11 +1,8 @@
-import io
-
 import numpy as np
 import pytest
-from PIL import Image
 
 from sparing.errors import InputError, ModelError
-from sparing.offload import EdgeModel, Evidence, Geometry, ServerModel, read_picture
+from sparing.offload import EdgeModel, Evidence, Geometry, ServerModel
 
 
 @pytest.mark.parametrize("sides", [(0, 32, 4), (32, 33, 4), (32, 32, 0), (5000, 5000, 8), (32.0, 32, 4)])
@@ -21,8 +18,8 @@ def test_patches_are_cut_row_by_row():
     np.testing.assert_array_equal(cut[0, 3], pixels[0, 2:4, 2:4])
 
 
-def test_a_server_answers_mixed_numbers_of_patches_in_order(server, pictures, geometry):
-    cut = geometry.cut(pictures(6))
+def test_a_server_answers_mixed_numbers_of_patches_in_order(server, images, geometry):
+    cut = geometry.cut(images(6))
     batch = [Evidence(cut[i, :k], np.arange(k)) for i, k in enumerate([3, 64, 3, 1, 64, 2])]
     together = server.answer(batch)
     for evidence, found in zip(batch, together, strict=True):
@@ -41,50 +38,17 @@ def test_a_server_answers_mixed_numbers_of_patches_in_order(server, pictures, ge
         (lambda _m: 1 / 0, "ZeroDivisionError"),
     ],
 )
-def test_what_an_edge_model_gets_wrong_is_named(output, message, geometry, pictures):
+def test_what_an_edge_model_gets_wrong_is_named(output, message, geometry, images):
     edge = EdgeModel(lambda pixels: output(len(pixels)), geometry)
     with pytest.raises(ModelError, match=message):
-        edge(pictures(2))
+        edge(images(2))
 
 
-def test_what_a_server_model_gets_wrong_is_named(geometry, pictures):
+def test_what_a_server_model_gets_wrong_is_named(geometry, images):
     for output, message in [(np.zeros((1, 3)), "shape"), (np.full((2, 3), np.inf), "infinity")]:
         server = ServerModel(lambda _patches, _positions, output=output: output, geometry)
         with pytest.raises(ModelError, match=message):
-            server.whole(pictures(2))
-
-
-def encoded(size, kind="PNG"):
-    buffer = io.BytesIO()
-    Image.new("RGB", size, (200, 10, 10)).save(buffer, kind)
-    return buffer.getvalue()
-
-
-def test_pictures_are_read_and_brought_to_size(geometry):
-    for kind in ("PNG", "JPEG", "WEBP"):
-        picture = read_picture(encoded((100, 40), kind), geometry)
-        assert picture.shape == (32, 32, 3)
-        assert abs(int(picture[5, 5, 0]) - 200) < 8
-
-
-def test_what_is_no_picture_is_refused(geometry):
-    for bad in (b"", b"not a picture", encoded((50, 50))[:60], "text", encoded((20, 20), "BMP")):
-        with pytest.raises(InputError, match="sample 's1'"):
-            read_picture(bad, geometry, what="sample 's1'")
-    with pytest.raises(InputError, match=r"pixels are too many|decompression bomb"):
-        read_picture(encoded((20000, 20000)), geometry)
-
-
-def test_a_damaged_picture_that_a_library_gives_up_on_is_refused(geometry):
-    shades = np.linspace(0, 255, 64 * 64 * 3).astype(np.uint8).reshape(64, 64, 3)
-    buffer = io.BytesIO()
-    Image.fromarray(shades).save(buffer, "AVIF")
-    data = bytearray(buffer.getvalue())
-    data[data.index(b"mdat") + 4] = 0
-    with pytest.raises(RuntimeError), Image.open(io.BytesIO(data)) as opened:
-        opened.convert("RGB")
-    with pytest.raises(InputError, match="damaged"):
-        read_picture(bytes(data), geometry)
+            server.whole(images(2))
 
 
 def test_a_grid_too_fine_to_choose_from_is_refused():
@@ -93,9 +57,9 @@ def test_a_grid_too_fine_to_choose_from_is_refused():
         Geometry(512, 512, 4)
 
 
-def test_embeddings_that_float32_cannot_hold_are_named(geometry, pictures):
+def test_embeddings_that_float32_cannot_hold_are_named(geometry, images):
     def run(pixels):
         return np.zeros((len(pixels), 3)), np.ones((len(pixels), 64)), np.full((len(pixels), 64, 2), 1e300)
 
     with pytest.raises(ModelError, match="embeddings hold"):
-        EdgeModel(run, geometry)(pictures(2))
+        EdgeModel(run, geometry)(images(2))

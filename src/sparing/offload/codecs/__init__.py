@@ -1,0 +1,1 @@
+"""Codecs: how an image becomes few bytes, and back."""

@@ -1,0 +1,1 @@
+"""The wire format: payloads bit by bit, and a strict reader."""
