@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from machine import describe
 from sparing.bounds import Analysis, Exact, Outcomes, analyse, bootstrap, states_of
-from sparing.frontier import headroom_at_cost, oracle_frontier, static_mixture
+from sparing.numerics.frontier import headroom_at_cost, oracle_frontier, static_mixture
 
 Floats = npt.NDArray[np.floating[Any]]
 

@@ -20,10 +20,10 @@ from machine import describe
 from sparing.budget import KEEP, Budget, plan
 from sparing.cache import Cache, ModelInfo
 from sparing.cache.encodings import Encoding
-from sparing.metrics import accuracy, consistency
+from sparing.numerics.metrics import accuracy, consistency
+from sparing.numerics.selection import tie_keys
 from sparing.refresh import train_router
 from sparing.refresh.scorers import named_scorer
-from sparing.selection import tie_keys
 from timing import table
 
 PAIRS = (("resnet20_distilled", "resnet56"), ("resnet20", "resnet56"), ("resnet44_distilled", "resnet56"))

@@ -18,10 +18,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from sparing.metrics import accuracy
+from sparing.data.samples import open_samples
+from sparing.data.tables import OutputTable, read_outputs, write_outputs
 from sparing.models import load_model, run
-from sparing.samples import open_samples
-from sparing.tables import Outputs, read_outputs, write_outputs
+from sparing.numerics.metrics import accuracy
 
 NORMALISATION = {
     10: ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
@@ -181,7 +181,7 @@ def _state_dict(name: str, data: str | Path, work: str | Path) -> Path:
     return made if made.exists() else Path(data) / f"{name}.pth"
 
 
-def outputs(name: str, data: str | Path, work: str | Path) -> Outputs:
+def outputs(name: str, data: str | Path, work: str | Path) -> OutputTable:
     """Give the distributions of one model over the test rows, computed once and kept.
 
     Args:

@@ -19,9 +19,9 @@ from sklearn.neighbors import NearestNeighbors
 
 from cifar import embeddings, outputs
 from machine import describe
-from sparing.distributions import entropy
 from sparing.evaluate import Comparison, evaluate
-from sparing.metrics import headroom
+from sparing.numerics.distributions import entropy
+from sparing.numerics.metrics import headroom
 from sparing.refresh import train_router
 from sparing.refresh.change import train_change
 
@@ -72,7 +72,7 @@ def sizes(old: Path, new: Path, seeds: int) -> list[str]:
 
 
 def outputs_of(path: Path) -> Matrix:
-    from sparing.tables import read_outputs
+    from sparing.data.tables import read_outputs
 
     return read_outputs(path).probs
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from cifar import outputs
 from machine import describe
-from sparing.distributions import entropy
+from sparing.numerics.distributions import entropy
 from sparing.refresh.pooling import Pooling, choose_pooling
 
 PAIRS = (

@@ -27,12 +27,12 @@ from PIL import Image, ImageOps
 from cifar import export, outputs
 from machine import describe, load
 from sparing.budget import KEEP, Budget, plan
-from sparing.metrics import accuracy, consistency
+from sparing.data.tables import write_outputs
 from sparing.models import load_model, run
+from sparing.numerics.metrics import accuracy, consistency
+from sparing.numerics.selection import tie_keys
 from sparing.refresh import refresh, train_router
 from sparing.refresh.scorers import named_scorer
-from sparing.selection import tie_keys
-from sparing.tables import write_outputs
 
 PAIRS = (("resnet20", "resnet56"), ("resnet20_distilled", "resnet56"))
 RATES = ("0.2", "0.5", "0.8")

@@ -25,9 +25,10 @@ import torch
 
 from intel_experts import CLEAN_SHARES, EPOCHS, SECOND_EPOCHS, STRENGTH, part_of
 from machine import describe, load
-from sparing.frontier import headroom_at_cost, oracle_frontier, static_mixture
+from sparing.data.samples import open_samples
 from sparing.images import BLUR, NOISE, SEVERITIES, decode, variants
 from sparing.models import load_model
+from sparing.numerics.frontier import headroom_at_cost, oracle_frontier, static_mixture
 from sparing.route.baselines import STATISTICS
 from sparing.route.baselines.cascades import cascade, cascade_orders, stops
 from sparing.route.baselines.mixtures import mixture_shares
@@ -42,7 +43,6 @@ from sparing.route.networks import RouterNetwork, squeezenet_stem
 from sparing.route.profiling import Profile, open_profile, profile
 from sparing.route.router import Router, open_router
 from sparing.route.training import export, prepare, train
-from sparing.samples import open_samples
 
 EXPERTS = ("small", "medium", "large")
 TRADE_OFFS = (0.70, 0.80, 0.90, 0.95, 1.00)

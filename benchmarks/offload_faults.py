@@ -38,13 +38,13 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 import lossy_link
-from sparing.distributions import softmax
+from sparing.data.samples import open_samples
+from sparing.data.tables import TableWriter
+from sparing.numerics.distributions import softmax
 from sparing.offload import Choice, EdgeModel, EdgeOutput, Gate, Geometry, Scheme
 from sparing.offload.client import Client
 from sparing.offload.session import answer_all, answers_table
 from sparing.offload.wire.payload import unpack
-from sparing.samples import open_samples
-from sparing.tables import TableWriter
 
 GEOMETRY = Geometry(32, 32, 4)
 CLASSES = 16

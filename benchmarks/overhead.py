@@ -21,11 +21,11 @@ from time import perf_counter
 import numpy as np
 
 from machine import describe, load
-from sparing.blocks import in_blocks
 from sparing.cache.encodings import Encoded, Encoding, encoded
 from sparing.cache.encodings.scoring import uncertainty
+from sparing.numerics.blocks import in_blocks
+from sparing.numerics.selection import Items, find_cut
 from sparing.refresh.router import Candidate, Router
-from sparing.selection import Items, find_cut
 from timing import keep_freed_memory, median, multiply_square, p95, read_all, side_by_side, table
 
 CLASSES, HIDDEN = 100, 64

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from cifar import outputs
+from sparing.numerics.selection import tie_keys
 from sparing.refresh import train_router
 from sparing.refresh.scorers import named_scorer
-from sparing.selection import tie_keys
 
 RATES = np.linspace(0, 1, 21)
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 640, 360, 64, 44, 24, 52

@@ -37,12 +37,12 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 import machine
+from sparing.data.samples import open_samples
 from sparing.images import decode
 from sparing.models import load_model
 from sparing.route.dispatch import Dispatcher
 from sparing.route.experts import Expert, Latency
 from sparing.route.router import Calibration, Point, Router, RouterDescription, open_router, write_router
-from sparing.samples import open_samples
 from timing import table
 
 SIZES = (48, 100, 100, 100, 160, 320, 640)

@@ -8,7 +8,7 @@ from time import perf_counter
 
 import numpy as np
 
-from sparing.blocks import in_blocks
+from sparing.numerics.blocks import in_blocks
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 

@@ -20,7 +20,7 @@ from rich.table import Table
 
 import digits
 import sparing
-from sparing.metrics import accuracy, consistency
+from sparing.numerics.metrics import accuracy, consistency
 from sparing.pages import write_page
 
 RATES = ("20%", "50%", "80%")

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sparing.budget import Budget
     from sparing.cache import Cache, export, import_outputs
+    from sparing.data.samples import open_samples
+    from sparing.data.tables import read_outputs, write_outputs
     from sparing.models import Model, from_callable, from_torch, load_model
-    from sparing.samples import open_samples
-    from sparing.tables import read_outputs, write_outputs
 
 __version__ = "0.1.0"
 
@@ -26,9 +26,9 @@ _HOMES = {
     "from_torch": "sparing.models",
     "import_outputs": "sparing.cache",
     "load_model": "sparing.models",
-    "open_samples": "sparing.samples",
-    "read_outputs": "sparing.tables",
-    "write_outputs": "sparing.tables",
+    "open_samples": "sparing.data.samples",
+    "read_outputs": "sparing.data.tables",
+    "write_outputs": "sparing.data.tables",
 }
 
 __all__ = [

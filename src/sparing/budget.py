@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparing.errors import BudgetError, InputError
-from sparing.selection import Cut, Items, find_cut
+from sparing.numerics.selection import Cut, Items, find_cut
 
 KEEP = -1
 """The assignment of a sample whose cached answer is kept."""
@@ -226,7 +226,7 @@ def plan(
             not to be run.
         costs: shape (n,): cost of one run of each candidate, in the budget's unit; ignored under a budget of
             rows, which counts rows whatever they cost.
-        ties: shape (m,), uint64, from `sparing.selection.tie_keys`.
+        ties: shape (m,), uint64, from `sparing.numerics.selection.tie_keys`.
         budget: a share of the m rows, rows, seconds or units of cost.
         ids: shape (m,), sortable; the last resort between equal ties; positions when absent.
         only_positive: leave alone samples whose every benefit is negative or zero.

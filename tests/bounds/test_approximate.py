@@ -16,7 +16,7 @@ from sparing.bounds import (
     two_states,
 )
 from sparing.errors import InputError
-from sparing.frontier import oracle_frontier
+from sparing.numerics.frontier import oracle_frontier
 
 
 def ordered_states(seed, n):

@@ -3,7 +3,7 @@ import pytest
 
 from sparing.bounds import bootstrap, exact_oracle, oracle_intervals
 from sparing.errors import InputError
-from sparing.frontier import headroom_at_cost, oracle_frontier, static_mixture
+from sparing.numerics.frontier import headroom_at_cost, oracle_frontier, static_mixture
 
 
 def outcomes(seed=0, m=2000, n=4):

@@ -9,7 +9,7 @@ import pytest
 from tests.refresh.conftest import outputs_of
 
 from sparing.cli.main import main
-from sparing.tables import write_outputs
+from sparing.data.tables import write_outputs
 
 MODEL = """
 import sys

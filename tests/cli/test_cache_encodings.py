@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 from sparing.cache import Cache
 from sparing.cache.encodings import DEFAULT
 from sparing.cli.main import app
+from sparing.data.tables import write_outputs
 from sparing.errors import InputError
-from sparing.tables import write_outputs
 
 
 def sparing(*arguments):

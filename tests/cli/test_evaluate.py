@@ -4,7 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 from tests.refresh.conftest import outputs_of
 
-from sparing.tables import write_outputs
+from sparing.data.tables import write_outputs
 
 IDS = [f"s{i:04d}" for i in range(300)]
 LABELS = np.random.default_rng(0).integers(0, 5, 300)

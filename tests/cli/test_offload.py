@@ -17,7 +17,7 @@ from PIL import Image
 
 from sparing.cli.main import main
 from sparing.cli.offload import _print_rows
-from sparing.tables import read_outputs
+from sparing.data.tables import read_outputs
 
 MODELS = """
 import numpy as np

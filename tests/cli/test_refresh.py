@@ -130,7 +130,7 @@ def test_outputs_known_from_elsewhere(imported):
 def test_bad_input_is_one_clear_line(imported, files, arguments, code, message):
     import re
 
-    from sparing.tables import list_column
+    from sparing.data.tables import list_column
 
     logits = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32) * 5
     table = {"id": ["a", "b", "c"], "probs": list_column(logits)}

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from sparing.distributions import entropy
 from sparing.errors import InputError
 from sparing.evaluate import evaluate
 from sparing.evaluate.compare import align, store
 from sparing.evaluate.scorers import LEARNED, SCORERS, Pairs, cema_score
+from sparing.numerics.distributions import entropy
 
 C, M = 6, 1200
 IDS = [f"s{i:04d}" for i in range(M)]

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from sparing.distributions import entropy
 from sparing.errors import InputError
 from sparing.evaluate import simulate
-from sparing.selection import tie_keys
+from sparing.numerics.distributions import entropy
+from sparing.numerics.selection import tie_keys
 
 C, M = 5, 600
 IDS = [f"s{i:04d}" for i in range(M)]

@@ -10,9 +10,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from sparing.data.samples import open_samples
 from sparing.errors import ModelError
 from sparing.models import load_model, run
-from sparing.samples import open_samples
 
 OPSET = [helper.make_opsetid("", 17)]
 

@@ -15,7 +15,7 @@ def test_without_torch_the_extra_is_named(monkeypatch):
 
 def test_importing_models_loads_no_framework():
     code = (
-        "import sys, sparing.models, sparing.samples, sparing.tables; "
+        "import sys, sparing.models, sparing.data.samples, sparing.data.tables; "
         "print([m for m in ('torch', 'onnxruntime', 'lance', 'PIL', 'numba') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -5,9 +5,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sparing.data.tables import list_column, write_outputs
 from sparing.errors import ModelError
 from sparing.models import load_model, run
-from sparing.tables import list_column, write_outputs
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparing.distributions import js_divergence
 from sparing.errors import InputError
+from sparing.numerics.distributions import js_divergence
 from sparing.refresh.correction import (
     Schedule,
     Step,

@@ -11,11 +11,11 @@ import pytest
 from tests.refresh.conftest import CLASSES, Recorder, World, outputs_of
 
 from sparing.cache import Cache
-from sparing.distributions import entropy
 from sparing.errors import BudgetError, CacheError, InputError, LockedError, ModelError
 from sparing.models import Model
+from sparing.numerics.distributions import entropy
+from sparing.numerics.selection import tie_keys
 from sparing.refresh import fill, fit, fit_outputs, preview, refresh
-from sparing.selection import tie_keys
 
 
 def by_entropy(world, among=None):

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from sklearn.neural_network import MLPRegressor
 
-from sparing.distributions import entropy
 from sparing.errors import InputError
+from sparing.numerics.distributions import entropy
 from sparing.refresh.evidence import gather_evidence
 from sparing.refresh.router import Candidate, Router, descending, train_router
 

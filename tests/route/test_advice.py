@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sparing.frontier import static_mixture
+from sparing.numerics.frontier import static_mixture
 from sparing.route.advice import advise
 from sparing.route.rows import Row
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparing.errors import InputError
-from sparing.frontier import static_mixture
+from sparing.numerics.frontier import static_mixture
 from sparing.route.baselines import BASELINES, STATISTICS
 from sparing.route.baselines.cascades import cascade, cascade_orders, stops
 from sparing.route.baselines.mixtures import mixture_shares

@@ -12,6 +12,7 @@ from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 from tests.route import world
 
+from sparing.data.samples import open_samples
 from sparing.errors import BudgetError, InputError
 from sparing.images import variants
 from sparing.route.calibration import (
@@ -25,7 +26,6 @@ from sparing.route.calibration import (
 )
 from sparing.route.judging import Timing
 from sparing.route.router import Point, read_router
-from sparing.samples import open_samples
 
 
 @pytest.fixture(autouse=True)

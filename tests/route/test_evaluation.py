@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from tests.route import world
 
 from sparing.errors import InputError
-from sparing.frontier import headroom_at_cost, oracle_frontier, static_mixture
 from sparing.images import Corruption
+from sparing.numerics.frontier import headroom_at_cost, oracle_frontier, static_mixture
 from sparing.route.baselines import STATISTICS
 from sparing.route.calibration import calibrate
 from sparing.route.evaluation import compare, curves, evaluate, paired_difference

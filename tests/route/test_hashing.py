@@ -4,10 +4,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from sparing.data.samples import open_samples
 from sparing.errors import InputError
 from sparing.images import CLEAN, Corruption
 from sparing.route.hashing import KEY_BYTES, content, contents, keys
-from sparing.samples import open_samples
 
 DIFFERENT = [
     b"1",

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sparing.data.samples import open_samples
 from sparing.errors import InputError
 from sparing.images import CLEAN, Corruption
 from sparing.route.inputs import Inputs
-from sparing.samples import open_samples
 
 
 def image(seed, size=(20, 30)):

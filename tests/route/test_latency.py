@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from tests.route.conftest import image, png
 
+from sparing.data.samples import open_samples
 from sparing.errors import InputError
 from sparing.models import Model, from_callable
 from sparing.route import latency
 from sparing.route.latency import Way, measure, measure_experts, measure_together
-from sparing.samples import open_samples
 
 
 class Clock:

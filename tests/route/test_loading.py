@@ -2,12 +2,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from sparing.data.samples import open_samples
+from sparing.data.tables import write_outputs
 from sparing.errors import InputError, ModelError
 from sparing.images import CLEAN, Corruption
 from sparing.models import Model, from_callable
 from sparing.route.loading import load_experts, probe, shared_classes
-from sparing.samples import open_samples
-from sparing.tables import write_outputs
 
 
 def expert(name, classes=3, **options):

@@ -9,13 +9,13 @@ import pyarrow as pa
 import pytest
 from tests.route.conftest import image, linear, png
 
+from sparing.data.samples import open_samples
 from sparing.errors import InputError, LockedError, ModelError, StorageError
 from sparing.images import decode, variants
 from sparing.models import Model, from_callable, load_model
 from sparing.route import filling
 from sparing.route.profiling import open_profile
 from sparing.route.profiling import profile as run_profile
-from sparing.samples import open_samples
 from sparing.storage.locks import write_lock
 
 FOUR = variants("blur,noise")

@@ -5,11 +5,11 @@ import pyarrow.parquet as pq
 import pytest
 from tests.route.routers import POINTS, expected, image, make_router, save_numbers_model
 
+from sparing.data.samples import open_samples
+from sparing.data.tables import read_outputs
 from sparing.errors import InputError, ModelError
 from sparing.route.router import open_router
 from sparing.route.running import run
-from sparing.samples import open_samples
-from sparing.tables import read_outputs
 
 SHADES = [10, 200, 90, 250, 130, 40, 0]
 

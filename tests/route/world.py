@@ -5,11 +5,11 @@ import onnx
 import pyarrow as pa
 from onnx import TensorProto, helper, numpy_helper
 
+from sparing.data.samples import open_samples
 from sparing.images import CLEAN, SEVERITIES
 from sparing.models import from_callable
 from sparing.route.experts import Expert, Latency
 from sparing.route.router import Router, RouterDescription, write_router
-from sparing.samples import open_samples
 
 CLASSES = 3
 MS = 1e-3

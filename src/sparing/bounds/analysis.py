@@ -23,7 +23,7 @@ from sparing.bounds.outcomes import Options, Outcomes
 from sparing.bounds.state_selection import select_greedy, select_optimal
 from sparing.bounds.states import Dropped, Envelope, States, envelope, make_states
 from sparing.errors import InputError
-from sparing.frontier import Curve, headroom_at_cost, static_mixture
+from sparing.numerics.frontier import Curve, headroom_at_cost, static_mixture
 
 Floats = npt.NDArray[np.floating[Any]]
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparing.errors import InputError
-from sparing.frontier import Curve
+from sparing.numerics.frontier import Curve
 
 Floats = npt.NDArray[np.floating[Any]]
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from sparing.bounds.approximate import frontier_of_errors
 from sparing.errors import InputError
-from sparing.frontier import CHUNK_VALUES, Curve
+from sparing.numerics.frontier import CHUNK_VALUES, Curve
 
 Floats = npt.NDArray[np.floating[Any]]
 Outcomes = npt.NDArray[np.bool_]

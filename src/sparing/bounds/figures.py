@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sparing.bounds.analysis import Analysis
-from sparing.frontier import Curve
+from sparing.numerics.frontier import Curve
 from sparing.pages import write_page
 
 CURVE_POINTS = 400

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from sparing.bounds.approximate import Bound
 from sparing.errors import InputError
-from sparing.frontier import (
+from sparing.numerics.frontier import (
     Curve,
     Purchases,
     by_cost,

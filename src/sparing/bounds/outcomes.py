@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sparing.bounds.columns import Table, listed
+from sparing.data.tables import NO_LABEL, iter_outputs
 from sparing.errors import InputError
 from sparing.ids import IdIndex, as_ids, name_first
-from sparing.tables import NO_LABEL, iter_outputs
 
 Missing = Literal["error", "rows", "models", "wrong"]
 Options = int | npt.NDArray[np.int64] | None

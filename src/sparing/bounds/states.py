@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from sparing.bounds.columns import Table
 from sparing.errors import InputError
-from sparing.frontier import by_cost, static_mixture
+from sparing.numerics.frontier import by_cost, static_mixture
 
 Floats = npt.NDArray[np.floating[Any]]
 Envelope = Literal["pareto", "hull", "all"]

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from sparing.bounds.analysis import Analysis, Exact, Selection
 from sparing.bounds.approximate import Bound
 from sparing.bounds.states import States
-from sparing.frontier import Curve
+from sparing.numerics.frontier import Curve
 
 CURVE_POINTS = 200
 """Curves with more points than this are thinned out."""

@@ -7,8 +7,8 @@ from typing import Any
 from sparing.cache.encodings import DEFAULT
 from sparing.cache.metadata import ModelInfo
 from sparing.cache.store import Cache
+from sparing.data.tables import iter_outputs
 from sparing.errors import CacheError
-from sparing.tables import iter_outputs
 
 
 def import_outputs(

@@ -180,9 +180,9 @@ def append(
 ) -> None:
     """Add new samples, with outputs computed elsewhere or by running a model."""
     from sparing.cache import Cache, ModelInfo
+    from sparing.data.tables import iter_outputs
     from sparing.errors import InputError
     from sparing.refresh import append_samples
-    from sparing.tables import iter_outputs
 
     if (source is None) == (samples is None):
         raise InputError("give either --from, with outputs, or --samples, to run the model on")

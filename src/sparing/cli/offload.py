@@ -10,8 +10,8 @@ from sparing.cli.options import ColumnOption
 from sparing.cli.output import JsonOption, hint, print_json
 
 if TYPE_CHECKING:
+    from sparing.data.samples import Samples
     from sparing.offload import Bench, Gate, Policy, ServerModel
-    from sparing.samples import Samples
 
 ALL = (
     "all: raw patches by every policy at 8 and 4 bits, mosaics of an eighth to seven eighths of the patches, "
@@ -117,15 +117,15 @@ def send(
     """Answer every sample: by the edge where it is sure or the server fails, else by the server."""
     import asyncio
 
+    from sparing.data.samples import open_samples
+    from sparing.data.tables import TableWriter
     from sparing.errors import InputError
     from sparing.offload import Choice, EdgeModel, Scheme, read_policy, summarise
     from sparing.offload.client import Client
     from sparing.offload.schemes import parse_budget
     from sparing.offload.session import answer_all, answers_table
     from sparing.offload.wire.agreement import check_agreement
-    from sparing.samples import open_samples
     from sparing.serving.app import read_token
-    from sparing.tables import TableWriter
 
     if policy is not None and scheme is not None:
         raise InputError("--policy says what to send already; leave out --scheme")
@@ -335,9 +335,9 @@ def _schemes(text: str, bench: "Bench") -> list[Any]:
 def _bench(
     edge: str, server: str, path: str, column: str | None, limit: int | None, gate: "Gate"
 ) -> "tuple[Bench, ServerModel]":
+    from sparing.data.samples import open_samples
     from sparing.offload import Bench, EdgeModel, ServerModel
     from sparing.offload.images import read_images
-    from sparing.samples import open_samples
 
     edge_model: EdgeModel = _load(edge, EdgeModel)
     server_model: ServerModel = _load(server, ServerModel)

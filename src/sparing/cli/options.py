@@ -87,7 +87,7 @@ def open_given_samples(path: str | None, column: str | None) -> object:
     """Open the samples that the options name, if they name any."""
     if path is None:
         return None
-    from sparing.samples import open_samples
+    from sparing.data.samples import open_samples
 
     return open_samples(path, column=column)
 

@@ -142,7 +142,7 @@ def _open(router: Path, experts: Path, corrupt: str | None) -> tuple[Any, Any, A
 
 
 def _samples(path: str, column: str | None) -> Any:
-    from sparing.samples import open_samples
+    from sparing.data.samples import open_samples
 
     return open_samples(path, column=column)
 

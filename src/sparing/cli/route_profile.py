@@ -57,10 +57,10 @@ def profile(
     tables can share one folder.
     """
     from sparing.cli.options import stated_costs
+    from sparing.data.samples import open_samples
     from sparing.errors import InputError
     from sparing.images import variants
     from sparing.route.profiling import profile as run_profile
-    from sparing.samples import open_samples
 
     targets: dict[str, str] = {}
     for spec in expert:

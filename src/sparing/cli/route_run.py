@@ -31,10 +31,10 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Answer every sample by the expert that the router picks; the table appears whole or not at all."""
+    from sparing.data.samples import open_samples
     from sparing.errors import InputError
     from sparing.route.router import open_router
     from sparing.route.running import run as answer_all
-    from sparing.samples import open_samples
 
     if out.exists() and Path(samples).exists() and out.samefile(samples):
         raise InputError(f"{out}: --out would replace the samples; choose another name")

@@ -63,12 +63,12 @@ def train(
     import sys
     from contextlib import redirect_stdout
 
+    from sparing.data.samples import open_samples
     from sparing.errors import InputError
     from sparing.images import variants
     from sparing.models import load_callable
     from sparing.route.fitting import Settings
     from sparing.route.training import train as run
-    from sparing.samples import open_samples
 
     if trade_off is not None and entropy:
         raise InputError("--entropy trains another objective than --trade-off; leave one out")

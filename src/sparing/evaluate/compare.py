@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sparing.budget import Budget
+from sparing.data.tables import OutputTable, read_outputs
 from sparing.errors import InputError
 from sparing.evaluate.advice import Figures, advise
 from sparing.evaluate.scorers import ORACLES, SCORERS, Pairs, cema_limit, scorer_names
-from sparing.metrics import headroom
-from sparing.selection import Items, in_order, tie_keys
-from sparing.tables import Outputs, read_outputs
+from sparing.numerics.metrics import headroom
+from sparing.numerics.selection import Items, in_order, tie_keys
 
 Labels = npt.NDArray[np.int64]
 
@@ -245,7 +245,7 @@ def _summary(runs: list[Figures], labelled: bool) -> dict[str, float | None]:
 def _notes(pairs: Pairs, budgets: dict[str, Budget], chosen: Sequence[str]) -> tuple[str, ...]:
     if "cema" not in chosen:
         return ()
-    from sparing.distributions import entropy
+    from sparing.numerics.distributions import entropy
 
     inside = float((entropy(pairs.old) <= cema_limit(pairs.old.shape[1])).mean())
     beyond = [rate for rate in budgets if budgets[rate].rows(len(pairs)) > inside * len(pairs)]
@@ -257,7 +257,7 @@ def _notes(pairs: Pairs, budgets: dict[str, Budget], chosen: Sequence[str]) -> t
     )
 
 
-def _positions(table: Outputs, ids: pa.Array) -> npt.NDArray[np.int64]:
+def _positions(table: OutputTable, ids: pa.Array) -> npt.NDArray[np.int64]:
     found: npt.NDArray[np.int64] = pc.index_in(ids, value_set=table.ids).to_numpy().astype(np.int64)
     return found
 

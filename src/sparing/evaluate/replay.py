@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from sparing.budget import Budget
-from sparing.distributions import js_divergence
 from sparing.errors import InputError
 from sparing.evaluate.compare import align
 from sparing.evaluate.methods import METHODS, Method, read_methods
 from sparing.evaluate.scorers import SCORERS, Pairs, Score
+from sparing.numerics.distributions import js_divergence
+from sparing.numerics.selection import Items, in_order, tie_keys
 from sparing.refresh.correction import (
     Schedule,
     Step,
@@ -23,7 +24,6 @@ from sparing.refresh.correction import (
     vote,
 )
 from sparing.refresh.pooling import REPLACE, Judgement, choose_by_members
-from sparing.selection import Items, in_order, tie_keys
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sparing.distributions import UNCERTAINTY, apply_temperature, entropy, fit_temperature
 from sparing.errors import InputError
+from sparing.numerics.distributions import UNCERTAINTY, apply_temperature, entropy, fit_temperature
 from sparing.refresh.change import train_change
 from sparing.refresh.router import train_router
 

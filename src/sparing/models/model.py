@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sparing.distributions import as_distributions, log_softmax, softmax
 from sparing.errors import InputError, MissingExtraError, ModelError
+from sparing.numerics.distributions import as_distributions, log_softmax, softmax
 
 Function = Callable[[list[object], list[Any]], npt.ArrayLike]
 """From m ids and m sample values to an array of shape (m, C)."""

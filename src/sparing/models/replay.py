@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from sparing.data.tables import iter_outputs, open_parquet
 from sparing.errors import InputError
 from sparing.ids import IdIndex, as_ids
 from sparing.models.model import Model
-from sparing.tables import iter_outputs, open_parquet
 
 _BATCH = 8192
 
@@ -37,7 +37,7 @@ def load_replay(
         A model that needs no samples.
 
     Raises:
-        InputError: the table is bad; see `sparing.tables.iter_outputs`.
+        InputError: the table is bad; see `sparing.data.tables.iter_outputs`.
     """
     file = open_parquet(path)
     rows = file.metadata.num_rows

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sparing.distributions import softmax
+from sparing.numerics.distributions import softmax
 from sparing.offload.answers import CONFIDENT, NOTHING_CHOSEN, TOO_SMALL
 from sparing.offload.gate import Gate
 from sparing.offload.models import EdgeModel, Pixels

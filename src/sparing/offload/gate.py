@@ -6,8 +6,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from sparing.distributions import entropy, margin
 from sparing.errors import InputError
+from sparing.numerics.distributions import entropy, margin
 
 Floats = npt.NDArray[np.floating[Any]]
 Measure = Literal["min-entropy", "entropy", "margin"]

@@ -5,10 +5,10 @@ from collections.abc import Iterable
 import numpy as np
 from PIL import Image
 
+from sparing.data.samples import Samples
 from sparing.errors import InputError
 from sparing.images import decode
 from sparing.offload.models import Geometry, Pixels
-from sparing.samples import Samples
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF")
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sparing.distributions import as_distributions, softmax
 from sparing.errors import InputError, ModelError
+from sparing.numerics.distributions import as_distributions, softmax
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.floating[Any]]

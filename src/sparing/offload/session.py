@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from sparing.data.samples import Samples
+from sparing.data.tables import list_column
 from sparing.offload.answers import Answer
 from sparing.offload.client import Client
 from sparing.offload.edge import Choice, prepare
 from sparing.offload.gate import Gate
 from sparing.offload.images import read_images
 from sparing.offload.models import EdgeModel
-from sparing.samples import Samples
-from sparing.tables import list_column
 
 BATCH = 64
 

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from sparing.distributions import UNCERTAINTY, as_distributions, entropy
 from sparing.errors import InputError
+from sparing.numerics.distributions import UNCERTAINTY, as_distributions, entropy
 from sparing.outputs.kind import Float32
 
 TOP = 10
@@ -53,7 +53,7 @@ class Classes:
         return cls(outputs.shape[1])
 
     def check(self, values: Any, *, what: str, ids: Sequence[object] | None = None) -> Float32:
-        """Validate distributions; see `sparing.distributions.as_distributions`.
+        """Validate distributions; see `sparing.numerics.distributions.as_distributions`.
 
         Raises:
             InputError: a row is no distribution, or over another number of classes.

@@ -13,13 +13,13 @@ import pyarrow as pa
 from sparing.account import Account
 from sparing.cache import Cache, ModelInfo, Rows
 from sparing.cache.metadata import Metadata
+from sparing.numerics.selection import tie_keys
 from sparing.refresh.correcting import corrected_rows, count_corrections, labelled_alternatives
 from sparing.refresh.evidence import Prediction
 from sparing.refresh.pooling import Judgement
 from sparing.refresh.pools import Labelled, Pools, spread, stored_probs
 from sparing.refresh.round import Round
 from sparing.refresh.staging import Chunk, Staging
-from sparing.selection import tie_keys
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]

@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from sparing.distributions import js_divergence
+from sparing.data.samples import Samples
+from sparing.numerics.distributions import js_divergence
+from sparing.numerics.selection import Items, in_order
 from sparing.progress import OnProgress
 from sparing.refresh.correction import missing_votes, vote
 from sparing.refresh.pools import Labelled, Pools, spread, stored_probs
@@ -18,8 +20,6 @@ from sparing.refresh.round import Round
 from sparing.refresh.running import chunk_rows_for, run_order
 from sparing.refresh.screening import Correction
 from sparing.refresh.staging import Staging
-from sparing.samples import Samples
-from sparing.selection import Items, in_order
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sparing.distributions import UNCERTAINTY, Floats
+from sparing.numerics.distributions import UNCERTAINTY, Floats
 
 Classes = npt.NDArray[np.int64]
 

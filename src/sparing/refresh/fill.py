@@ -11,12 +11,12 @@ import pyarrow.compute as pc
 
 from sparing.cache import Cache, ModelInfo
 from sparing.cache.encodings import DEFAULT, Encoding
+from sparing.data.samples import Samples, open_samples
 from sparing.errors import CacheError, CacheLockedError, InputError
 from sparing.models import Model
 from sparing.progress import OnProgress
 from sparing.refresh.running import chunk_rows_for, run_order
 from sparing.refresh.staging import Staging
-from sparing.samples import Samples, open_samples
 from sparing.storage.locks import write_lock
 
 Filled = tuple[pa.Array, npt.NDArray[np.float32], npt.NDArray[np.int64] | None]

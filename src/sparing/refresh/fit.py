@@ -12,17 +12,17 @@ import pyarrow.compute as pc
 
 from sparing.cache import Cache
 from sparing.cache.known import Known, keep_known, load_known
+from sparing.data.samples import open_samples
+from sparing.data.tables import read_outputs
 from sparing.errors import CacheError, InputError
 from sparing.models import Model
+from sparing.numerics.selection import Items, find_cut, tie_keys
 from sparing.progress import OnProgress
 from sparing.refresh.change import ChangePredictor, train_change
 from sparing.refresh.evidence import gather_evidence
 from sparing.refresh.router import InputForm, Router, train_router
 from sparing.refresh.running import chunk_rows_for, find_samples, run_order
 from sparing.refresh.staging import Staging
-from sparing.samples import open_samples
-from sparing.selection import Items, find_cut, tie_keys
-from sparing.tables import read_outputs
 
 Floats = npt.NDArray[np.float32]
 

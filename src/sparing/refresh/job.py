@@ -15,6 +15,7 @@ from sparing.account import Account
 from sparing.budget import Budget, affordable
 from sparing.cache import Cache
 from sparing.cache.known import drop_known
+from sparing.data.samples import Samples, open_samples
 from sparing.errors import CacheError
 from sparing.models import Model
 from sparing.progress import OnProgress
@@ -35,7 +36,6 @@ from sparing.refresh.router import Router
 from sparing.refresh.running import chunk_rows_for, find_samples, run_order
 from sparing.refresh.screening import screen_rows
 from sparing.refresh.staging import Staging
-from sparing.samples import Samples, open_samples
 
 COMMIT_SECONDS = 0.5
 COMMIT_SECONDS_PER_ROW = 2e-6

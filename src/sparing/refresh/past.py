@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from sparing.cache import Rows
 from sparing.cache.metadata import Metadata
+from sparing.numerics.selection import tie_keys
 from sparing.refresh.correction import normalised_benefit
 from sparing.refresh.router import Router
 from sparing.refresh.scorers import Scorer, named_scorer
-from sparing.selection import tie_keys
 
 Floats = npt.NDArray[np.float32]
 

@@ -17,8 +17,8 @@ from sparing.budget import KEEP, Chunk, Plan, make_plan
 from sparing.cache import Rows
 from sparing.cache.transactions import writing
 from sparing.errors import InputError
+from sparing.numerics.selection import Items, in_order, tie_keys
 from sparing.refresh.round import Round
-from sparing.selection import Items, in_order, tie_keys
 from sparing.storage.arrow import read_arrow, write_arrow
 
 # A second hash settles equal tie keys: for strings, sorting the ids themselves would cost more than all the

@@ -13,9 +13,9 @@ import numpy.typing as npt
 from sparing.budget import Budget, affordable
 from sparing.cache import Cache, ModelInfo, Rows
 from sparing.cache.known import Known, load_known
-from sparing.distributions import entropy
 from sparing.errors import BudgetError, InputError
 from sparing.models import Model
+from sparing.numerics.distributions import entropy
 from sparing.refresh.correction import Schedule
 from sparing.refresh.evidence import Prediction
 from sparing.refresh.router import Router

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from sparing.cache.encodings import Encoded, encoded
 from sparing.cache.encodings.scoring import largest, multiply
 from sparing.cache.metadata import router_digest
-from sparing.distributions import entropy
 from sparing.errors import InputError
+from sparing.numerics.distributions import entropy
 from sparing.refresh.change import ChangePredictor
 from sparing.refresh.evidence import Evidence
 from sparing.refresh.scorers import Scorer
@@ -334,7 +334,7 @@ def descending(probs: Floats, width: int) -> Floats:
 def _after_products(layers: Layers, products: Floats, compiled: bool) -> Floats:
     """Finish a network's forward pass from the products of its first layer, which are overwritten."""
     if compiled and len(layers) == 2:
-        from sparing.kernels.network import relu_dot
+        from sparing.numerics.kernels.network import relu_dot
 
         (_, biases), (weights, bias) = layers
         result = np.empty(len(products), dtype=np.float32)

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from sparing.data.samples import Samples
 from sparing.errors import InputError
 from sparing.models import Model, run
 from sparing.progress import OnProgress, Progress
 from sparing.refresh.staging import Chunk, Staging
-from sparing.samples import Samples
 
 FETCH_BATCHES = 4
 

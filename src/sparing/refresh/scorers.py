@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from sparing.cache.encodings import Encoded, encoded
 from sparing.cache.encodings.scoring import uncertainty
-from sparing.distributions import UNCERTAINTY
 from sparing.errors import InputError
+from sparing.numerics.distributions import UNCERTAINTY
 
 Benefits = npt.NDArray[np.float32]
 

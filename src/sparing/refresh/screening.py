@@ -11,6 +11,7 @@ import pyarrow as pa
 from sparing.cache import Cache, Rows
 from sparing.errors import BudgetError
 from sparing.models import Model
+from sparing.numerics.selection import Items, find_cut, in_order
 from sparing.refresh.correction import (
     Schedule,
     Step,
@@ -19,7 +20,6 @@ from sparing.refresh.correction import (
     omission_risk,
 )
 from sparing.refresh.past import PastRound, accumulate, past_rounds, recent_models
-from sparing.selection import Items, find_cut, in_order
 
 Floats = npt.NDArray[np.float32]
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparing.budget import Budget
+from sparing.data.samples import Samples
 from sparing.errors import BudgetError, InputError
 from sparing.images import CLEAN, Corruption
 from sparing.progress import OnProgress
@@ -26,7 +27,6 @@ from sparing.route.judging import (
 from sparing.route.labels import known_labels
 from sparing.route.latency import measure_router
 from sparing.route.router import Calibration, Point, Router, with_point, write_router
-from sparing.samples import Samples
 
 Bools = npt.NDArray[np.bool_]
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sparing.data.samples import Samples
 from sparing.errors import InputError
-from sparing.frontier import headroom_at_cost, oracle_frontier, static_mixture
 from sparing.images import CLEAN, Corruption
+from sparing.numerics.frontier import headroom_at_cost, oracle_frontier, static_mixture
 from sparing.progress import OnProgress
 from sparing.route.advice import advise
 from sparing.route.baselines import BASELINES, STATISTICS, Curve, Policy
@@ -26,7 +27,6 @@ from sparing.route.judging import (
 )
 from sparing.route.router import Point, Router
 from sparing.route.rows import Row
-from sparing.samples import Samples
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from sparing.data.samples import Samples
 from sparing.errors import ModelError
 from sparing.images import Corruption
 from sparing.models import Model
@@ -15,7 +16,6 @@ from sparing.progress import OnProgress, Progress
 from sparing.route.hashing import keys
 from sparing.route.outputs import Identity, Memo
 from sparing.route.showing import Shown, show
-from sparing.samples import Samples
 
 _FETCH = 128
 _LARGEST = 8192

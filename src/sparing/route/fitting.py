@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from sparing.distributions import entropy
 from sparing.errors import InputError
+from sparing.numerics.distributions import entropy
 from sparing.route.losses import benefit_loss, entropy_loss, trade_off_loss
 
 _ROWS = 4096

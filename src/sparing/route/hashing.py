@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from sparing.data.samples import Samples
 from sparing.errors import InputError
 from sparing.ids import hash_ids
 from sparing.images import Corruption
-from sparing.samples import Samples
 
 KEY_BYTES = 16
 

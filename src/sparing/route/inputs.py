@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sparing.data.samples import Samples
 from sparing.errors import InputError
 from sparing.images import Corruption, decode_batch
 from sparing.models.description import InputDescription
 from sparing.models.preprocess import normalise_images, numbers
-from sparing.samples import Samples
 from sparing.storage.files import reserve
 
 CHUNK = 256

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from sparing.data.samples import Samples
 from sparing.errors import InputError
 from sparing.images import CLEAN, Corruption
 from sparing.progress import OnProgress
@@ -14,7 +15,6 @@ from sparing.route.choosing import Floats
 from sparing.route.experts import Expert, Latency
 from sparing.route.labels import check_classes, known_labels
 from sparing.route.router import Router
-from sparing.samples import Samples
 
 BATCH = 256
 """How many samples the router scores at a time."""

@@ -3,9 +3,9 @@
 import numpy as np
 import numpy.typing as npt
 
+from sparing.data.samples import Samples
 from sparing.errors import InputError
 from sparing.ids import name_first
-from sparing.samples import Samples
 
 Labels = npt.NDArray[np.int64]
 

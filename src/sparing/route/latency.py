@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sparing.data.samples import Samples
 from sparing.errors import InputError
 from sparing.images import HELD_PIXELS, decode
 from sparing.models import Model
 from sparing.route.experts import Latency
-from sparing.samples import Samples
 
 CALLS = 100
 """How many calls of one sample are measured, when there is time."""

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
+from sparing.data.samples import Samples
 from sparing.errors import InputError, ModelError
 from sparing.images import Corruption
 from sparing.models import Model, load_model
 from sparing.route.showing import show
-from sparing.samples import Samples
 
 
 def load_experts(

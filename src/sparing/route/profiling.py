@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from sparing.data.samples import Samples, open_samples
 from sparing.errors import InputError
 from sparing.images import CLEAN, Corruption
 from sparing.machine import describe as describe_machine
@@ -24,7 +25,6 @@ from sparing.route.labels import check_classes
 from sparing.route.latency import CALLS, SECONDS, measure_experts
 from sparing.route.loading import load_experts, probe, shared_classes
 from sparing.route.outputs import Identity, Memo, describe, short
-from sparing.samples import Samples, open_samples
 from sparing.storage.files import write_text
 from sparing.storage.locks import write_lock
 

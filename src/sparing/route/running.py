@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from sparing.data.samples import Samples
+from sparing.data.tables import TableWriter, list_column
 from sparing.errors import SparingError
 from sparing.progress import OnProgress, Progress
 from sparing.route.dispatch import NOBODY, Dispatched, Dispatcher
 from sparing.route.router import Point, Router
-from sparing.samples import Samples
-from sparing.tables import TableWriter, list_column
 
 CHUNK = 256
 """Samples that are read at a time: enough that an expert with a share of a tenth still gets batches."""

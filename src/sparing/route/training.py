@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sparing.data.samples import Samples, open_samples
 from sparing.errors import InputError, LockedError, MissingExtraError
 from sparing.images import CLEAN, Corruption
 from sparing.models.description import InputDescription
@@ -22,7 +23,6 @@ from sparing.route.labels import check_classes, known_labels
 from sparing.route.latency import measure_router
 from sparing.route.profiling import Profile, open_profile
 from sparing.route.router import Router, RouterDescription, open_router, stem_of, write_router
-from sparing.samples import Samples, open_samples
 from sparing.storage.files import write_text
 from sparing.storage.locks import write_lock
 

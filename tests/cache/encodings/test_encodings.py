@@ -7,8 +7,8 @@ from hypothesis.extra import numpy as hnp
 
 from sparing.cache.encodings import Encoded, Encoding
 from sparing.cache.encodings.packing import column_type, from_column, pack, to_column, unpack
-from sparing.distributions import entropy
 from sparing.errors import InputError
+from sparing.numerics.distributions import entropy
 
 LOSSLESS_TOP = ["float32", "float16", "int8", "int4", "top1-int4", "top2-int4", "top3-int4-uint16"]
 UNIFORM = ["int8-uniform", "int4-uniform", "top1-int4-uniform", "top3-int4-uniform"]

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sparing.blocks import in_blocks
 from sparing.cache.encodings import grid
 from sparing.cache.encodings.encoded import Encoded
-from sparing.distributions import UNCERTAINTY
+from sparing.numerics.blocks import in_blocks
+from sparing.numerics.distributions import UNCERTAINTY
 
 Float32 = npt.NDArray[np.float32]
 
@@ -26,15 +26,15 @@ def uncertainty(encoded: Encoded, name: str) -> Float32:
 
     Args:
         encoded: m rows.
-        name: a key of `sparing.distributions.UNCERTAINTY`.
+        name: a key of `sparing.numerics.distributions.UNCERTAINTY`.
 
     Returns:
         Shape (m,), float32; higher is less sure.
     """
     if not encoded.compiled:
         return UNCERTAINTY[name](encoded.decode()).astype(np.float32)
-    from sparing.kernels import uncertainty as kernels
-    from sparing.kernels.lists import score_lists
+    from sparing.numerics.kernels import uncertainty as kernels
+    from sparing.numerics.kernels.lists import score_lists
 
     what = {
         "entropy": kernels.ENTROPY,
@@ -106,7 +106,7 @@ def _dense_product(encoded: Encoded, matrix: Float32, descending: bool) -> Calla
 
     if not encoded.compiled:
         return lambda block: inputs(block) @ matrix
-    from sparing.kernels.products import COLUMNS, multiply_rows
+    from sparing.numerics.kernels.products import COLUMNS, multiply_rows
 
     padded = np.pad(matrix, ((0, 0), (0, -h % COLUMNS)))
 
@@ -123,7 +123,7 @@ def _distributions(encoded: Encoded) -> Float32:
     form = encoded.encoding
     if not encoded.compiled or form.number == "float32":
         return encoded.decode()
-    from sparing.kernels.uncertainty import decode_codes
+    from sparing.numerics.kernels.uncertainty import decode_codes
 
     probs = np.empty((len(encoded), form.n_classes), dtype=np.float32)
     decode_codes(*_code_arguments(encoded, encoded.stored), probs.view(np.int32))
@@ -131,7 +131,7 @@ def _distributions(encoded: Encoded) -> Float32:
 
 
 def _list_product(encoded: Encoded, matrix: Float32, descending: bool) -> Callable[[slice], Float32]:
-    from sparing.kernels.lists import multiply_lists
+    from sparing.numerics.kernels.lists import multiply_lists
 
     form = encoded.encoding
     top = form.top or 0
@@ -154,7 +154,7 @@ def _list_product(encoded: Encoded, matrix: Float32, descending: bool) -> Callab
 
 
 def _code_arguments(encoded: Encoded, rows: npt.NDArray[Any]) -> Any:
-    from sparing.kernels.uncertainty import HALF_BYTES, HALVES, LEVELS
+    from sparing.numerics.kernels.uncertainty import HALF_BYTES, HALVES, LEVELS
 
     form = encoded.encoding
     if form.number == "float16":

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from sparing.distributions import entropy, margin
+from sparing.numerics.distributions import entropy, margin
 from sparing.route.baselines.cascades import Cascading
 from sparing.route.baselines.contract import Baseline, Curve, Floats, Policy
 from sparing.route.baselines.mixtures import Mixture

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparing.errors import InputError
-from sparing.frontier import static_mixture
+from sparing.numerics.frontier import static_mixture
 from sparing.route.baselines.contract import Curve, Floats, Policy
 from sparing.route.judging import Judged, Timing, quantile
 

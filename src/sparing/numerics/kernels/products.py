@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from sparing.kernels.scalars import REASSOCIATE, compiled
+from sparing.numerics.kernels.scalars import REASSOCIATE, compiled
 
 COLUMNS = 16
 """The matrix and the products must have a multiple of so many columns."""

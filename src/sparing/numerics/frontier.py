@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparing.errors import InputError
-from sparing.metrics import headroom
+from sparing.numerics.metrics import headroom
 
 Floats = npt.NDArray[np.floating[Any]]
 Indices = npt.NDArray[np.int32]

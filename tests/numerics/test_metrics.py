@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from sparing import metrics
 from sparing.errors import InputError
+from sparing.numerics import metrics
 
 
 def test_shares_by_hand():

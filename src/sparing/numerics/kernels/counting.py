@@ -1,10 +1,10 @@
-"""Loops over sort keys: histograms of a digit, and which rows share a prefix (see `sparing.selection`)."""
+"""Loops over sort keys: histograms of a digit, which rows share a prefix (`sparing.numerics.selection`)."""
 
 from typing import Any
 
 import numpy as np
 
-from sparing.kernels.scalars import bits_of_double, compiled
+from sparing.numerics.kernels.scalars import bits_of_double, compiled
 
 
 @compiled(inline="always")

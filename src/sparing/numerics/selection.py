@@ -149,7 +149,7 @@ class _Prefix:
         """Say which items share the prefix, shape (m,)."""
         mask: Bools = np.ones(len(items.scores), dtype=bool)
         if compiled:
-            from sparing.kernels.counting import match
+            from sparing.numerics.kernels.counting import match
 
             match(items.scores, items.ties, *self.arguments(), mask)
             return mask
@@ -231,7 +231,7 @@ class _Tally:
         """Count a chunk by the next digit of its keys, among the rows that share the prefix."""
         self.rows += len(items.scores)
         if _compiled(self.rows):
-            from sparing.kernels.counting import count_digits
+            from sparing.numerics.kernels.counting import count_digits
 
             kinds = None if items.kinds is None else items.kinds.astype(np.int64, copy=False)
             low, high, nan = count_digits(
@@ -253,7 +253,7 @@ class _Tally:
 
 def _compiled(rows: int) -> bool:
     """Whether to use compiled loops: they give the same cut, and loading them takes as long as many rows."""
-    return rows >= _WORTH_LOADING or "sparing.kernels.counting" in sys.modules
+    return rows >= _WORTH_LOADING or "sparing.numerics.kernels.counting" in sys.modules
 
 
 def _weigh(counts: npt.NDArray[np.int64], weights: Sequence[float]) -> npt.NDArray[Any]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from sparing.kernels.scalars import REASSOCIATE, compiled
+from sparing.numerics.kernels.scalars import REASSOCIATE, compiled
 
 
 @compiled(fastmath=REASSOCIATE)

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from sparing.kernels.scalars import REASSOCIATE, bits_of, compiled
-from sparing.kernels.uncertainty import ENTROPY, MARGIN, ln
+from sparing.numerics.kernels.scalars import REASSOCIATE, bits_of, compiled
+from sparing.numerics.kernels.uncertainty import ENTROPY, MARGIN, ln
 
 _F = np.float32
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy as scipy_entropy
 
-from sparing import distributions as d
 from sparing.errors import InputError
+from sparing.numerics import distributions as d
 
 
 def rows(m=50, c=7, seed=0):

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sparing.data.tables import TableWriter, iter_outputs, list_column, read_outputs, write_outputs
 from sparing.errors import InputError
-from sparing.tables import TableWriter, iter_outputs, list_column, read_outputs, write_outputs
 
 
 def probs(m, classes=3, seed=0):

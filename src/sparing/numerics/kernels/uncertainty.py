@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sparing.kernels.scalars import (
+from sparing.numerics.kernels.scalars import (
     REASSOCIATE,
     bits_of,
     compiled,

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sparing.data.tables import ARROW_ERRORS, as_labels, open_parquet
 from sparing.errors import InputError
 from sparing.ids import IdIndex, as_ids
-from sparing.tables import ARROW_ERRORS, as_labels, open_parquet
 
 Int64 = npt.NDArray[np.int64]
 

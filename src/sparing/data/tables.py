@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sparing.distributions import as_distributions
 from sparing.errors import InputError
 from sparing.ids import IdIndex, as_ids, name_first
+from sparing.numerics.distributions import as_distributions
 
 NO_LABEL = -1
 """Stands for a missing label in label arrays."""
@@ -30,7 +30,7 @@ _COLUMNS = ("id", "probs", "label")
 
 
 @dataclass(frozen=True)
-class Outputs:
+class OutputTable:
     """Distributions of m samples.
 
     Attributes:
@@ -47,7 +47,7 @@ class Outputs:
         return len(self.ids)
 
 
-def read_outputs(source: Any) -> Outputs:
+def read_outputs(source: Any) -> OutputTable:
     """Read a whole output table.
 
     Args:
@@ -61,14 +61,14 @@ def read_outputs(source: Any) -> Outputs:
     """
     chunks = list(iter_outputs(source))
     labels = [chunk.labels for chunk in chunks if chunk.labels is not None]
-    return Outputs(
+    return OutputTable(
         ids=pa.concat_arrays([chunk.ids for chunk in chunks]),
         probs=np.concatenate([chunk.probs for chunk in chunks]),
         labels=np.concatenate(labels) if labels else None,
     )
 
 
-def iter_outputs(source: Any, chunk_rows: int = 65536) -> Iterator[Outputs]:
+def iter_outputs(source: Any, chunk_rows: int = 65536) -> Iterator[OutputTable]:
     """Read an output table chunk by chunk; memory does not grow with its rows, apart from their ids.
 
     Args:
@@ -286,7 +286,7 @@ def _rechunk(batches: Iterable[pa.RecordBatch], rows: int, what: str) -> Iterato
         yield pa.Table.from_batches(waiting)
 
 
-def _check_chunks(tables: Iterable[pa.Table], what: str) -> Iterator[Outputs]:
+def _check_chunks(tables: Iterable[pa.Table], what: str) -> Iterator[OutputTable]:
     seen = []
     classes = None
     for table in tables:
@@ -297,7 +297,7 @@ def _check_chunks(tables: Iterable[pa.Table], what: str) -> Iterator[Outputs]:
         labels = None
         if "label" in table.column_names:
             labels = as_labels(table.column("label"), ids, what=what, classes=classes)
-        yield Outputs(ids, probs, labels)
+        yield OutputTable(ids, probs, labels)
     if classes is None:
         raise InputError(f"{what}: the table is empty")
     IdIndex(pa.concat_arrays(seen), what=what)  # refuses ids that occur twice

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparing import selection
 from sparing.errors import InputError
-from sparing.selection import Items, find_cut, tie_keys
+from sparing.numerics import selection
+from sparing.numerics.selection import Items, find_cut, tie_keys
 
 
 def brute_force(scores, ties, ids, k):

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparing import samples as module
+from sparing.data import samples as module
+from sparing.data.samples import open_samples
 from sparing.errors import InputError
 from sparing.ids import as_ids
-from sparing.samples import open_samples
 
 M = 50
 IDS = [f"s{i}" for i in range(M)]

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparing.kernels.products import COLUMNS, multiply_rows
+from sparing.numerics.kernels.products import COLUMNS, multiply_rows
 
 
 def product(table, matrix):

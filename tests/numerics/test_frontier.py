@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from sparing import frontier as f
 from sparing.errors import InputError
+from sparing.numerics import frontier as f
 
 
 def random_case(seed, m, n, per_sample):

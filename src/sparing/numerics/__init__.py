@@ -1,0 +1,1 @@
+"""Arithmetic over rows: distributions, metrics, the oracle frontier, exact selection, compiled loops."""
