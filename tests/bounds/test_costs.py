@@ -35,13 +35,15 @@ def test_costs(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"needs a table \[costs\]"),
-        ("costs = 3", r"needs a table \[costs\]"),
-        ("[costs]\na = -1", "cost of 'a' is -1"),
-        ("[costs]\na = nan", "cost of 'a' is nan"),
-        ("[costs]\na = true", "cost of 'a' is True"),
-        ("[costs]\na = 'x'", "cost of 'a' is 'x'"),
-        ("[costs", "is no TOML file"),
+        ("", "costs is missing"),
+        ("[costs]", "costs needs one line 'model = number' per model"),
+        ("costs = 3", "costs must be a table, got 3"),
+        ("[costs]\na = 1\n[cost]\nb = 1", "unknown key 'cost'; there are 'costs'"),
+        ("[costs]\na = -1", "costs.a must be a number from 0, got -1"),
+        ("[costs]\na = nan", "costs.a must be a number from 0, got nan"),
+        ("[costs]\na = true", "costs.a must be a number from 0, got True"),
+        ("[costs]\na = 'x'", "costs.a must be a number from 0, got 'x'"),
+        ("[costs", "not valid TOML"),
     ],
 )
 def test_bad_costs(tmp_path, text, message):

@@ -264,5 +264,5 @@ def test_metadata_survives_json():
     again = Metadata.from_json(metadata.to_json(), "here")
     assert again == metadata
     assert again.router(next(iter(again.routers))) == b"\x00weights"
-    with pytest.raises(CacheError, match="cannot be read"):
+    with pytest.raises(CacheError, match="the record in here: n_classes is missing"):
         Metadata.from_json('{"format": 1}', "here")

@@ -1,18 +1,28 @@
 """What each model costs: one number per model, or one per model and sample; and outcomes with their costs."""
 
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from msgspec import Meta, Struct
 
 from sparing.bounds.columns import Table, listed
 from sparing.bounds.outcomes import Missing, Outcomes, ids_of, read_outcomes
 from sparing.errors import InputError
 from sparing.ids import IdIndex, name_first
+from sparing.storage.readers import read_toml
+
+
+class _Costs(Struct, frozen=True):
+    costs: dict[str, Annotated[float, Meta(ge=0)]]
+
+    def __post_init__(self) -> None:
+        if not self.costs:
+            raise ValueError("costs needs one line 'model = number' per model")
 
 
 def read_priced_outcomes(
@@ -88,20 +98,7 @@ def read_costs(path: str | Path) -> dict[str, float]:
     Raises:
         InputError: the file cannot be read, has no such table, or a value is not a number >= 0.
     """
-    try:
-        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: is no TOML file: {error}") from error
-    costs = content.get("costs")
-    if not isinstance(costs, Mapping) or not costs:
-        raise InputError(f"{path}: needs a table [costs] with one line 'model = number' per model")
-    for name, value in costs.items():
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not np.isfinite(value) or value < 0:
-            raise InputError(f"{path}: the cost of {name!r} is {value!r}; costs are numbers, not negative")
-    return {name: float(value) for name, value in costs.items()}
+    return read_toml(path, _Costs).costs
 
 
 def read_sample_costs(

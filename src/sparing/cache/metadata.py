@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from sparing.errors import CacheError
+from sparing.storage.readers import parse_json
 
 FORMAT = 1
 """The format that this release writes; it reads this one and older ones."""
@@ -127,24 +128,7 @@ class Metadata:
         Raises:
             CacheError: a newer format, or not understood.
         """
-        try:
-            values = json.loads(text)
-            version = values.pop("format")
-            if version > FORMAT:
-                raise CacheError(
-                    f"{where} was written by a newer release of Sparing (format {version}, this release "
-                    f"reads up to {FORMAT}): upgrade with pip install --upgrade sparing"
-                )
-            values["models"] = tuple(
-                ModelInfo(**{**model, "members": tuple(model.get("members", ()))})
-                for model in values["models"]
-            )
-            values["history"] = tuple(values["history"])
-            if values["classes"] is not None:
-                values["classes"] = tuple(values["classes"])
-            return cls(**values)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CacheError(f"the record in {where} cannot be read: {error}") from error
+        return parse_json(text, cls, f"the record in {where}", newest=FORMAT, error=CacheError)
 
 
 def router_digest(data: bytes) -> str:

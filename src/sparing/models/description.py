@@ -1,11 +1,12 @@
 """The TOML beside an ONNX file: how a sample becomes the input, what the output is, how to run it."""
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
-from sparing.errors import InputError
+from msgspec import Meta, Struct
+
+from sparing.storage.readers import read_toml
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,44 @@ class Description:
     providers: tuple[str, ...] | None = None
 
 
-_KEYS = {
-    "input": ("name", "decode", "resize", "scale", "mean", "std", "layout", "dtype"),
-    "output": ("name", "logits", "classes"),
-    "run": ("batch_size", "threads", "providers"),
-}
+_Pixels = Annotated[float, Meta(ge=1, multiple_of=1)]
+_Numbers = float | Annotated[tuple[float, ...], Meta(min_length=1)]
+_Positive = Annotated[float, Meta(gt=0)]
+_Count = Annotated[int, Meta(ge=1)]
+
+
+class _Input(Struct, frozen=True):
+    name: str | None = None
+    decode: Literal["none", "image"] = "none"
+    resize: Annotated[tuple[_Pixels, _Pixels], Meta(description="[height, width] in pixels")] | None = None
+    scale: float | Annotated[tuple[float], Meta(description="a list of one")] | None = None
+    mean: _Numbers | None = None
+    std: _Positive | Annotated[tuple[_Positive, ...], Meta(min_length=1)] | None = None
+    layout: Literal["NCHW", "NHWC"] | None = None
+    dtype: str | None = None
+
+    def __post_init__(self) -> None:
+        for key in ("resize", "layout"):
+            if self.decode == "none" and getattr(self, key) is not None:
+                raise ValueError(f'{key} is for images and needs decode = "image"')
+
+
+class _Output(Struct, frozen=True):
+    name: str | None = None
+    logits: bool = False
+    classes: tuple[str, ...] | None = None
+
+
+class _Run(Struct, frozen=True):
+    batch_size: _Count | None = None
+    threads: _Count | None = None
+    providers: tuple[str, ...] | None = None
+
+
+class _File(Struct, frozen=True):
+    input: _Input = _Input()
+    output: _Output = _Output()
+    run: _Run = _Run()
 
 
 def read_description(path: Path) -> Description:
@@ -73,111 +107,33 @@ def read_description(path: Path) -> Description:
         The description.
 
     Raises:
-        InputError: not TOML, an unknown section or key, or a value of another type or out of range.
+        InputError: not TOML, an unknown section or key, or a value of another type, out of range, NaN or
+            infinite.
     """
     if not path.exists():
         return Description()
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid TOML: {error}") from error
-    for section, table in document.items():
-        if section not in _KEYS or not isinstance(table, dict):
-            raise InputError(f"{path}: unknown section {section!r}; there are {_listed(_KEYS)}")
-        for key in table:
-            if key not in _KEYS[section]:
-                raise InputError(
-                    f"{path}: unknown key {key!r} in [{section}]; there are {_listed(_KEYS[section])}"
-                )
-    reader = _Reader(path, document)
-    decode = reader.choice("input", "decode", ("none", "image"))
-    resize = reader.numbers("input", "resize")
-    if resize is not None and (len(resize) != 2 or any(v < 1 or v != int(v) for v in resize)):
-        raise InputError(f"{path}: [input] resize must be [height, width] in pixels, got {list(resize)}")
-    for key in ("resize", "layout"):
-        if decode == "none" and key in document.get("input", {}):
-            raise InputError(f'{path}: [input] {key} is for images and needs decode = "image"')
-    std = reader.numbers("input", "std")
-    if std is not None and any(value <= 0 for value in std):
-        raise InputError(f"{path}: [input] std must be above 0, got {list(std)}")
-    scale = reader.numbers("input", "scale")
-    if scale is not None and len(scale) != 1:
-        raise InputError(f"{path}: [input] scale must be one number")
+    read = read_toml(path, _File)
+    given = read.input
+    scale = _numbers(given.scale)
     return Description(
         input=InputDescription(
-            name=reader.text("input", "name"),
-            decode=decode,
-            resize=None if resize is None else (int(resize[0]), int(resize[1])),
+            name=given.name,
+            decode=given.decode,
+            resize=None if given.resize is None else (int(given.resize[0]), int(given.resize[1])),
             scale=None if scale is None else scale[0],
-            mean=reader.numbers("input", "mean"),
-            std=std,
-            layout=reader.choice("input", "layout", ("NCHW", "NHWC")),
-            dtype=reader.text("input", "dtype"),
+            mean=_numbers(given.mean),
+            std=_numbers(given.std),
+            layout=given.layout or "NCHW",
+            dtype=given.dtype,
         ),
-        output=reader.text("output", "name"),
-        logits=reader.flag("output", "logits"),
-        classes=reader.texts("output", "classes"),
-        batch_size=reader.count("run", "batch_size"),
-        threads=reader.count("run", "threads"),
-        providers=reader.texts("run", "providers"),
+        output=read.output.name,
+        logits=read.output.logits,
+        classes=read.output.classes,
+        batch_size=read.run.batch_size,
+        threads=read.run.threads,
+        providers=read.run.providers,
     )
 
 
-@dataclass(frozen=True)
-class _Reader:
-    path: Path
-    document: dict[str, dict[str, Any]]
-
-    def _get(self, section: str, key: str) -> Any:
-        return self.document.get(section, {}).get(key)
-
-    def _wrong(self, section: str, key: str, expected: str) -> InputError:
-        value = self._get(section, key)
-        return InputError(f"{self.path}: [{section}] {key} must be {expected}, got {value!r}")
-
-    def text(self, section: str, key: str) -> str | None:
-        value = self._get(section, key)
-        if value is not None and not isinstance(value, str):
-            raise self._wrong(section, key, "a text")
-        return value
-
-    def texts(self, section: str, key: str) -> tuple[str, ...] | None:
-        value = self._get(section, key)
-        if value is None:
-            return None
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise self._wrong(section, key, "a list of texts")
-        return tuple(value)
-
-    def choice(self, section: str, key: str, choices: tuple[str, ...]) -> str:
-        value = self._get(section, key)
-        if value is None:
-            return choices[0]
-        if value not in choices:
-            raise self._wrong(section, key, f"one of {_listed(choices)}")
-        return str(value)
-
-    def flag(self, section: str, key: str) -> bool:
-        value = self._get(section, key)
-        if value is not None and not isinstance(value, bool):
-            raise self._wrong(section, key, "true or false")
-        return bool(value)
-
-    def count(self, section: str, key: str) -> int | None:
-        value = self._get(section, key)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            raise self._wrong(section, key, "a whole number from 1 up")
-        return value
-
-    def numbers(self, section: str, key: str) -> tuple[float, ...] | None:
-        value = self._get(section, key)
-        if value is None:
-            return None
-        items = value if isinstance(value, list) else [value]
-        if not items or not all(isinstance(i, int | float) and not isinstance(i, bool) for i in items):
-            raise self._wrong(section, key, "a number or a list of numbers")
-        return tuple(float(item) for item in items)
-
-
-def _listed(names: Any) -> str:
-    return ", ".join(repr(name) for name in names)
+def _numbers(given: float | tuple[float, ...] | None) -> tuple[float, ...] | None:
+    return given if given is None or isinstance(given, tuple) else (given,)

@@ -3,4 +3,5 @@
 - `files`: write aside, flush, rename; every failure is a `StorageError` that names the path.
 - `arrow`: tables as Arrow files, read back mapped into memory.
 - `locks`: one writer at a time, across processes.
+- `readers`: TOML and JSON from outside, read into a type, with errors that say what is allowed.
 """
