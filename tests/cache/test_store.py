@@ -11,6 +11,7 @@ import pytest
 from tests.conftest import distributions
 
 from sparing.cache import Cache, ModelInfo, Rows, export
+from sparing.cache.importing import import_outputs
 from sparing.cache.metadata import PROPERTY, Metadata
 from sparing.cache.summary import summarise
 from sparing.errors import CacheError, InputError, LockedError
@@ -266,3 +267,18 @@ def test_metadata_survives_json():
     assert again.router(next(iter(again.routers))) == b"\x00weights"
     with pytest.raises(CacheError, match="the record in here: n_classes is missing"):
         Metadata.from_json('{"format": 1}', "here")
+
+
+@pytest.mark.parametrize("damage", [b"{", b"[]", b"{}", b'{"digest": 1}', b"\xff"])
+def test_a_damaged_round_is_an_error_that_says_what_to_delete(make_cache, damage):
+    cache = make_cache(5)
+    cache.staged_round.mkdir(parents=True)
+    (cache.staged_round / "request.json").write_bytes(damage)
+    with pytest.raises(CacheError, match=r"request\.json.*; delete .*round to start over"):
+        cache.delete(["s0"])
+
+
+def test_a_cost_that_is_no_number_is_refused(tmp_path):
+    with pytest.raises(InputError, match="the cost must be a number from 0 up, got nan"):
+        import_outputs(tmp_path / "c", (["a"], distributions(1)), "m", cost=float("nan"))
+    assert list(tmp_path.iterdir()) == []

@@ -128,8 +128,12 @@ def test_output_tables(run, files, tmp_path):
         (["states.csv", "--classes", "1"], 2, "fewer than two options"),
         (["states.csv", "--envelope", "best"], 2, "Invalid value"),
         (["outcomes.parquet", "--costs", "costs.toml", "--bootstrap", "-1"], 1, "-1 replicates"),
-        (["outcomes.parquet", "--costs", "costs.toml", "--labels", "no/l.parquet"], 1, "cannot be written"),
-        (["states.csv", "--html", "no/b.html"], 1, "cannot be written"),
+        (
+            ["outcomes.parquet", "--costs", "costs.toml", "--labels", "no/l.parquet"],
+            1,
+            "could not be written",
+        ),
+        (["states.csv", "--html", "no/b.html"], 1, "could not be written"),
         ([], 2, "Missing argument"),
     ],
 )

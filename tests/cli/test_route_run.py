@@ -47,7 +47,7 @@ def test_run_writes_the_answers_and_prints_the_account(sparing, folder):
         (("route", "run", "router", "--samples", "no.parquet", "--out", "o.parquet"), "no such file"),
         ((*RUN, "--column", "other"), "'s0' is of type str"),
         ((*RUN[:-1], "new.parquet"), "would replace the samples"),
-        ((*RUN[:-1], "no/answers.parquet"), "cannot be written"),
+        ((*RUN[:-1], "no/answers.parquet"), "could not be written"),
         (("route", "serve", "router", "--host", "0.0.0.0"), "give a token"),  # noqa: S104
         (("route", "serve", "router", "--budget", "7ms"), "no operating point"),
     ],

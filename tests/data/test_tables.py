@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparing.data.tables import TableWriter, iter_outputs, list_column, read_outputs, write_outputs
-from sparing.errors import InputError
+from sparing.errors import InputError, StorageError
 
 
 def probs(m, classes=3, seed=0):
@@ -57,7 +57,7 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path):
 
 
 def test_a_folder_that_is_not_there_cannot_be_written_to(tmp_path):
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(StorageError, match="could not be written"):
         write_outputs(tmp_path / "no" / "o.parquet", [1, 2], probs(2))
 
 
@@ -236,6 +236,13 @@ def test_a_folder_that_comes_meanwhile_leaves_nothing_behind(tmp_path):
     writer.__enter__()
     writer.write(ROW)
     (tmp_path / "a").mkdir()
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(StorageError, match="could not be written"):
         writer.__exit__(None, None, None)
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_an_error_of_the_work_in_between_is_not_blamed_on_the_table(tmp_path):
+    with pytest.raises(ConnectionError), TableWriter(tmp_path / "a") as writer:  # noqa: PT012
+        writer.write(ROW)
+        raise ConnectionError("the server went away")
+    assert list(tmp_path.iterdir()) == []

@@ -1,7 +1,7 @@
 import plotly.graph_objects as go
 import pytest
 
-from sparing.errors import InputError
+from sparing.errors import StorageError
 from sparing.pages import write_page
 
 
@@ -19,5 +19,5 @@ def test_a_page_holds_everything_and_the_script_once(tmp_path):
 
 
 def test_a_folder_that_is_missing(tmp_path):
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(StorageError, match="could not be written"):
         write_page(tmp_path / "none" / "page.html", "t", [])

@@ -23,7 +23,7 @@ def write_figures(path: str | Path, analysis: Analysis, *, unit: str = "cost") -
         unit: what the costs are, for the axes.
 
     Raises:
-        InputError: the file cannot be written.
+        StorageError: the file could not be written.
     """
     bound = analysis.conservative
     parts: list[Any] = [

@@ -8,7 +8,7 @@ from sparing.cache.encodings import DEFAULT
 from sparing.cache.metadata import ModelInfo
 from sparing.cache.store import Cache
 from sparing.data.tables import iter_outputs
-from sparing.errors import CacheError
+from sparing.errors import CacheError, InputError
 
 
 def import_outputs(
@@ -42,6 +42,8 @@ def import_outputs(
         InputError: the table cannot be used: NaN, logits, duplicate ids, no rows; see `iter_outputs`. Or an
             unknown encoding.
     """
+    if cost is not None and not 0 <= cost < float("inf"):
+        raise InputError(f"model {model!r}: the cost must be a number from 0 up, got {cost}")
     if Path(path).exists():
         raise CacheError(f"{path} exists already: choose another path, or delete it first")
     info = ModelInfo(model, digest or f"name:{model}", cost, unit)

@@ -1,7 +1,6 @@
 """The prediction cache: a Lance dataset whose every change is one atomic version."""
 
 import contextlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -33,6 +32,7 @@ from sparing.cache.rows import (
 from sparing.errors import CacheError, CacheLockedError, InputError
 from sparing.storage import files
 from sparing.storage.locks import write_lock
+from sparing.storage.readers import as_kind, read_json
 
 CHUNK_ROWS = 32_768
 # Lance reads ahead by whole files and hundreds of batches; this keeps memory from growing with the cache.
@@ -166,14 +166,20 @@ class Cache:
         return self.work_dir / "round"
 
     def unfinished_round(self) -> dict[str, Any] | None:
-        """Give what the unfinished round was asked to do; None when none is staged, or it is committed."""
-        try:
-            request: dict[str, Any] = json.loads((self.staged_round / "request.json").read_text("utf-8"))
-        except FileNotFoundError:
+        """Return what the unfinished round was asked to do; None when none is staged, or it is committed.
+
+        Raises:
+            CacheError: what is staged is damaged.
+        """
+        path = self.staged_round / "request.json"
+        if not path.exists():
             return None
-        except ValueError as error:
-            raise CacheError(f"{self.staged_round} is damaged ({error}): delete it to go on") from error
-        committed = any(entry.get("request") == request["digest"] for entry in self.metadata.history)
+        try:
+            request = read_json(path, dict[str, Any], error=CacheError)
+            digest = as_kind(request.get("digest"), str, f"{path}, digest", error=CacheError)
+        except CacheError as error:
+            raise CacheError(f"{error}; delete {self.staged_round} to start over") from error
+        committed = any(entry.get("request") == digest for entry in self.metadata.history)
         return None if committed else request
 
     def lock(self) -> AbstractContextManager[None]:

@@ -188,7 +188,7 @@ def _write_labels(path: Path, outcomes: "Outcomes", found: "Analysis") -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from sparing.errors import InputError
+    from sparing.storage.files import replacing
 
     assert found.exact is not None  # noqa: S101 -- for the type checker: outcomes always make it
     bought = found.exact.oracle.bought
@@ -197,10 +197,8 @@ def _write_labels(path: Path, outcomes: "Outcomes", found: "Analysis") -> None:
     state = names.take(pa.array(bought.choice, mask=unsolved))
     cost = bought.base + np.where(unsolved, 0, bought.extra)
     table = pa.table({"id": outcomes.ids, "state": state, "cost": cost})
-    try:
-        pq.write_table(table, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    with replacing(path) as draft:
+        pq.write_table(table, draft)
 
 
 def _print(result: dict[str, Any], unit: str) -> None:

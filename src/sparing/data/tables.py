@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from sparing.errors import InputError
 from sparing.ids import IdIndex, as_ids, name_first
 from sparing.numerics.distributions import as_distributions
+from sparing.storage.files import replacing, writing
 
 NO_LABEL = -1
 """Stands for a missing label in label arrays."""
@@ -123,7 +124,8 @@ def write_outputs(
         labels: shape (m,), integers in [0, C), -1 or NaN where unknown.
 
     Raises:
-        InputError: bad rows, as for `iter_outputs`, or the file cannot be written.
+        InputError: bad rows, as for `iter_outputs`.
+        StorageError: the file could not be written.
     """
     arrays = (ids, probs) if labels is None else (ids, probs, labels)
     with TableWriter(path) as writer:
@@ -141,45 +143,41 @@ class TableWriter:
         path: the file, which keeps what it held until the block has ended without an error.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: the path is a folder.
+        StorageError: the file could not be written.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.partial = self.path.with_name(self.path.name + ".partial")
+        self._replacing = replacing(self.path)
         self._writer: Any = None
 
     def __enter__(self) -> "TableWriter":
         if self.path.is_dir():
             raise InputError(f"{self.path}: cannot be written: it is a folder")
-        try:
-            self.partial.open("wb").close()  # now rather than after the first chunk
-        except OSError as error:
-            raise self._failed(error) from error
+        self._draft = self._replacing.__enter__()
+        with writing(self.path):
+            self._draft.open("wb").close()  # now rather than after the first chunk
         return self
 
     def write(self, table: pa.Table) -> None:
         """Append a chunk; all chunks have the columns of the first."""
-        try:
+        with writing(self.path):
             if self._writer is None:
-                self._writer = pq.ParquetWriter(self.partial, table.schema, compression="zstd")
+                self._writer = pq.ParquetWriter(self._draft, table.schema, compression="zstd")
             self._writer.write_table(table)
-        except ARROW_ERRORS as error:
-            raise self._failed(error) from error
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        whole = False
         try:
             if self._writer is not None:
-                self._writer.close()
-                if kind is None:
-                    self.partial.replace(self.path)
-        except ARROW_ERRORS as error:
-            raise self._failed(error) from error
+                with writing(self.path):
+                    self._writer.close()
+                whole = kind is None
         finally:
-            self.partial.unlink(missing_ok=True)
-
-    def _failed(self, error: Exception) -> InputError:
-        return InputError(f"{self.path}: cannot be written: {getattr(error, 'strerror', None) or error}")
+            # The draft is dropped without the error of the block: an OSError there is not about this file.
+            dropped = (GeneratorExit, GeneratorExit(), None)
+            self._replacing.__exit__(*((None, None, None) if whole else dropped))
 
 
 def list_column(probs: npt.NDArray[np.floating[Any]]) -> pa.Array:

@@ -5,6 +5,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from sparing.storage.files import write_text
+
 _STYLE = (
     "body{font-family:system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;line-height:1.5}"
     "table{border-collapse:collapse}td,th{padding:.2rem .8rem;border-bottom:1px solid #ddd;text-align:left}"
@@ -20,10 +22,8 @@ def write_page(path: str | Path, title: str, parts: Sequence[Any]) -> None:
         parts: HTML strings (escape what comes from outside) and plotly figures, in order.
 
     Raises:
-        InputError: the file cannot be written.
+        StorageError: the file could not be written.
     """
-    from sparing.errors import InputError
-
     body = [f"<h1>{escape(title)}</h1>"]
     script: bool = True
     for part in parts:
@@ -38,7 +38,4 @@ def write_page(path: str | Path, title: str, parts: Sequence[Any]) -> None:
         + "\n".join(body)
         + "\n</body></html>\n"
     )
-    try:
-        Path(path).write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    write_text(path, page)

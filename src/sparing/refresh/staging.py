@@ -19,6 +19,7 @@ from sparing.cache.transactions import writing
 from sparing.errors import CacheError
 from sparing.storage.arrow import read_arrow, write_arrow
 from sparing.storage.files import make_folder, replacing, sync, write_text
+from sparing.storage.readers import read_json
 
 
 @dataclass(frozen=True)
@@ -47,15 +48,14 @@ class Staging:
         self.folder = folder
 
     def request(self) -> dict[str, Any] | None:
-        """Give what was asked for, or None when nothing is staged."""
+        """Return what was asked for, or None when nothing is staged."""
         path = self.folder / "request.json"
         if not path.exists():
             return None
         try:
-            request: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        except ValueError as error:
-            raise CacheError(f"{path} is damaged: {error}; delete {self.folder} to start over") from error
-        return request
+            return read_json(path, dict[str, Any], error=CacheError)
+        except CacheError as error:
+            raise CacheError(f"{error}; delete {self.folder} to start over") from error
 
     def begin(self, request: dict[str, Any], order: pa.Table, **tables: pa.Table) -> None:
         """Start a job: whatever was staged before is dropped.
