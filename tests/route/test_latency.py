@@ -4,7 +4,9 @@ from tests.route.conftest import image, png
 
 from sparing.data.samples import open_samples
 from sparing.errors import InputError
-from sparing.models import Model, from_callable
+from sparing.models import from_callable
+from sparing.models.description import Description, InputDescription
+from sparing.models.onnx import OnnxFunction
 from sparing.route import latency
 from sparing.route.latency import Way, measure, measure_experts, measure_together
 
@@ -106,7 +108,8 @@ def test_images_are_decoded_beforehand_and_the_decoding_measured(experts, images
 
 def test_a_router_pays_for_its_decoding_where_experts_do_not_share_it():
     seen = []
-    router = Model("g", "d", lambda _, values: seen.extend(map(type, values)), takes_pixels=True)
+    takes_images = Description(InputDescription(decode="image"))
+    router = OnnxFunction(lambda _, values: seen.extend(map(type, values)), 64, takes_images)
     samples = open_samples({i: png(image(i)) for i in range(3)})
     for shared, kind in ((True, np.ndarray), (False, bytes)):
         seen.clear()

@@ -7,7 +7,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sparing.data.samples import open_samples
 from sparing.images import CLEAN, SEVERITIES
-from sparing.models import from_callable
+from sparing.models.description import Description as ModelDescription
+from sparing.models.onnx import OnnxFunction
 from sparing.route.experts import Expert, Latency
 from sparing.route.router import Router, RouterDescription, write_router
 
@@ -83,7 +84,9 @@ def make_router(path, objective="benefit", function=None, **changes):
     def score(values):
         return 2 * (np.stack(values).astype(np.float32) @ WEIGHTS)
 
-    return Router(path, described, from_callable(function or score, name="router"))
+    return Router(
+        path, described, OnnxFunction(lambda _, values: (function or score)(values), 64, ModelDescription())
+    )
 
 
 def save_router(path, objective="benefit", **changes):

@@ -1,6 +1,7 @@
 """ONNX files as models, run by ONNX Runtime and described by a TOML file beside them."""
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from sparing.errors import InputError
 from sparing.images import decode_batch
 from sparing.models import preprocess
 from sparing.models.description import Description, InputDescription, read_description
-from sparing.models.model import Model
+from sparing.models.model import Function, Model
 
 _TYPES: dict[str, npt.DTypeLike] = {
     "tensor(float)": np.float32,
@@ -58,6 +59,53 @@ def load_onnx(
 
     Raises:
         InputError: no such file, not an ONNX file, a wrong description, or a provider that is not there.
+    """
+    graph = load_function(path, batch_size=batch_size, threads=threads, providers=providers)
+    path = Path(path)
+    return Model(
+        name=name,
+        digest=f"sha256:{_digest(path, path.with_suffix('.toml'))}",
+        function=graph.function,
+        cost=cost,
+        unit=unit,
+        batch_size=graph.batch_size,
+        logits=graph.description.logits,
+        classes=graph.description.classes,
+        takes_pixels=graph.takes_pixels,
+    )
+
+
+@dataclass(frozen=True)
+class OnnxFunction:
+    """An ONNX graph as a function of samples, whose outputs are whatever the graph returns.
+
+    Attributes:
+        function: from m ids (for messages) and m sample values to an array of m rows.
+        batch_size: how many samples to pass at a time; at most that many where the graph fixes it.
+        description: what the TOML file beside it says.
+    """
+
+    function: Function
+    batch_size: int
+    description: Description
+
+    @property
+    def takes_pixels(self) -> bool:
+        """Whether values are images, encoded or decoded (uint8 of shape (height, width, 3))."""
+        return self.description.input.decode == "image"
+
+
+def load_function(
+    path: str | Path,
+    *,
+    batch_size: int | None = None,
+    threads: int | None = None,
+    providers: list[str] | None = None,
+) -> OnnxFunction:
+    """Load an ONNX file that is not a classifier, such as one that returns scores; see `load_onnx`.
+
+    Raises:
+        InputError: as `load_onnx`.
     """
     import onnxruntime as ort
 
@@ -109,17 +157,7 @@ def load_onnx(
             )
         return result if fixed is None else result[:m]
 
-    return Model(
-        name=name,
-        digest=f"sha256:{_digest(path, toml)}",
-        function=forward,
-        cost=cost,
-        unit=unit,
-        batch_size=fixed or batch_size or description.batch_size or _BATCH,
-        logits=description.logits,
-        classes=description.classes,
-        takes_pixels=description.input.decode == "image",
-    )
+    return OnnxFunction(forward, fixed or batch_size or description.batch_size or _BATCH, description)
 
 
 class _Prepare:

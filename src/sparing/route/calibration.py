@@ -358,7 +358,7 @@ def calibrate(
     check_experts(router, profile)
     known_labels(samples)
     single, own = measure_router(
-        router.model,
+        router.network,
         samples,
         batch_size=profile.experts[0].batched.batch_size,
         shared=profile.decoding is not None,
@@ -405,7 +405,7 @@ def _gains(
     router: Router, fitted: Calibration | None, scores: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float64]:
     described = replace(router.description, calibration=fitted)
-    return Router(router.path, described, router.model).gains(scores)
+    return Router(router.path, described, router.network).gains(scores)
 
 
 def to_json(result: Calibrated) -> dict[str, Any]:

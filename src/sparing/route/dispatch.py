@@ -173,7 +173,7 @@ class Dispatcher:
             What became of them.
         """
         parts = []
-        if self.router.model.takes_pixels:
+        if self.router.network.takes_pixels:
             started = perf_counter()
             done = 0
             for images in decode_in_groups(ids, values):
@@ -199,11 +199,11 @@ class Dispatcher:
             SparingError: one of them cannot be loaded, or fails.
         """
         image, encoded = _grey()
-        if self.router.model.takes_pixels:
+        if self.router.network.takes_pixels:
             self.router.scores(["warm-up"], [image])
         for which in range(len(self.experts.experts)):
             self.experts.load(which)
-            if self.router.model.takes_pixels:
+            if self.router.network.takes_pixels:
                 chosen = np.array([which], dtype=np.int32)
                 (answer,), _ = self.experts.answer(["warm-up"], [image], chosen, encoded=[encoded])
                 if isinstance(answer, SparingError):
@@ -215,7 +215,7 @@ class Dispatcher:
         answers: list[Any] = [value if isinstance(value, SparingError) else None for value in values]
         chosen: Indices = np.full(len(ids), NOBODY, dtype=np.int32)
         started = perf_counter()
-        size = self.router.model.batch_size
+        size = self.router.network.batch_size
         fit = [row for row, refused in enumerate(answers) if refused is None]
         for start in range(0, len(fit), size):
             self._choose(ids, values, fit[start : start + size], answers, chosen)

@@ -12,6 +12,7 @@ from sparing.data.samples import Samples
 from sparing.errors import InputError
 from sparing.images import HELD_PIXELS, decode
 from sparing.models import Model
+from sparing.models.onnx import OnnxFunction
 from sparing.route.experts import Latency
 
 CALLS = 100
@@ -125,7 +126,7 @@ def measure_experts(
         InputError: a sample cannot be read, or is no image and has to be one.
         ModelError: an expert failed.
     """
-    given, decoded = _spread(models, samples)
+    given, decoded = _spread(samples, decoding=any(model.takes_pixels for model in models))
     items = [decoded if model.takes_pixels else given for model in models]
     ways = [
         Way(_caller(model), some, calls=max(calls, _LEAST)) for model, some in zip(models, items, strict=True)
@@ -144,7 +145,7 @@ def measure_experts(
 
 
 def measure_router(
-    model: Model,
+    network: OnnxFunction,
     samples: Samples,
     *,
     batch_size: int,
@@ -157,7 +158,7 @@ def measure_router(
     Before every call the processor's nearer caches are filled with something else, as an expert leaves them.
 
     Args:
-        model: the network; its `function` gives the scores.
+        network: from samples to scores.
         samples: what it is measured on.
         batch_size: of the batches, best that of the experts.
         shared: whether decoding is counted apart, since experts take decoded images too; where every expert
@@ -171,11 +172,11 @@ def measure_router(
     Raises:
         InputError: a sample cannot be read, or is no input of the network.
     """
-    given, decoded = _spread([model], samples)
+    given, decoded = _spread(samples, decoding=network.takes_pixels)
     other = np.zeros(_CACHE_BYTES, dtype=np.uint8)
     way = Way(
-        lambda pairs: model.function([name for name, _ in pairs], [value for _, value in pairs]),
-        decoded if model.takes_pixels and shared else given,
+        lambda pairs: network.function([name for name, _ in pairs], [value for _, value in pairs]),
+        decoded if network.takes_pixels and shared else given,
         before=lambda: np.add(other, 1, out=other),
     )
     (single,) = measure_together([replace(way, calls=max(calls, _LEAST))], seconds=seconds)
@@ -188,7 +189,7 @@ def measure_router(
 _Pairs = list[tuple[object, Any]]
 
 
-def _spread(models: Sequence[Model], samples: Samples) -> tuple[_Pairs, _Pairs]:
+def _spread(samples: Samples, *, decoding: bool) -> tuple[_Pairs, _Pairs]:
     """Take samples from all over the table, as they come and decoded, as many as fit into memory."""
     given: _Pairs = []
     decoded: _Pairs = []
@@ -198,7 +199,7 @@ def _spread(models: Sequence[Model], samples: Samples) -> tuple[_Pairs, _Pairs]:
         (value,) = samples.fetch(np.array([position]))
         given.append((name, value))
         held += len(value) if isinstance(value, bytes | str) else getattr(value, "nbytes", 64)
-        if any(model.takes_pixels for model in models):
+        if decoding:
             pixels = _decode(name, value)
             decoded.append((name, pixels))
             held += pixels.nbytes

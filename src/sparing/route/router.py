@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparing.errors import InputError, ModelError, SparingError
-from sparing.models import Model
+from sparing.models.onnx import OnnxFunction, load_function
 from sparing.route.choosing import Indices, choose
 from sparing.route.experts import Expert, Latency, expert_from_dict, latency_from_dict
 from sparing.storage.files import write_text
@@ -96,12 +96,12 @@ class Router:
     Attributes:
         path: its folder.
         description: what it was trained for.
-        model: the network; its `function` gives the raw scores.
+        network: from samples to the raw scores.
     """
 
     path: Path
     description: RouterDescription
-    model: Model
+    network: OnnxFunction
 
     @property
     def experts(self) -> tuple[Expert, ...]:
@@ -123,7 +123,7 @@ class Router:
             ModelError: the network failed, or its output has another shape or is not finite.
         """
         try:
-            scores = np.asarray(self.model.function(ids, values), dtype=np.float32)
+            scores = np.asarray(self.network.function(ids, values), dtype=np.float32)
         except SparingError:
             raise
         except Exception as error:  # ONNX Runtime's errors share no base class
@@ -214,17 +214,13 @@ def open_router(path: str | Path, *, threads: int = 1) -> Router:
     Raises:
         InputError: no such folder, or one of its files is missing or damaged.
     """
-    from sparing.models.onnx import load_onnx
-
     path = Path(path)
     stem = stem_of(path)
     if stem is None:
         raise InputError(f"{path}: no router here (router.json is missing); `sparing route train` makes one")
-    if not (
-        path / f"{stem}.toml"
-    ).is_file():  # without it, inputs would not be prepared, and nobody would see
+    if not (path / f"{stem}.toml").is_file():  # without it, inputs are not prepared, and nobody sees
         raise InputError(f"{path}: {stem}.toml is missing; copy the whole folder, or train the router again")
-    network = load_onnx(path / f"{stem}.onnx", name="router", threads=threads)
+    network = load_function(path / f"{stem}.onnx", threads=threads)
     return Router(path, read_router(path), network)
 
 

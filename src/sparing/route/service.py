@@ -165,7 +165,7 @@ class Service:
             ids = [f"request {next(self._numbers)}" for _ in fit]
             part = self._dispatcher.answer(ids, [values[at] for at in fit])
             self._router_seconds.observe(part.router)
-            if self._dispatcher.router.model.takes_pixels:
+            if self._dispatcher.router.network.takes_pixels:
                 self._decoding_seconds.observe(part.decoding)
             for which in np.unique(part.chosen[part.chosen != NOBODY]).tolist():
                 self._expert_seconds.labels(self._names[which]).observe(part.experts[which])
@@ -189,7 +189,7 @@ class Service:
                 "classes": self._classes,
                 "budget": None if point is None else point.budget,
                 "expected_cost": None if point is None else point.expected_cost,
-                "takes": "image" if router.model.takes_pixels else "json",
+                "takes": "image" if router.network.takes_pixels else "json",
             }
         )
 

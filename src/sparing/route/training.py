@@ -19,6 +19,7 @@ from sparing.data.samples import Samples, open_samples
 from sparing.errors import InputError, LockedError, MissingExtraError
 from sparing.images import CLEAN, Corruption
 from sparing.models.description import InputDescription
+from sparing.models.onnx import load_function
 from sparing.route.labels import check_classes, known_labels
 from sparing.route.latency import measure_router
 from sparing.route.profiling import Profile, open_profile
@@ -192,11 +193,9 @@ def _describe(
     folder: Path, profile: Profile, samples: Samples, objective: str, training: dict[str, Any]
 ) -> Router:
     """Measure the router's own latency and write `router.json`, which makes the folder a router."""
-    from sparing.models.onnx import load_onnx
-
-    model = load_onnx(folder / "router.onnx", name="router", threads=1)
+    network = load_function(folder / "router.onnx", threads=1)
     single, batched = measure_router(
-        model,
+        network,
         samples,
         batch_size=profile.experts[0].batched.batch_size,
         shared=profile.decoding is not None,
