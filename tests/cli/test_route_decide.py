@@ -69,13 +69,13 @@ def test_calibrate_then_evaluate(sparing, folder):
 def test_tables_are_for_people(sparing, folder):
     told = sparing(*CALIBRATE, "--latency", "4ms", "--quantile", "0.9", "--cost-budget", "0.4").out
     assert "600 samples, seen as: clean" in told
-    assert "p90 4ms: 0.1 of 0.1 share over 4ms" in told
-    assert "0.4 dollars: 0.4 of 0.4 dollars" in told
+    assert "p90 4ms: 10.00% over the limit (at most 10.00% over the limit), " in told
+    assert "0.4 dollars: 0.4 dollars (at most 0.4 dollars), " in told
     assert "note: the router's own cost in dollars is not known" in told
     told = sparing(*EVALUATE, "--html", "page.html").out
     assert "budget 0.4 dollars: spent 0." in told
     assert "budget p90 4ms: " in told
-    assert "% of the samples take longer" in told
+    assert "% over the limit" in told
     for word in ("policy", "confidence cascade small > large", "oracle", "calibration error", "hindsight"):
         assert word in told
     page = (folder / "page.html").read_text()

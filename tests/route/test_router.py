@@ -110,9 +110,12 @@ def test_a_folder_of_version_0_1_loads_and_keeps_its_names(tmp_path):
     router = open_router(folder)
     assert [expert.name for expert in router.experts] == ["small", "large"]
     assert [point.budget for point in router.description.points] == ["0.4 dollars", "4ms"]
+    assert [point.unit for point in router.description.points] == ["dollars", "seconds"]
     assert router.description.calibration.samples == 600
     scores = router.scores(["a"], [np.array([1.0, 0.5], np.float32)])
     assert scores == pytest.approx(np.array([[0.0, 5.0]]))
     write_router(folder, router.description)
-    assert json.loads((folder / "gater.json").read_text()) == before
+    after = json.loads((folder / "gater.json").read_text())
+    assert [point.pop("unit") for point in after["points"]] == ["dollars", "seconds"]
+    assert after == before
     assert sorted(file.name for file in folder.iterdir()) == ["gater.json", "gater.onnx", "gater.toml"]

@@ -7,9 +7,10 @@ import typer
 
 from sparing.cli.options import ColumnOption
 from sparing.cli.output import JsonOption, print_json, progress, share
+from sparing.cli.route_budget import budget_cost
 
 if TYPE_CHECKING:
-    from sparing.route.evaluation import Part, RouteReport
+    from sparing.route.evaluation import Part, PointReport, RouteReport
 
 app = typer.Typer()
 
@@ -160,13 +161,12 @@ def _tell_calibrated(result: dict[str, Any]) -> None:
         )
     for point in result["points"]:
         shares = ", ".join(f"{share(part)} {name}" for name, part in point["shares"].items())
-        spent, allowed = point["spent"], point["allowed"]
-        told = (
-            f"{_ms(spent)} of {_ms(allowed)} ms"
-            if point["unit"] == "seconds"
-            else f"{spent:.4g} of {allowed:.4g} {point['unit']}, {_ms(point['latency'])} ms"
+        spent, allowed = (budget_cost(point[name], point["unit"]) for name in ("spent", "allowed"))
+        latency = "" if point["unit"] == "seconds" else f", {_ms(point['latency'])} ms"
+        typer.echo(
+            f"{point['budget']}: {spent} (at most {allowed}){latency}, accuracy {share(point['accuracy'])}; "
+            f"to {shares}"
         )
-        typer.echo(f"{point['budget']}: {told}, accuracy {share(point['accuracy'])}; to {shares}")
         for note in point["notes"]:
             typer.echo(f"  note: {note}")
     if result["dropped"]:
@@ -183,7 +183,7 @@ def _tell(report: "RouteReport") -> None:
     )
     for point in report.points:
         typer.echo("")
-        typer.echo(_heading(point.budget, point.spent))
+        typer.echo(_heading(point))
         for part in point.parts:
             _tell_part(part)
         for sentence in point.advice:
@@ -193,14 +193,10 @@ def _tell(report: "RouteReport") -> None:
         typer.echo(f"note: {note}")
 
 
-def _heading(budget: str | None, spent: float | None) -> str:
-    if budget is None or spent is None:
+def _heading(point: "PointReport") -> str:
+    if point.budget is None or point.unit is None or point.spent is None:
         return "as trained"
-    if " " not in budget:  # a mean latency, which the table shows
-        return f"budget {budget}"
-    if budget.startswith("p"):
-        return f"budget {budget}: {share(spent)} of the samples take longer"
-    return f"budget {budget}: spent {spent:.4g}"
+    return f"budget {point.budget}: spent {budget_cost(point.spent, point.unit)}"
 
 
 def _tell_part(part: "Part") -> None:

@@ -7,6 +7,7 @@ import typer
 
 from sparing.cli.options import ColumnOption
 from sparing.cli.output import JsonOption, hint, print_json, progress, share
+from sparing.cli.route_budget import budget_cost
 
 app = typer.Typer()
 
@@ -124,14 +125,6 @@ def _print_account(result: dict[str, Any]) -> None:
     typer.echo(f"decoding, router and expert: {1000 * result['latency_mean']:.3f} ms per sample on average")
     budget = result["budget"]
     if budget is not None:
-        told = [_spent(budget, result[name]) for name in ("expected_cost", "implied_cost")]
+        told = [budget_cost(result[name], result["unit"]) for name in ("expected_cost", "implied_cost")]
         typer.echo(f"budget {budget}: calibrated for {told[0]}, these shares imply {told[1]}")
     typer.echo(f"wrote {result['out']}")
-
-
-def _spent(budget: str, cost: float) -> str:
-    """Write a mean cost in the words of its budget: "5ms", "p95 20ms" or "0.4 dollars"."""
-    first, _, unit = budget.partition(" ")
-    if not unit:
-        return f"{1000 * cost:.3f} ms"
-    return f"{share(cost)} over {unit}" if first.startswith("p") else f"{cost:.4g} {unit}"

@@ -121,7 +121,7 @@ class Limit:
         budget: what the point is called: "5ms", "p95 20ms" or "0.4 dollars".
         costs: n, what each expert counts against it.
         most: the mean cost that is allowed.
-        unit: what the costs are.
+        unit: what the costs are; see `Point`.
         notes: what has to be said about it.
     """
 
@@ -177,7 +177,7 @@ def quantile_limit(text: str, q: float, times: Timing, names: Sequence[str], tai
         f"{names[i]} counts as within {name} by its median; with its own P95 it takes {1000 * slow[i]:.3g} ms"
         for i in np.flatnonzero(~over & (slow > seconds)).tolist()
     ]
-    return Limit(budget, tuple(over.astype(float).tolist()), 1 - q, f"share over {name}", tuple(notes))
+    return Limit(budget, tuple(over.astype(float).tolist()), 1 - q, "share", tuple(notes))
 
 
 def cost_limit(amount: float, experts: Sequence[Expert]) -> Limit:
@@ -237,8 +237,7 @@ class Solved:
 
     Attributes:
         point: as it is kept in `router.json`.
-        most: the mean cost that was allowed, in `unit`.
-        unit: what the point's costs are.
+        most: the mean cost that was allowed, in the point's unit.
         latency: mean seconds per sample, decoding and router included.
         shares: n, share of samples per expert.
         notes: what has to be said about it.
@@ -246,7 +245,6 @@ class Solved:
 
     point: Point
     most: float
-    unit: str
     latency: float
     shares: tuple[float, ...]
     notes: tuple[str, ...]
@@ -266,7 +264,7 @@ def solve(limit: Limit, gains: Floats, correct: Bools, times: Timing) -> Solved:
     chosen = choose(gains, costs, multiplier)
     spent = mean_cost(chosen, costs)
     notes = list(limit.notes)
-    if spent < (1 - UNSPENT) * limit.most and not limit.unit.startswith("share"):
+    if spent < (1 - UNSPENT) * limit.most and limit.unit != "share":
         why = (
             "the router expects no more from spending more"
             if multiplier == 0
@@ -274,15 +272,20 @@ def solve(limit: Limit, gains: Floats, correct: Bools, times: Timing) -> Solved:
         )
         notes.append(f"{100 * spent / limit.most:.0f} % of the budget is spent: {why}")
     point = Point(
-        limit.budget,
-        limit.costs,
-        multiplier,
+        budget=limit.budget,
+        unit=limit.unit,
+        costs=limit.costs,
+        multiplier=multiplier,
         expected_cost=spent,
         expected_accuracy=float(correct[np.arange(len(chosen)), chosen].mean()),
     )
     shares = shares_of(chosen, len(costs))
     return Solved(
-        point, limit.most, limit.unit, float(shares @ times.routed), tuple(shares.tolist()), tuple(notes)
+        point=point,
+        most=limit.most,
+        latency=float(shares @ times.routed),
+        shares=tuple(shares.tolist()),
+        notes=tuple(notes),
     )
 
 
@@ -430,7 +433,7 @@ def to_json(result: Calibrated) -> dict[str, Any]:
         "points": [
             {
                 "budget": one.point.budget,
-                "unit": one.unit,
+                "unit": one.point.unit,
                 "allowed": one.most,
                 "spent": one.point.expected_cost,
                 "multiplier": one.point.multiplier,

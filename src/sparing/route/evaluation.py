@@ -53,12 +53,14 @@ class PointReport:
 
     Attributes:
         budget: of the point; None for a router as it was trained.
+        unit: of the budget; see `Point`.
         spent: mean of the point's own costs, in the budget's unit; None without a point.
         parts: overall first, then by variant where there are several.
         advice: sentences, the most important first.
     """
 
     budget: str | None
+    unit: str | None
     spent: float | None
     parts: tuple[Part, ...]
     advice: tuple[str, ...]
@@ -231,7 +233,13 @@ def evaluate(
             overall.rows, names, times.router, times.experts.tolist(), samples=len(everything.scores)
         )
         reports.append(
-            PointReport(None if point is None else point.budget, spent, (overall, *by_variant), advice)
+            PointReport(
+                budget=None if point is None else point.budget,
+                unit=None if point is None else point.unit,
+                spent=spent,
+                parts=(overall, *by_variant),
+                advice=advice,
+            )
         )
     return RouteReport(
         objective=router.description.objective,

@@ -51,6 +51,8 @@ class Point:
 
     Attributes:
         budget: the budget as the user put it, such as "5ms", "p95 20ms" or "0.4 dollars".
+        unit: what costs count: "seconds"; "share", of the samples that take longer than a limit; or the unit
+            of the experts' stated costs.
         costs: what each expert counts against the budget, the router's own cost included.
         multiplier: the price of one unit of cost; see `choose`.
         expected_cost: mean cost per sample on the calibration samples.
@@ -58,6 +60,7 @@ class Point:
     """
 
     budget: str
+    unit: str
     costs: tuple[float, ...]
     multiplier: float
     expected_cost: float
@@ -263,13 +266,21 @@ def read_router(path: Path) -> RouterDescription:
 
 
 def _point(values: dict[str, Any]) -> Point:
+    budget = str(values["budget"])
     return Point(
-        budget=str(values["budget"]),
+        budget=budget,
+        unit=str(values.get("unit") or _old_unit(budget)),
         costs=tuple(map(float, values["costs"])),
         multiplier=float(values["multiplier"]),
         expected_cost=float(values["expected_cost"]),
         expected_accuracy=float(values["expected_accuracy"]),
     )
+
+
+def _old_unit(budget: str) -> str:
+    """Read the unit off a budget's name, in files of version 0.1.0, which say it nowhere else."""
+    first, _, unit = budget.partition(" ")
+    return unit if unit and not first.startswith("p") else "share" if unit else "seconds"
 
 
 def _check(described: RouterDescription) -> None:

@@ -61,7 +61,7 @@ class RouteAccount:
             Samples, seconds and shares by expert; `latency_mean`, the mean seconds per sample of decoding,
             router and expert, which is what budgets of latency count; `expected_cost`, the mean cost per
             sample that `calibrate` promised for the budget, and `implied_cost`, that of the shares seen here,
-            both in the budget's unit, None without a budget.
+            both in `unit`, None without a budget.
         """
         total = int(self.samples.sum())
         shares = self.samples / max(total, 1)
@@ -80,6 +80,7 @@ class RouteAccount:
             "seconds": self.seconds,
             "latency_mean": working / max(total, 1),
             "budget": None if point is None else point.budget,
+            "unit": None if point is None else point.unit,
             "expected_cost": None if point is None else point.expected_cost,
             "implied_cost": None if point is None else float(shares @ np.array(point.costs)),
         }
