@@ -14,7 +14,7 @@ import numpy as np
 from cifar import outputs
 from machine import describe
 from sparing.numerics.distributions import entropy
-from sparing.refresh.pooling import Pooling, choose_pooling
+from sparing.refresh.pooling.exponents import Pooling, choose_pooling
 
 PAIRS = (
     ("resnet20", "resnet56", "close"),

@@ -15,7 +15,7 @@ import numpy as np
 from cifar100_rounds import tables
 from machine import describe
 from sparing.evaluate import simulate
-from sparing.refresh.correction import Schedule
+from sparing.refresh.correction.rules import Schedule
 
 BASE = Schedule()
 GRID = {

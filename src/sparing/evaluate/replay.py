@@ -14,7 +14,7 @@ from sparing.evaluate.methods import METHODS, Method, read_methods
 from sparing.evaluate.scorers import SCORERS, Pairs, Score
 from sparing.numerics.distributions import js_divergence
 from sparing.numerics.selection import Items, in_order, tie_keys
-from sparing.refresh.correction import (
+from sparing.refresh.correction.rules import (
     Schedule,
     Step,
     best_alternative,
@@ -23,7 +23,7 @@ from sparing.refresh.correction import (
     omission_risk,
     vote,
 )
-from sparing.refresh.pooling import REPLACE, Judgement, choose_by_members
+from sparing.refresh.pooling.exponents import REPLACE, Judgement, choose_by_members
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]

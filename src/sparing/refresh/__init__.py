@@ -1,15 +1,15 @@
 """Refresh: a cache of model outputs kept current across model updates under a budget."""
 
-from sparing.refresh.commit import Report
-from sparing.refresh.correction import Schedule, Step
-from sparing.refresh.fill import append_samples, fill
-from sparing.refresh.fit import fit, fit_outputs
+from sparing.refresh.commit import RefreshReport
+from sparing.refresh.correction.rules import Schedule, Step
+from sparing.refresh.filling import append_samples, fill
 from sparing.refresh.job import Preview, preview, refresh
+from sparing.refresh.learning import fit, fit_outputs
 from sparing.refresh.router import Router, train_router
 
 __all__ = [
     "Preview",
-    "Report",
+    "RefreshReport",
     "Router",
     "Schedule",
     "Step",

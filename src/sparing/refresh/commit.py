@@ -14,10 +14,10 @@ from sparing.account import Account
 from sparing.cache import Cache, ModelInfo, Rows
 from sparing.cache.metadata import Metadata
 from sparing.numerics.selection import tie_keys
-from sparing.refresh.correcting import corrected_rows, count_corrections, labelled_alternatives
+from sparing.refresh.correction.settling import corrected_rows, count_corrections, labelled_alternatives
 from sparing.refresh.evidence import Prediction
-from sparing.refresh.pooling import Judgement
-from sparing.refresh.pools import Labelled, Pools, spread, stored_probs
+from sparing.refresh.pooling.exponents import Judgement
+from sparing.refresh.pooling.pools import Labelled, Pools, spread, stored_probs
 from sparing.refresh.round import Round
 from sparing.refresh.staging import Chunk, Staging
 
@@ -26,7 +26,7 @@ Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Report:
+class RefreshReport:
     """What a round did.
 
     Attributes:
@@ -63,7 +63,7 @@ class Report:
     pooling: dict[str, dict[str, float | None]] | None = None
 
 
-def commit_round(round_: Round, staging: Staging, staged: dict[str, Any], complete: bool) -> Report:
+def commit_round(round_: Round, staging: Staging, staged: dict[str, Any], complete: bool) -> RefreshReport:
     """Make everything that is staged visible as one round.
 
     Args:
@@ -110,12 +110,12 @@ def commit_round(round_: Round, staging: Staging, staged: dict[str, Any], comple
     return report_of(cache.metadata.history[-1])
 
 
-def report_of(entry: dict[str, Any]) -> Report:
+def report_of(entry: dict[str, Any]) -> RefreshReport:
     """Read the report of a round from the cache's history."""
     values = dict(entry["report"])
     if values["prediction"] is not None:
         values["prediction"] = Prediction(**values["prediction"])
-    return Report(**values)
+    return RefreshReport(**values)
 
 
 class _Tally:
@@ -313,14 +313,14 @@ def _report(
     account: Account,
     tally: _Tally,
     prediction: Prediction | None,
-) -> Report:
+) -> RefreshReport:
     totals = staged["totals"]
     labelled, right = totals["labelled"], totals["right"]
     forwards = account.forwards.total()
     pooling = None
     if round_.objective == "accuracy":
         pooling = {name: _describe(pools.judgement(name)) for name in round_.names}
-    return Report(
+    return RefreshReport(
         pools.metadata.round,
         totals["rows"],
         tally.rows,

@@ -19,9 +19,10 @@ from sparing.data.samples import Samples, open_samples
 from sparing.errors import CacheError
 from sparing.models import Model
 from sparing.progress import OnProgress
-from sparing.refresh.commit import Report, commit_round, report_of
-from sparing.refresh.correcting import run_correction, to_screen
-from sparing.refresh.correction import Schedule
+from sparing.refresh.commit import RefreshReport, commit_round, report_of
+from sparing.refresh.correction.rules import Schedule
+from sparing.refresh.correction.screening import screen_rows
+from sparing.refresh.correction.settling import run_correction, to_screen
 from sparing.refresh.evidence import Prediction
 from sparing.refresh.planning import (
     count_assigned,
@@ -34,7 +35,6 @@ from sparing.refresh.planning import (
 from sparing.refresh.round import Objective, Round, prepare_round
 from sparing.refresh.router import Router
 from sparing.refresh.running import chunk_rows_for, find_samples, run_order
-from sparing.refresh.screening import screen_rows
 from sparing.refresh.staging import Staging
 
 COMMIT_SECONDS = 0.5
@@ -155,7 +155,7 @@ def refresh(
     finish: bool = False,
     discard: bool = False,
     on_progress: OnProgress | None = None,
-) -> Report:
+) -> RefreshReport:
     """Spend a budget on the rows of a cache where it is predicted to bring most (PURE, Algorithm 1).
 
     The work is staged chunk by chunk, in order of benefit, and becomes visible as one round at the end. After

@@ -16,11 +16,11 @@ from sparing.cache.known import Known, load_known
 from sparing.errors import BudgetError, InputError
 from sparing.models import Model
 from sparing.numerics.distributions import entropy
-from sparing.refresh.correction import Schedule
+from sparing.refresh.correction.rules import Schedule
+from sparing.refresh.correction.screening import RoundCorrection, prepare_correction
 from sparing.refresh.evidence import Prediction
 from sparing.refresh.router import Router
 from sparing.refresh.scorers import Scorer, named_scorer
-from sparing.refresh.screening import Correction, prepare_correction
 
 Objective = Literal["consistency", "accuracy"]
 
@@ -53,7 +53,7 @@ class Round:
     only_positive: bool
     seed: int
     known: list[Known | None]
-    correction: Correction | None = None
+    correction: RoundCorrection | None = None
     correct_within_budget: bool = False
     objective: Objective = "consistency"
 

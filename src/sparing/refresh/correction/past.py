@@ -11,7 +11,7 @@ import pyarrow as pa
 from sparing.cache import Rows
 from sparing.cache.metadata import Metadata
 from sparing.numerics.selection import tie_keys
-from sparing.refresh.correction import normalised_benefit
+from sparing.refresh.correction.rules import normalised_benefit
 from sparing.refresh.router import Router
 from sparing.refresh.scorers import Scorer, named_scorer
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from sparing.errors import InputError
 from sparing.numerics.distributions import js_divergence
-from sparing.refresh.correction import (
+from sparing.refresh.correction.rules import (
     Schedule,
     Step,
     best_alternative,

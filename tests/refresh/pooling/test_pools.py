@@ -5,7 +5,7 @@ import pytest
 from sparing.cache import Cache, ModelInfo
 from sparing.models import Model
 from sparing.refresh import fit, refresh
-from sparing.refresh.pooling import UNLABELLED
+from sparing.refresh.pooling.exponents import UNLABELLED
 
 C, M = 5, 600
 IDS = [f"r{i:03d}" for i in range(M)]

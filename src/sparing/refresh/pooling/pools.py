@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from sparing.cache import Cache, ModelInfo
 from sparing.cache.metadata import Metadata
-from sparing.refresh.pooling import REPLACE, Judgement, choose_by_members
+from sparing.refresh.pooling.exponents import REPLACE, Judgement, choose_by_members
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]

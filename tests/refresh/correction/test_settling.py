@@ -10,7 +10,7 @@ from sparing.evaluate.methods import METHODS, Method
 from sparing.evaluate.replay import simulate
 from sparing.models import Model
 from sparing.refresh import fit, preview, refresh
-from sparing.refresh.correction import Schedule, Step
+from sparing.refresh.correction.rules import Schedule, Step
 
 C = 4
 M = 400

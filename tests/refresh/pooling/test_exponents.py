@@ -3,7 +3,7 @@ import pytest
 from scipy.special import log_softmax, softmax
 
 from sparing.errors import InputError
-from sparing.refresh.pooling import (
+from sparing.refresh.pooling.exponents import (
     REPLACE,
     UNLABELLED,
     Pooling,

@@ -12,14 +12,14 @@ from sparing.cache import Cache, Rows
 from sparing.errors import BudgetError
 from sparing.models import Model
 from sparing.numerics.selection import Items, find_cut, in_order
-from sparing.refresh.correction import (
+from sparing.refresh.correction.past import PastRound, accumulate, past_rounds, recent_models
+from sparing.refresh.correction.rules import (
     Schedule,
     Step,
     best_alternative,
     normalised_benefit,
     omission_risk,
 )
-from sparing.refresh.past import PastRound, accumulate, past_rounds, recent_models
 
 Floats = npt.NDArray[np.float32]
 
@@ -31,7 +31,7 @@ COLUMNS = [
 
 
 @dataclass(frozen=True)
-class Correction:
+class RoundCorrection:
     """What the correction of one round works with.
 
     Attributes:
@@ -126,7 +126,7 @@ def prepare_correction(
     schedule: Schedule,
     unit: str,
     pooling: bool,
-) -> Correction | None:
+) -> RoundCorrection | None:
     """Say how the next round corrects; None when the schedule leaves it alone.
 
     Args:
@@ -151,7 +151,7 @@ def prepare_correction(
     names = [model.name for model in candidates]
     window = recent_models(cache.metadata, names)[-step.window :]
     given = {model.name: model for model in (*recent, *candidates)}
-    return Correction(
+    return RoundCorrection(
         schedule,
         step,
         tuple(window),

@@ -14,11 +14,11 @@ from sparing.data.samples import Samples
 from sparing.numerics.distributions import js_divergence
 from sparing.numerics.selection import Items, in_order
 from sparing.progress import OnProgress
-from sparing.refresh.correction import missing_votes, vote
-from sparing.refresh.pools import Labelled, Pools, spread, stored_probs
+from sparing.refresh.correction.rules import missing_votes, vote
+from sparing.refresh.correction.screening import RoundCorrection
+from sparing.refresh.pooling.pools import Labelled, Pools, spread, stored_probs
 from sparing.refresh.round import Round
 from sparing.refresh.running import chunk_rows_for, run_order
-from sparing.refresh.screening import Correction
 from sparing.refresh.staging import Staging
 
 Floats = npt.NDArray[np.float32]
@@ -183,7 +183,7 @@ def labelled_alternatives(round_: Round, staging: Staging) -> dict[str, Labelled
 
 
 def _pool(
-    correction: Correction,
+    correction: RoundCorrection,
     part: pa.Table,
     old: Floats,
     shown: Floats,
@@ -214,7 +214,7 @@ def _most_unstable(round_: Round, screened: pa.Table, screening: Staging) -> Int
     return settled
 
 
-def _missing(correction: Correction, part: pa.Table) -> npt.NDArray[np.bool_]:
+def _missing(correction: RoundCorrection, part: pa.Table) -> npt.NDArray[np.bool_]:
     missing = missing_votes(part["stored"].to_numpy(), part["alternative"].to_numpy(), correction.runnable)
     held = part["held"].to_numpy()[:, None] & (1 << np.arange(len(correction.window)))
     result: npt.NDArray[np.bool_] = missing & (held == 0)
@@ -228,13 +228,13 @@ def _needed(part: pa.Table) -> npt.NDArray[np.bool_]:
     return result
 
 
-def _among_runnable(correction: Correction) -> npt.NDArray[np.int16]:
+def _among_runnable(correction: RoundCorrection) -> npt.NDArray[np.int16]:
     """Number the window's models among those that can be run."""
     numbers: npt.NDArray[Any] = np.cumsum(correction.runnable) - 1
     return numbers.astype(np.int16)
 
 
-def _correction(round_: Round) -> Correction:
+def _correction(round_: Round) -> RoundCorrection:
     if round_.correction is None:
         raise AssertionError("this round does not correct")
     return round_.correction
