@@ -2,15 +2,14 @@
 
     python benchmarks/overhead.py
 
-Scores 1M and 10k random distributions over 100 classes from every encoding, side by side with numpy and eager
-torch, and selects half of up to 100M scores. Writes benchmarks/results/overhead.md.
+Scores 1M and 10k random distributions over 100 classes from every encoding, side by side with numpy, and
+selects half of up to 100M scores. Writes benchmarks/results/overhead.md.
 """
 
 import argparse
 import re
 import subprocess
 import sys
-import threading
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,10 +22,9 @@ import numpy as np
 from machine import describe, load
 from sparing.cache.encodings import Encoded, Encoding, encoded
 from sparing.cache.encodings.scoring import uncertainty
-from sparing.numerics.blocks import in_blocks
 from sparing.numerics.selection import Items, find_cut
 from sparing.refresh.router import Candidate, Router
-from timing import keep_freed_memory, median, multiply_square, p95, read_all, side_by_side, table
+from timing import keep_freed_memory, median, p95, read_all, side_by_side, table
 
 CLASSES, HIDDEN = 100, 64
 FORMS = ("float32", "float16", "int8", "int4", "top8-int4", "top4-int4", "top1-int4")
@@ -59,41 +57,6 @@ def routers() -> tuple[Router, Router]:
     return plain, Router(CLASSES, "sorted", 32, (Candidate("new", "d", layers(32)),))
 
 
-def torch_ways(probs: np.ndarray, plain: Router, ordered: Router) -> tuple[Ways, Ways]:
-    """Make eager torch's forward passes, over the whole table at once and in blocks."""
-    import torch
-
-    def network(router: Router) -> torch.nn.Module:
-        (w1, b1), (w2, b2) = router.candidates[0].layers
-        made = torch.nn.Sequential(torch.nn.Linear(*w1.shape), torch.nn.ReLU(), torch.nn.Linear(*w2.shape))
-        values = zip(made.parameters(), (w1.T, b1, w2.T, b2), strict=True)
-        with torch.no_grad():
-            for parameter, value in values:
-                parameter.copy_(torch.from_numpy(np.ascontiguousarray(value)))
-        return made
-
-    table_, first, second = torch.from_numpy(probs), network(plain), network(ordered)
-
-    def run(work: Callable, rows: int) -> np.ndarray:
-        with torch.inference_mode():
-            return torch.cat([work(table_[at : at + rows]) for at in range(0, len(table_), rows)]).numpy()
-
-    def sort_and_run(part: torch.Tensor) -> torch.Tensor:
-        return second(torch.topk(part, 32, dim=1).values)
-
-    whole = len(probs)
-    return (
-        {
-            "torch, eager, whole table": lambda: run(first, whole),
-            "torch, eager, in blocks": lambda: run(first, BLOCK),
-        },
-        {
-            "torch, eager topk, whole table": lambda: run(sort_and_run, whole),
-            "torch, eager topk, in blocks": lambda: run(sort_and_run, BLOCK),
-        },
-    )
-
-
 def in_numpy(probs: np.ndarray, score: Callable) -> Callable[[], object]:
     """Score block by block."""
     return lambda: np.concatenate([score(probs[at : at + BLOCK]) for at in range(0, len(probs), BLOCK)])
@@ -111,66 +74,34 @@ def check(ways: Ways, reference: str, tolerance: float) -> None:
 def large(m: int, repeats: int) -> list[str]:
     """Score a large table from every encoding."""
     probs = distributions(m)
-    plain, ordered = routers()
     rows: dict[str, Encoded] = {
         name: replace(Encoding.parse(name, CLASSES).encode(probs), compiled=True) for name in FORMS
     }
-    square, operations = multiply_square()
-    read = ("reading the float32 table on all cores", read_all(probs), 1.0)
-    plain_gemm, sorted_gemm = (
-        (
-            f"large products, {2e-9 * m * (inputs + 1) * HIDDEN:.1f} GFLOP of them",
-            square,
-            2 * m * (inputs + 1) * HIDDEN / operations,
-        )
-        for inputs in (CLASSES, 32)
-    )
-    matrix = plain.candidates[0].layers[0][0]
-    # A buffer per thread: the product alone, without allocating.
-    buffers = threading.local()
-
-    def multiply_block(block: slice) -> None:
-        if not hasattr(buffers, "out"):
-            buffers.out = np.empty((BLOCK, HIDDEN), np.float32)
-        np.matmul(probs[block], matrix, out=buffers.out[: block.stop - block.start])
-
-    def first_product() -> None:
-        in_blocks(multiply_block, m, BLOCK)
-
+    what, limit = "reading the float32 table on all cores", read_all(probs)
     lines = [
         f"## {m:,} rows of {CLASSES} classes, {repeats} interleaved runs, medians",
         "",
-        "The limits are measured in the same runs: reading the float32 table with all cores, and the "
-        "floating-point operations of the router's products at the rate of large square float32 products. "
-        "BLAS does not reach that rate on products as thin as the router's: what it takes for the plain "
-        "router's first one alone, with nothing around it, is listed below.",
+        "The limit is measured in the same runs: reading the float32 table with all cores.",
         "",
     ]
-    eager, eager_sorted = torch_ways(probs, plain, ordered)
-    sections: list[tuple[str, Ways, Callable[[Encoded], object], tuple, float]] = [
+    sections: list[tuple[str, Ways, Callable[[Encoded], object], float]] = [
         (
             "Entropy",
             {"numpy, -(p*log p).sum(1) in blocks": in_numpy(probs, lambda p: -(p * np.log(p)).sum(1))},
             lambda e: uncertainty(e, "entropy"),
-            read,
             1e-4,
         ),
         (
             "1 - margin",
             {"numpy, np.partition in blocks": in_numpy(probs, _margin)},
             lambda e: uncertainty(e, "margin"),
-            read,
             1e-5,
         ),
-        ("Router 100-64-1 (plain)", eager, plain.benefits, plain_gemm, 1e-3),
-        ("Router 32-64-1 (sorted)", eager_sorted, ordered.benefits, sorted_gemm, 1e-3),
     ]
-    for title, peers, score, (what, limit, scale), tolerance in sections:
+    for title, peers, score, tolerance in sections:
         ways = {**peers, **{f"sparing, {name}": partial(score, e) for name, e in rows.items()}}
         check({name: ways[name] for name in (*peers, "sparing, float32")}, next(iter(peers)), tolerance)
-        alone = {"numpy, first product alone, in blocks": first_product} if score == plain.benefits else {}
-        times = side_by_side({what: limit, **alone, **ways}, repeats)
-        times[what] = [scale * t for t in times[what]]
+        times = side_by_side({what: limit, **ways}, repeats)
         peer = min(median(times[name]) for name in peers)
         lines += [f"### {title}", ""]
         lines += table(

@@ -62,17 +62,6 @@ def read_all(array: np.ndarray) -> Callable[[], None]:
     return read
 
 
-def multiply_square(size: int = 2048) -> tuple[Callable[[], object], float]:
-    """Make a function that multiplies two square float32 matrices with all of BLAS's threads.
-
-    Returns:
-        The function, and its floating-point operations.
-    """
-    a = np.random.default_rng(0).random((size, size), dtype=np.float32)
-    out = np.empty_like(a)
-    return lambda: np.matmul(a, a, out=out), 2.0 * size**3
-
-
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
     """Write a Markdown table; the first column is text, the others are numbers."""
     lines = ["| " + " | ".join(header) + " |", "|---" + "|---:" * (len(header) - 1) + "|"]

@@ -105,7 +105,7 @@ class Router:
         def finish(block: slice, products: Floats) -> None:
             parts = np.split(products, ends[:-1], axis=1)
             for column, (candidate, part) in enumerate(zip(self.candidates, parts, strict=True)):
-                result[block, column] = _after_products(candidate.layers, part, rows.compiled)
+                result[block, column] = _after_products(candidate.layers, part)
 
         multiply(rows, first, self.form == "sorted", finish)
         return result
@@ -331,15 +331,8 @@ def descending(probs: Floats, width: int) -> Floats:
     return largest(probs, width)[:, ::-1]
 
 
-def _after_products(layers: Layers, products: Floats, compiled: bool) -> Floats:
+def _after_products(layers: Layers, products: Floats) -> Floats:
     """Finish a network's forward pass from the products of its first layer, which are overwritten."""
-    if compiled and len(layers) == 2:
-        from sparing.numerics.kernels.network import relu_dot
-
-        (_, biases), (weights, bias) = layers
-        result = np.empty(len(products), dtype=np.float32)
-        relu_dot(np.ascontiguousarray(products), biases, np.ascontiguousarray(weights[:, 0]), bias[0], result)
-        return result
     values = products
     values += layers[0][1]
     for weights, biases in layers[1:]:

@@ -1,7 +1,7 @@
-"""Scores and products of encoded rows, chunk by chunk, without decoding the table.
+"""Scores and products of encoded rows, block by block, without decoding the whole table.
 
-Small tables are decoded and go through numpy; large ones through compiled loops that read the encoding
-itself. Both give the same to within the rounding of float32 sums, about 1e-5.
+Scores of small tables go through numpy, those of large ones through compiled loops that read the encoding
+itself. Both agree to within the rounding of float32 sums, about 1e-5. Products are BLAS's, of decoded blocks.
 """
 
 from collections.abc import Callable
@@ -70,11 +70,14 @@ def multiply(
         finish: called with each block's place and its products (rows, h), which it may overwrite; from
             several threads.
     """
-    if encoded.compiled and encoded.encoding.top is not None:
-        product = _list_product(encoded, matrix, descending)
-    else:
-        product = _dense_product(encoded, matrix, descending)
-    in_blocks(lambda block: finish(block, product(block)), len(encoded), _BLOCK)
+    # Rows are sorted with their smallest entry first: the matrix is turned round instead of them.
+    factor = np.ascontiguousarray(matrix[::-1]) if descending else matrix
+
+    def work(block: slice) -> None:
+        probs = encoded[block].decode()
+        finish(block, (largest(probs, len(matrix)) if descending else probs) @ factor)
+
+    in_blocks(work, len(encoded), _BLOCK)
 
 
 def largest(probs: Float32, width: int) -> Float32:
@@ -93,64 +96,6 @@ def largest(probs: Float32, width: int) -> Float32:
     if c > 8 * width:
         bits = np.partition(bits, c - width, axis=1)[:, c - width :]
     return np.sort(bits, axis=1)[:, -width:].view(np.float32)
-
-
-def _dense_product(encoded: Encoded, matrix: Float32, descending: bool) -> Callable[[slice], Float32]:
-    width, h = matrix.shape
-    # Rows are sorted with their smallest entry first: the matrix is turned round instead of them.
-    matrix = np.ascontiguousarray(matrix[::-1]) if descending else matrix
-
-    def inputs(block: slice) -> Float32:
-        probs = _distributions(encoded[block])
-        return largest(probs, width) if descending else probs
-
-    if not encoded.compiled:
-        return lambda block: inputs(block) @ matrix
-    from sparing.numerics.kernels.products import COLUMNS, multiply_rows
-
-    padded = np.pad(matrix, ((0, 0), (0, -h % COLUMNS)))
-
-    def product(block: slice) -> Float32:
-        rows = np.ascontiguousarray(inputs(block))
-        out = np.empty((len(rows), padded.shape[1]), dtype=np.float32)
-        multiply_rows(rows, padded, out)
-        return out[:, :h]
-
-    return product
-
-
-def _distributions(encoded: Encoded) -> Float32:
-    form = encoded.encoding
-    if not encoded.compiled or form.number == "float32":
-        return encoded.decode()
-    from sparing.numerics.kernels.uncertainty import decode_codes
-
-    probs = np.empty((len(encoded), form.n_classes), dtype=np.float32)
-    decode_codes(*_code_arguments(encoded, encoded.stored), probs.view(np.int32))
-    return probs
-
-
-def _list_product(encoded: Encoded, matrix: Float32, descending: bool) -> Callable[[slice], Float32]:
-    from sparing.numerics.kernels.lists import multiply_lists
-
-    form = encoded.encoding
-    top = form.top or 0
-    matrix = np.ascontiguousarray(matrix)
-    # In descending order the listed classes come first, whatever they are.
-    ranks = np.arange(min(top, len(matrix)), dtype=np.uint16)[None, :]
-    base = matrix[top:].sum(axis=0) if descending else matrix.sum(axis=0)
-
-    def product(block: slice) -> Float32:
-        part = encoded[block]
-        index = ranks if descending else part.index().astype(np.uint16)
-        out = np.empty((len(part), matrix.shape[1]), dtype=np.float32)
-        listed = np.empty(top, dtype=np.float32)
-        multiply_lists(
-            part.stored, *_list_arguments(encoded), index, matrix, base, not descending, listed, out
-        )
-        return out
-
-    return product
 
 
 def _code_arguments(encoded: Encoded, rows: npt.NDArray[Any]) -> Any:

@@ -108,15 +108,6 @@ def score_codes(codes: Any, form: Any, steps: Any, uniform: Any, what: Any, scra
         out[i] = score(scratch, total, what)
 
 
-@compiled(fastmath=REASSOCIATE)
-def decode_codes(codes: Any, form: Any, steps: Any, uniform: Any, out: Any) -> None:
-    """Write distributions; arguments as for `score_codes`, out of shape (m, C), int32: bits of float32."""
-    for i in range(len(codes)):
-        scale = _F(1) / expand(codes[i], form, steps, uniform, out[i])
-        for j in range(out.shape[1]):
-            out[i, j] = bits_of(float_of(out[i, j]) * scale)
-
-
 @compiled(inline="always", fastmath=REASSOCIATE)
 def expand(row: Any, form: Any, steps: Any, uniform: Any, weights: Any) -> Any:
     """Write the bits of a row's weights, shape (C,), int32, and give their sum."""
