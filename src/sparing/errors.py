@@ -18,7 +18,7 @@ class ModelError(SparingError):
 
 
 class StorageError(SparingError):
-    """A file or a folder could not be written; what was there before still is."""
+    """A file or a folder of ours could not be written (what was there before still is), or is damaged."""
 
 
 class LockedError(StorageError):

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from msgspec import Struct
 
 from sparing.errors import CacheError, StorageError
 from sparing.storage import files
-from sparing.storage.arrow import read_arrow, write_arrow
+from sparing.storage.arrow import read_arrow, read_noted, write_arrow
 from sparing.storage.files import creating, make_folder, replacing, reserve, write_bytes, write_text
 
 
@@ -33,6 +34,28 @@ def test_a_table_comes_back(tmp_path):
     with replacing(tmp_path / "t.arrow") as draft:
         write_arrow(draft, table)
     assert read_arrow(tmp_path / "t.arrow").equals(table, check_metadata=True)
+
+
+class Note(Struct):
+    rows: int
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "other", "no note", "bad note"])
+def test_a_damaged_table_is_one_error_with_its_name(tmp_path, damage):
+    path = tmp_path / "t.arrow"
+    note = {"no note": None, "bad note": {"note": '{"row": 1}'}}.get(damage, {"note": '{"rows": 1}'})
+    table = pa.table({"x": [1, 2]}).replace_schema_metadata(note)
+    write_arrow(path, table)
+    if "note" not in damage:
+        assert read_noted(path, "note", Note) == (table, Note(1))
+    if damage == "missing":
+        path.unlink()
+    elif damage == "cut":
+        path.write_bytes(path.read_bytes()[:-20])
+    elif damage == "other":
+        path.write_bytes(b"hello")
+    with pytest.raises(CacheError, match=r"t\.arrow.*(damaged|unknown key 'row')"):
+        read_noted(path, "note", Note, CacheError)
 
 
 def test_readers_see_the_old_file_until_the_block_ends(tmp_path):
@@ -218,3 +241,19 @@ def test_processes_that_write_the_same_file_leave_one_of_their_texts(tmp_path):
     assert [process.exitcode for process in processes] == [0, 0]
     assert (tmp_path / "f").read_text() in texts
     assert names(tmp_path) == ["f"]
+
+
+def test_flushing_on_windows(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_WINDOWS", True)
+    opened = []
+    os_open = os.open
+
+    def noted(path, flags, *mode):
+        opened.append((path, flags))
+        return os_open(path, flags, *mode)
+
+    with replacing(tmp_path / "a") as draft:
+        draft.write_text("x")
+        monkeypatch.setattr(os, "open", noted)
+    assert opened == [(draft, os.O_RDWR)]
+    assert (tmp_path / "a").read_text() == "x"

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from sparing.errors import CacheError, CacheLockedError, LockedError, StorageError
+from sparing.storage import locks
 from sparing.storage.locks import write_lock
 
 HOLD = """
@@ -135,6 +136,15 @@ def test_a_file_that_an_earlier_version_left_is_no_lock(tmp_path):
     path.write_text("123456")
     with write_lock(path), pytest.raises(LockedError, match=rf"pid {os.getpid()}"), write_lock(path):
         pytest.fail("both hold it")
+
+
+def test_on_windows_the_holder_is_read_past_the_locked_byte(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "_WINDOWS", True)
+    path = tmp_path / "lock"
+    with write_lock(path):
+        with pytest.raises(LockedError, match=rf"pid {os.getpid()}\)"), write_lock(path):
+            pytest.fail("both hold it")
+        assert path.read_bytes()[1:] == str(os.getpid()).encode()
 
 
 def _count(path, total, times):

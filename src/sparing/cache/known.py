@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from msgspec import Struct
 
 from sparing.cache.metadata import Metadata
 from sparing.errors import CacheError
-from sparing.storage.arrow import read_arrow, write_arrow
+from sparing.storage.arrow import read_noted, write_arrow
 from sparing.storage.files import make_folder, replacing
 
 
@@ -89,6 +90,12 @@ def forget_ids(work_dir: Path, ids: pa.Array) -> None:
             _write(path, known.without(ids), rounds)
 
 
+class _Notes(Struct, frozen=True):
+    seconds: float
+    wasted: int
+    rounds: int
+
+
 def _write(path: Path, known: Known, rounds: int) -> None:
     notes = {"seconds": known.seconds, "wasted": known.wasted, "rounds": rounds}
     column = pa.FixedSizeListArray.from_arrays(pa.array(known.probs.ravel()), known.probs.shape[1])
@@ -99,11 +106,10 @@ def _write(path: Path, known: Known, rounds: int) -> None:
 
 
 def _read(path: Path) -> tuple[Known, int]:
-    table = read_arrow(path)
-    notes = json.loads(table.schema.metadata[b"known"])
+    table, notes = read_noted(path, "known", _Notes, CacheError)
     column = table["probs"].combine_chunks()
     probs = column.flatten().to_numpy().reshape(-1, column.type.list_size)
-    return Known(table["id"].combine_chunks(), probs, notes["seconds"], notes["wasted"]), notes["rounds"]
+    return Known(table["id"].combine_chunks(), probs, notes.seconds, notes.wasted), notes.rounds
 
 
 def _path(work_dir: Path, name: str, digest: str) -> Path:

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from msgspec import Struct
 
 from sparing.cache.transactions import writing
 from sparing.errors import CacheError
-from sparing.storage.arrow import read_arrow, write_arrow
+from sparing.storage.arrow import read_arrow, read_noted, write_arrow
 from sparing.storage.files import make_folder, replacing, sync, write_text
 from sparing.storage.readers import read_json
 
@@ -39,6 +40,12 @@ class Chunk:
     seconds: dict[str, float]
     elapsed: float
     attempts: int = 1
+
+
+class _Notes(Struct, frozen=True):
+    seconds: dict[str, float]
+    elapsed: float
+    attempts: int
 
 
 class Staging:
@@ -79,7 +86,7 @@ class Staging:
 
     def table(self, name: str) -> pa.Table:
         """Give a table that the job began with, mapped into memory."""
-        return read_arrow(self.folder / f"{name}.arrow")
+        return read_arrow(self.folder / f"{name}.arrow", CacheError)
 
     def inside(self, name: str) -> "Staging":
         """Give the folder of a later part of the same job; it goes when this one is cleared."""
@@ -114,11 +121,11 @@ class Staging:
 
     def read(self, start: int) -> Chunk:
         """Read a finished chunk back."""
-        table = read_arrow(self.folder / f"chunk-{start:012d}.arrow")
-        notes = json.loads(table.schema.metadata[b"chunk"])
+        path = self.folder / f"chunk-{start:012d}.arrow"
+        table, notes = read_noted(path, "chunk", _Notes, CacheError)
         column = table["probs"].combine_chunks()
         probs = column.flatten().to_numpy().reshape(-1, column.type.list_size)
-        return Chunk(start, probs, notes["seconds"], notes["elapsed"], notes["attempts"])
+        return Chunk(start, probs, notes.seconds, notes.elapsed, notes.attempts)
 
     def outputs(self, rows: npt.NDArray[np.int64], n_classes: int) -> npt.NDArray[np.float32]:
         """Read the finished distributions of some rows of the order.

@@ -21,6 +21,7 @@ from pathlib import Path
 from sparing.errors import StorageError
 
 _BLOCK = 1 << 20
+_WINDOWS = os.name == "nt"
 
 
 @contextmanager
@@ -144,7 +145,7 @@ def reserve(path: Path) -> None:
 
 def sync(path: Path) -> None:
     """Flush one file or folder to the disk."""
-    if os.name == "nt":
+    if _WINDOWS:
         if path.is_dir():  # Windows opens no folders
             return
         descriptor = os.open(path, os.O_RDWR)  # and flushes no file that is open for reading only

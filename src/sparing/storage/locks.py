@@ -10,6 +10,8 @@ from filelock import FileLock, Timeout
 from sparing.errors import LockedError
 from sparing.storage.files import make_folder, writing
 
+_WINDOWS = os.name == "nt"
+
 
 @contextmanager
 def write_lock(
@@ -43,7 +45,7 @@ def write_lock(
     finally:
         # A forked process that unwinds to here holds nothing. Windows cannot remove an open file: there,
         # filelock removes it after the release.
-        if lock.is_locked and os.name != "nt":
+        if lock.is_locked and not _WINDOWS:
             path.unlink(missing_ok=True)
         lock.release()
 
@@ -56,7 +58,7 @@ def _sign(descriptor: int) -> None:
 
 def _holder(path: Path) -> str:
     with suppress(OSError), path.open("rb", buffering=0) as file:
-        if os.name == "nt":
+        if _WINDOWS:
             file.seek(1)
         return (file.read(32) or b"").decode("ascii", "replace").strip() or "unknown"
     return "unknown"
