@@ -1,9 +1,9 @@
 """Fit the fixed probabilities of `sparing.offload.codecs.dct` to photographs, and write `dct_tables.py`.
 
-They belong to the payload format: after running this, raise `payload.VERSION`.
+They belong to the format of `dct8`, `dct16` and `dct32`: other tables need codecs of other names and numbers.
 
     python benchmarks/fit_dct_tables.py --images intel_scenes/train.parquet \
-        --out src/sparing/offload/dct_tables.py
+        --out src/sparing/offload/codecs/dct_tables.py
 """
 
 import argparse

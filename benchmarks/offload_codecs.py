@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from sparing.offload import EdgeOutput, Geometry, Scheme, policies, read_image
-from sparing.offload.wire.payload import CODECS, unpack
+from sparing.offload.codecs import CODECS
+from sparing.offload.wire.payload import unpack
 
 BUDGETS = [512, 1024, 2048, 4096]
 SMALL = Geometry(32, 32, 4)

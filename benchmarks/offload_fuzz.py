@@ -25,7 +25,8 @@ import numpy as np
 
 from sparing.errors import InputError
 from sparing.offload import EdgeOutput, Geometry, Scheme
-from sparing.offload.wire.payload import CODECS, max_payload, unpack
+from sparing.offload.codecs import CODECS
+from sparing.offload.wire.payload import max_payload, unpack
 
 GEOMETRIES = [
     Geometry(32, 32, 4),
@@ -141,7 +142,15 @@ def cover(args: argparse.Namespace) -> None:
     import atheris
 
     atheris.instrument_func(unpack)
-    for name in ("payload", "indices", "containers", "dct"):
+    for name in (
+        "wire.payload",
+        "wire.indices",
+        "codecs.stripped",
+        "codecs.webp",
+        "codecs.jpeg",
+        "codecs.avif",
+        "codecs.dct",
+    ):
         module = sys.modules[f"sparing.offload.{name}"]
         for key, value in list(vars(module).items()):
             if getattr(value, "__module__", "") == module.__name__ and type(value).__name__ == "function":

@@ -14,7 +14,7 @@ from sparing.offload import (
     choose,
 )
 from sparing.offload.bench import Trial
-from sparing.offload.wire.payload import CODECS
+from sparing.offload.codecs import CODECS
 
 ALL = Gate(threshold=0)
 

@@ -225,9 +225,7 @@ def test_a_server_that_reads_payloads_otherwise_is_not_credited_with_the_answer(
         server = ServerModel(server.run, Geometry(64, 64, 4))
     else:
         agreement_digest.cache_clear()
-        monkeypatch.setattr(
-            "sparing.offload.codecs.containers.digests", lambda *_: {"jpeg": "other", "avif": "x"}
-        )
+        monkeypatch.setattr("sparing.offload.codecs.jpeg.Jpeg.template", lambda *_: b"another")
 
     async def main():
         app = make_server(server)

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparing.offload.bench import Bench, Trial, score
+from sparing.offload.codecs import CODECS
 from sparing.offload.edge import Choice
 from sparing.offload.gate import Gate
 from sparing.offload.models import Geometry
 from sparing.offload.policies import POLICIES
 from sparing.offload.schemes import Scheme
-from sparing.offload.wire.payload import CODECS
 
 EDGE_WEIGHTS = (0.0, 0.25, 0.5, 1.0)
 """The weights of the edge's distribution that `choose` tries."""

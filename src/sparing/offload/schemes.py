@@ -6,20 +6,21 @@
 | mosaic:POLICY:COUNT:CODEC | COUNT patches as one coded image, at the best quality that fits |
 | whole:CODEC[:EIGHTHS] | the image at EIGHTHS eighths (8) of its size, at the best quality that fits |
 
-POLICY is one of `policies.POLICIES`, CODEC one of `payload.CODECS`. Every scheme fills the budget and never
+POLICY is one of `policies.POLICIES`, CODEC one of `codecs.CODECS`. Every scheme fills the budget and never
 exceeds it.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import cache, partial
+from functools import cache
 
 import numpy as np
 
 from sparing.errors import BudgetError, InputError
-from sparing.offload.codecs import containers, dct
+from sparing.offload.codecs import CODECS, codec_named
+from sparing.offload.codecs.codec import Encoder
 from sparing.offload.models import EdgeOutput, Geometry, Indices, Pixels
 from sparing.offload.policies import POLICIES, select
 from sparing.offload.wire import payload as wire
@@ -106,8 +107,8 @@ class Scheme:
             raise InputError(f"scheme {text!r}: expected {FORMS}; {error}") from error
         if scheme.kind != "whole" and scheme.policy not in POLICIES:
             raise InputError(f"scheme {text!r}: the policy must be one of {', '.join(POLICIES)}")
-        if scheme.kind != "raw" and scheme.codec not in wire.CODECS:
-            raise InputError(f"scheme {text!r}: the codec must be one of {', '.join(wire.CODECS)}")
+        if scheme.kind != "raw" and scheme.codec not in CODECS:
+            raise InputError(f"scheme {text!r}: the codec must be one of {', '.join(CODECS)}")
         if not (1 <= scheme.depth <= 8 and 1 <= scheme.eighths <= 8):
             raise InputError(f"scheme {text!r}: the depth and the eighths must be 1 to 8")
         if kind == "mosaic" and scheme.count < 1:
@@ -178,7 +179,7 @@ class Scheme:
     def _chosen(
         self, pixels: Pixels, seen: EdgeOutput, geometry: Geometry, k: int, seed: int
     ) -> Iterator[tuple[Pixels, Indices]]:
-        """Give each image's chosen patches and their ascending positions."""
+        """Yield each image's chosen patches and their ascending positions."""
         chosen = select(self.policy, seen.attention, seen.embeddings, geometry.cols, k, seed=seed)
         for patches, padded in zip(geometry.cut(pixels), chosen, strict=True):
             positions = np.sort(padded[padded >= 0])
@@ -203,24 +204,18 @@ def best_fits(image: Pixels, codec: str, rooms: Sequence[int]) -> list[bytes | N
 
     Args:
         image: shape (H, W, 3).
-        codec: one of `payload.CODECS`.
+        codec: one of `codecs.CODECS`.
         rooms: bytes; may be negative.
 
     Returns:
         The code for each room, or None when none of those tried fits.
     """
-    encode: Callable[[int], bytes | None]
-    if codec.startswith("dct"):
-        encode = partial(dct.encode, dct.transform(image, int(codec[3:])))
-        highest = dct.QUALITIES - 1
-    else:
-        encode = partial(containers.encode, image, codec)
-        highest = containers.QUALITIES - 2  # AVIF's 100 is another coding, lossless
-    remembered = cache(encode)
-    return [_best_fit(remembered, highest, room) for room in rooms]
+    named = codec_named(codec)
+    encode = cache(named.encoder(image))
+    return [_best_fit(encode, named.qualities - 1, room) for room in rooms]
 
 
-def _best_fit(encode: Callable[[int], bytes | None], highest: int, room: int) -> bytes | None:
+def _best_fit(encode: Encoder, highest: int, room: int) -> bytes | None:
     best, low, high = None, 0, highest if room > 0 else -1
     while low <= high:
         quality = (low + high) // 2

@@ -61,7 +61,7 @@ def test_more_quality_means_more_bytes_and_less_error(images):
 
 @settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=300), st.sampled_from([8, 16, 32]))
-def test_any_bytes_are_a_image_or_refused(data, block):
+def test_any_bytes_are_an_image_or_refused(data, block):
     try:
         image = dct.decode(data, 32, 32, block)
     except InputError:

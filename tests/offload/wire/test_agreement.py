@@ -19,3 +19,16 @@ def test_edge_and_server_notice_when_they_differ():
         check_agreement(other, GEOMETRY, "avif", 10)
     with pytest.raises(InputError, match="jpeg library"):
         check_agreement({**here, "templates": None}, GEOMETRY, "jpeg", 10)
+
+
+def test_a_codec_that_the_server_lacks_is_named():
+    here = {**agreement(GEOMETRY), "classes": 10}
+    with pytest.raises(InputError, match="does not read the codec 'jpeg'"):
+        check_agreement({**here, "codecs": ["webp"]}, GEOMETRY, "jpeg", 10)
+    with pytest.raises(InputError, match="does not read the codec 'jpeg'"):
+        check_agreement({**here, "codecs": None}, GEOMETRY, "jpeg", 10)
+    check_agreement({**here, "codecs": ["webp"]}, GEOMETRY, "", 10)
+    del here["codecs"]  # a server of the first release
+    check_agreement(here, GEOMETRY, "jpeg", 10)
+    with pytest.raises(InputError, match="does not read the codec 'later'"):
+        check_agreement(here, GEOMETRY, "later", 10)

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from sparing.errors import InputError
 from sparing.offload import Geometry
+from sparing.offload.codecs import registry
 from sparing.offload.wire import payload as wire
 
 GEOMETRY = Geometry(16, 16, 4)
@@ -32,15 +33,20 @@ def test_the_mosaic_has_ceil_sqrt_columns_and_repeats_the_last_patch():
     ("data", "message"),
     [
         (b"", "empty"),
-        (bytes([0x40]), "version 2"),
-        (bytes([wire.VERSION << 5]), "cut short"),
-        (bytes([wire.VERSION << 5]) + bytes(5000), "longer than all"),
-        (bytes([wire.VERSION << 5 | 0b01_111]), "unknown codec"),
-        (bytes([wire.VERSION << 5 | 0b11_000]), "eighths"),
-        (bytes([wire.VERSION << 5 | 0b11_000, 8, 1, 2]), "eighths"),
-        (bytes([wire.VERSION << 5 | 0b01_000, 0b1_00000_00, 0]), "no patches"),
-        (bytes([wire.VERSION << 5 | 0b01_000, 0b1_00001_00, 0b01_000001]), "padding"),
-        (bytes([wire.VERSION << 5 | 0b10_011]), "first byte"),
+        (bytes([0x60]), "version 3"),
+        (bytes([0x41]), "cut short"),
+        (bytes([0x40 | 31, 0]), "unknown kind"),
+        (bytes([0x40 | 2, 255]), "unknown codec"),
+        (bytes([0x40 | 2, 3, 9]), "shortest"),
+        (bytes([0x40, 7, 9]), "shortest"),
+        (bytes([1 << 5]), "cut short"),
+        (bytes([1 << 5]) + bytes(5000), "longer than all"),
+        (bytes([1 << 5 | 0b01_111]), "unknown codec"),
+        (bytes([1 << 5 | 0b11_000]), "eighths"),
+        (bytes([1 << 5 | 0b11_000, 8, 1, 2]), "eighths"),
+        (bytes([1 << 5 | 0b01_000, 0b1_00000_00, 0]), "no patches"),
+        (bytes([1 << 5 | 0b01_000, 0b1_00001_00, 0b01_000001]), "padding"),
+        (bytes([1 << 5 | 0b10_011]), "first byte"),
     ],
 )
 def test_bad_payloads_are_refused_with_the_reason(data, message):
@@ -58,11 +64,43 @@ def test_trailing_bytes_are_refused():
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.integers(0, 31), st.binary(max_size=200))
+@given(st.integers(0, 63), st.binary(max_size=200))
 def test_any_bytes_are_evidence_or_refused(first, rest):
     try:
-        evidence = wire.unpack(bytes([wire.VERSION << 5 | first]) + rest, GEOMETRY)
+        evidence = wire.unpack(bytes([(1 << 5) + first]) + rest, GEOMETRY)
     except InputError:
         return
     assert 1 <= len(evidence.positions) <= 16
     assert evidence.patches.dtype == np.uint8
+
+
+class Flat:
+    """A codec that sends one colour."""
+
+    name, number, qualities = "flat", 200, 1
+
+    def encoder(self, image):
+        return lambda _: image.mean((0, 1)).astype(np.uint8).tobytes()
+
+    def decode(self, data, height, width):
+        return np.tile(np.frombuffer(data, dtype=np.uint8), (height, width, 1))
+
+    def template(self, *_):
+        return b""
+
+
+def test_a_later_codec_takes_two_bytes_of_head_and_leaves_the_first_ones_as_they_were(monkeypatch):
+    monkeypatch.setitem(registry.CODECS, "flat", Flat())
+    monkeypatch.setitem(registry._BY_NUMBER, 200, Flat())
+    assert wire.whole_head("dct8", 8) == bytes([0b001_10_011])
+    assert wire.whole_head("flat", 8) == bytes([0b010_00010, 200])
+    assert wire.whole_head("flat", 4) == bytes([0b010_00011, 200, 4])
+    colour = bytes([10, 20, 30])
+    for head in (wire.whole_head("flat", 8), wire.whole_head("flat", 4)):
+        evidence = wire.unpack(head + colour, GEOMETRY)
+        assert wire.codec_of(head + colour) == "flat"
+        assert (evidence.patches == [10, 20, 30]).all()
+        assert len(evidence.positions) == 16
+    mosaic = wire.unpack(wire.mosaic_head(GEOMETRY, np.array([2, 11]), "flat") + colour, GEOMETRY)
+    assert mosaic.positions.tolist() == [2, 11]
+    assert (mosaic.patches == [10, 20, 30]).all()

@@ -6,10 +6,10 @@ step, and coded by a range coder with fixed probabilities that depend on its fre
 neighbours coded before it. One byte in front holds the step and how busy the image is.
 
 The probabilities were fitted to photographs of natural scenes by `benchmarks/fit_dct_tables.py` and belong to
-the format: changing them needs a new payload version.
+the format: changing them needs a codec of another name and number.
 """
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,9 @@ from scipy.fft import dctn, idctn
 
 from sparing.errors import InputError
 from sparing.offload.codecs import rangecoder
+from sparing.offload.codecs.codec import Encoder, Pixels
 from sparing.offload.codecs.dct_tables import CLASSES, FREQUENCY_EDGES, MEAN_CLASS, ODDS
 
-Pixels = npt.NDArray[np.uint8]
 Int16 = npt.NDArray[np.int16]
 
 QUALITIES = 64
@@ -46,6 +46,32 @@ _TO_YCC = np.array(
     [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], dtype=np.float32
 )
 _TO_RGB = np.linalg.inv(_TO_YCC.astype(np.float64)).astype(np.float32)
+
+
+class Dct:
+    """The codec of one size of blocks, for the registry.
+
+    Args:
+        block: the side of a block: 8, 16 or 32.
+        number: on the wire.
+    """
+
+    qualities = QUALITIES
+
+    def __init__(self, block: int, *, number: int) -> None:
+        self.block, self.number, self.name = block, number, f"dct{block}"
+
+    def encoder(self, image: Pixels) -> Encoder:
+        """Transform an image once, to code it at several qualities; see `Codec`."""
+        return partial(encode, transform(image, self.block))
+
+    def decode(self, data: bytes, height: int, width: int) -> Pixels:
+        """Read an image back; see `Codec`."""
+        return decode(data, height, width, self.block)
+
+    def template(self, height: int, width: int) -> bytes:  # noqa: ARG002 - of the contract
+        """Return nothing: all tables belong to the format."""
+        return b""
 
 
 def step_of(quality: int) -> float:
@@ -309,7 +335,7 @@ def count(q: Any, order: Any, classes: Any, shift: int, counts: Any) -> None:
         classes: of every coefficient.
         shift: what to add to the classes.
         counts: shape (2, 2, classes, levels), changed in place: whether a coefficient is 0 or not, and
-            whether a magnitude ended or went on.
+            whether a magnitude ended or continued.
     """
     for at in range(len(order)):
         u, v = order[at]

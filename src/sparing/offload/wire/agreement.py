@@ -6,19 +6,29 @@ from functools import lru_cache
 from typing import Any
 
 from sparing.errors import InputError
-from sparing.offload.codecs import containers
+from sparing.offload.codecs import CODECS
 from sparing.offload.models import Geometry
-from sparing.offload.wire.payload import VERSION
+
+FIRST = ("webp", "jpeg", "avif", "dct8", "dct16", "dct32")
+"""What servers read that do not name their codecs, as none did at first."""
 
 
 def agreement(geometry: Geometry) -> dict[str, Any]:
-    """Say what edge and server have to agree on: version, geometry, and what their codecs' templates are."""
+    """Return what a server says of itself: version, geometry, codecs, and digests of their templates.
+
+    The version is that of this agreement, not of payloads: later kinds and codecs are agreed on by name.
+    """
     return {
-        "version": VERSION,
+        "version": 1,
         "height": geometry.height,
         "width": geometry.width,
         "patch": geometry.patch,
-        "templates": containers.digests(geometry.height, geometry.width),
+        "codecs": list(CODECS),
+        "templates": {
+            name: _digest(template)
+            for name, codec in CODECS.items()
+            if (template := codec.template(geometry.height, geometry.width))
+        },
     }
 
 
@@ -32,7 +42,8 @@ def check_agreement(described: dict[str, Any], geometry: Geometry, codec: str, c
         classes: how many the edge model tells apart.
 
     Raises:
-        InputError: another version, geometry or number of classes, or a library that codes differently.
+        InputError: another version, geometry or number of classes, a codec that the server does not know, or
+            a library that codes differently.
     """
     own = agreement(geometry) | {"classes": classes}
     for key in ("version", "height", "width", "patch", "classes"):
@@ -40,6 +51,12 @@ def check_agreement(described: dict[str, Any], geometry: Geometry, codec: str, c
             raise InputError(
                 f"edge and server differ in {key}: {own[key]} here, {described.get(key)!r} there"
             )
+    known = described.get("codecs", FIRST)
+    if codec and not (isinstance(known, list | tuple) and codec in known):
+        raise InputError(
+            f"the server does not read the codec {codec!r}: update sparing there, or use another codec, "
+            "such as dct16"
+        )
     templates = described.get("templates")
     there = templates.get(codec) if isinstance(templates, dict) else None
     if codec in own["templates"] and there != own["templates"][codec]:
@@ -60,5 +77,10 @@ def agreement_digest(geometry: Geometry, codec: str) -> str:
         16 hexadecimal digits.
     """
     agreed = agreement(geometry)
+    del agreed["codecs"]  # the payload was read, so its codec is known
     agreed["templates"] = agreed["templates"].get(codec, "")
-    return hashlib.sha256(json.dumps([codec, agreed], sort_keys=True).encode()).hexdigest()[:16]
+    return _digest(json.dumps([codec, agreed], sort_keys=True).encode())
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]

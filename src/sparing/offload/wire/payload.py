@@ -1,14 +1,21 @@
 """The payload: a versioned binary format that counts every bit, and a strict reader.
 
-Both sides know the geometry, so nothing of it is sent. The first byte holds the version (3 bits), the kind
-(2 bits) and the codec, or for raw patches the bits per sample less one (3 bits).
+Both sides know the geometry, so nothing of it is sent. What a payload holds is said by its first byte, or by
+its first two:
 
-| kind | what follows |
-|---|---|
-| raw | index set, then each patch's samples at the stated depth, padded with zero bits to a byte |
-| mosaic | index set, padded with zero bits to a byte, then the coded mosaic of the patches |
-| whole | the coded image |
-| scaled | one byte, the scale in eighths (1 to 7), then the coded, down-scaled image |
+| version (3 bits) | what follows it | says |
+|---|---|---|
+| 1 | kind (2 bits), detail (3 bits) | the kinds below and codecs 0 to 5 |
+| 2 | kind (5 bits), detail (8 bits) | what version 1 cannot: later kinds, codecs from 6 on |
+
+The detail is the codec's number, or for raw patches the bits per sample less one. Version 1 never changes.
+
+| kind | | what follows |
+|---|---|---|
+| 0 | raw | index set, then each patch's samples at the stated depth, padded with zero bits to a byte |
+| 1 | mosaic | index set, padded with zero bits to a byte, then the coded mosaic of the patches |
+| 2 | whole | the coded image |
+| 3 | scaled | one byte, the scale in eighths (1 to 7), then the coded, down-scaled image |
 
 Patches are in ascending order of position. A mosaic of k patches has ceil(sqrt(k)) columns; cells that are
 left over repeat the last patch.
@@ -18,29 +25,31 @@ from math import isqrt
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from sparing.errors import InputError
-from sparing.offload.codecs import containers, dct
+from sparing.offload.codecs import codec_named, codec_numbered
 from sparing.offload.models import Evidence, Geometry, Indices, Pixels
 from sparing.offload.wire.indices import decode_indices, encode_indices, index_bits
 
-VERSION = 1
-CODECS = ("webp", "jpeg", "avif", "dct8", "dct16", "dct32")
+VERSIONS = (1, 2)
 EIGHTHS = 8
 
 Kind = Literal["raw", "mosaic", "whole", "scaled"]
 _KINDS: tuple[Kind, ...] = ("raw", "mosaic", "whole", "scaled")
 
+FIRST_CODECS = 6
+"""Codecs with smaller numbers than this are named by version 1."""
+
 
 def codec_of(payload: bytes) -> str:
-    """Give the codec of a payload that `unpack` reads; "" for raw patches."""
-    return "" if _KINDS[payload[0] >> 3 & 3] == "raw" else CODECS[payload[0] & 7]
+    """Return the name of the codec of a payload that `unpack` reads; "" for raw patches."""
+    kind, detail, _ = _read_head(payload)
+    return "" if kind == "raw" else codec_numbered(detail).name
 
 
 def max_payload(geometry: Geometry) -> int:
-    """Give the bytes that no payload exceeds: all patches raw, twice the index set, and a little more."""
+    """Return the bytes that no payload exceeds: all patches raw, twice the index set, and a little more."""
     return 3 * geometry.height * geometry.width + geometry.patches // 4 + 64
 
 
@@ -67,23 +76,22 @@ def pack_raw(geometry: Geometry, patches: Pixels, positions: Indices, depth: int
     planes = np.unpackbits(samples[:, None], axis=1)[:, 8 - depth :]
     index, length = encode_indices(positions.tolist(), geometry.patches)
     head = np.frombuffer(format(index, f"0{length}b").encode(), dtype=np.uint8) - ord("0")
-    return bytes([_first("raw", depth - 1)]) + np.packbits(np.concatenate([head, planes.ravel()])).tobytes()
+    return _head("raw", depth - 1) + np.packbits(np.concatenate([head, planes.ravel()])).tobytes()
 
 
 def mosaic_head(geometry: Geometry, positions: Indices, codec: str) -> bytes:
     """Write what comes before the coded mosaic."""
     index, length = encode_indices(positions.tolist(), geometry.patches)
     padding = -length % 8
-    return bytes([_first("mosaic", CODECS.index(codec))]) + (index << padding).to_bytes(
-        (length + padding) // 8, "big"
-    )
+    bits = (index << padding).to_bytes((length + padding) // 8, "big")
+    return _head("mosaic", codec_named(codec).number) + bits
 
 
 def whole_head(codec: str, eighths: int) -> bytes:
     """Write what comes before a coded image, at full size or at a scale of 1 to 7 eighths."""
     if eighths == EIGHTHS:
-        return bytes([_first("whole", CODECS.index(codec))])
-    return bytes([_first("scaled", CODECS.index(codec)), eighths])
+        return _head("whole", codec_named(codec).number)
+    return _head("scaled", codec_named(codec).number) + bytes([eighths])
 
 
 def mosaic_of(patches: Pixels) -> Pixels:
@@ -96,7 +104,7 @@ def mosaic_of(patches: Pixels) -> Pixels:
 
 
 def scaled_size(geometry: Geometry, eighths: int) -> tuple[int, int]:
-    """Give height and width at a scale, rounded up."""
+    """Return height and width at a scale, rounded up."""
     return -(-geometry.height * eighths // EIGHTHS), -(-geometry.width * eighths // EIGHTHS)
 
 
@@ -113,34 +121,27 @@ def unpack(payload: bytes, geometry: Geometry) -> Evidence:
     Raises:
         InputError: another version, an unknown kind or codec, cut short, too long, or damaged.
     """
-    if not payload:
-        raise InputError("the payload is empty")
-    version, kind, detail = payload[0] >> 5, _KINDS[payload[0] >> 3 & 3], payload[0] & 7
-    if version != VERSION:
-        raise InputError(f"the payload has version {version}, this server reads version {VERSION}")
+    kind, detail, start = _read_head(payload)
+    body = payload[start:]
     if kind == "raw":
-        return _unpack_raw(payload, geometry, detail + 1)
-    if detail >= len(CODECS):
-        raise InputError(f"the payload names an unknown codec ({detail})")
-    codec = CODECS[detail]
+        return _unpack_raw(body, geometry, detail + 1)
+    codec = codec_numbered(detail)
     if kind == "mosaic":
-        positions, start = _indices(payload, geometry)
+        positions, start = _indices(body, geometry)
         k, p = len(positions), geometry.patch
         if k == 0:
             raise InputError("the payload holds no patches")
         rows, cols = _mosaic_shape(k)
-        mosaic = _decode(payload[start:], codec, rows * p, cols * p)
+        mosaic = codec.decode(body[start:], rows * p, cols * p)
         cells = mosaic.reshape(rows, p, cols, p, 3).transpose(0, 2, 1, 3, 4).reshape(-1, p, p, 3)
         return Evidence(cells[:k], positions)
-    height, width, start = geometry.height, geometry.width, 1
     if kind == "scaled":
-        if len(payload) < 2 or not 0 < payload[1] < EIGHTHS:
+        if not body or not 0 < body[0] < EIGHTHS:
             raise InputError(f"the payload's scale must be 1 to {EIGHTHS - 1} eighths")
-        height, width = scaled_size(geometry, payload[1])
-        start = 2
-    image = _decode(payload[start:], codec, height, width)
-    if kind == "scaled":
+        image = codec.decode(body[1:], *scaled_size(geometry, body[0]))
         image = resize(image, geometry.height, geometry.width)
+    else:
+        image = codec.decode(body, geometry.height, geometry.width)
     return Evidence(geometry.cut(image[None])[0], np.arange(geometry.patches))
 
 
@@ -151,19 +152,19 @@ def resize(image: Pixels, height: int, width: int) -> Pixels:
     return np.asarray(Image.fromarray(image).resize((width, height), kernel))
 
 
-def _unpack_raw(payload: bytes, geometry: Geometry, depth: int) -> Evidence:
+def _unpack_raw(body: bytes, geometry: Geometry, depth: int) -> Evidence:
     n, p = geometry.patches, geometry.patch
-    if len(payload) > 1 + (2 * n.bit_length() + n + 8 + n * 3 * p * p * 8) // 8:
+    if len(body) > (2 * n.bit_length() + n + 8 + n * 3 * p * p * 8) // 8:
         raise InputError("the payload is longer than all raw patches")
-    positions, length = _index_bits_of(payload, geometry)
+    positions, length = _index_bits_of(body, geometry)
     k = len(positions)
     if k == 0:
         raise InputError("the payload holds no patches")
-    bits = np.unpackbits(np.frombuffer(payload, dtype=np.uint8)[1:])
+    bits = np.unpackbits(np.frombuffer(body, dtype=np.uint8))
     end = length + k * 3 * p * p * depth
     if len(bits) != end + -end % 8 or bits[end:].any():
         raise InputError(
-            f"{k} raw patches take {1 + -(-end // 8)} bytes ending in zero bits, got {len(payload)}"
+            f"{k} raw patches take {1 + -(-end // 8)} bytes ending in zero bits, got {1 + len(body)}"
         )
     samples = np.packbits(bits[length:end].reshape(-1, depth), axis=1)[:, 0]
     if depth < 8:
@@ -171,19 +172,19 @@ def _unpack_raw(payload: bytes, geometry: Geometry, depth: int) -> Evidence:
     return Evidence(samples.reshape(k, p, p, 3), positions)
 
 
-def _indices(payload: bytes, geometry: Geometry) -> tuple[Indices, int]:
+def _indices(body: bytes, geometry: Geometry) -> tuple[Indices, int]:
     """Read a set of indices that is padded to a byte; return it and where the rest begins."""
-    positions, length = _index_bits_of(payload, geometry)
-    start = 1 + -(-length // 8)
-    padding = 8 * (start - 1) - length
-    if padding and payload[start - 1] & ((1 << padding) - 1):
+    positions, length = _index_bits_of(body, geometry)
+    start = -(-length // 8)
+    padding = 8 * start - length
+    if padding and body[start - 1] & ((1 << padding) - 1):
         raise InputError("the padding after the index set is not zero")
     return positions, start
 
 
-def _index_bits_of(payload: bytes, geometry: Geometry) -> tuple[Indices, int]:
+def _index_bits_of(body: bytes, geometry: Geometry) -> tuple[Indices, int]:
     n = geometry.patches
-    head = payload[1 : 2 + (n.bit_length() + n + 8) // 8]
+    head = body[: 1 + (n.bit_length() + n + 8) // 8]
     text = format(int.from_bytes(head, "big"), f"0{8 * len(head)}b") if head else ""
     chosen, length = decode_indices(text, n)
     return np.array(chosen, dtype=np.int64), length
@@ -194,11 +195,36 @@ def _mosaic_shape(k: int) -> tuple[int, int]:
     return -(-k // cols), cols
 
 
-def _first(kind: Kind, detail: int) -> int:
-    return VERSION << 5 | _KINDS.index(kind) << 3 | detail
+def _head(kind: Kind, detail: int) -> bytes:
+    """Write kind and detail, as version 1 where it can say them."""
+    number = _KINDS.index(kind)
+    if kind == "raw" or (number < 4 and detail < FIRST_CODECS):
+        return bytes([1 << 5 | number << 3 | detail])
+    return bytes([2 << 5 | number, detail])
 
 
-def _decode(data: bytes, codec: str, height: int, width: int) -> npt.NDArray[np.uint8]:
-    if codec.startswith("dct"):
-        return dct.decode(data, height, width, int(codec[3:]))
-    return containers.decode(data, codec, height, width)
+def _read_head(payload: bytes) -> tuple[Kind, int, int]:
+    """Read kind and detail, and where the rest begins."""
+    if not payload:
+        raise InputError("the payload is empty")
+    version = payload[0] >> 5
+    if version not in VERSIONS:
+        raise InputError(
+            f"the payload has version {version}, this server reads versions {VERSIONS[0]} to {VERSIONS[-1]}"
+        )
+    if version == 1:
+        kind, detail = _KINDS[payload[0] >> 3 & 3], payload[0] & 7
+        if kind != "raw" and detail >= FIRST_CODECS:
+            raise InputError(f"the payload names an unknown codec ({detail})")
+        return kind, detail, 1
+    number = payload[0] & 31
+    if len(payload) < 2:
+        raise InputError("the payload is cut short")
+    if number >= len(_KINDS):
+        raise InputError(
+            f"the payload has an unknown kind ({number}); a newer release of sparing may read it"
+        )
+    kind, detail = _KINDS[number], payload[1]
+    if payload[:2] != _head(kind, detail):
+        raise InputError("the payload is not in its shortest form: version 1 says the same")
+    return kind, detail, 2
