@@ -19,7 +19,7 @@ from cifar import outputs
 from machine import describe
 from sparing.budget import KEEP, Budget, plan
 from sparing.cache import Cache, ModelInfo
-from sparing.cache.encodings import Encoding
+from sparing.cache.encodings import parse_encoding
 from sparing.numerics.metrics import accuracy, consistency
 from sparing.numerics.selection import tie_keys
 from sparing.refresh import train_router
@@ -65,7 +65,7 @@ def evaluate(old_name: str, new_name: str, data: Path, work: Path) -> dict[tuple
     after, labels = new.probs.argmax(axis=1), old.labels
     found: dict[tuple[str, str], list] = defaultdict(list)
     for name in (*OURS, *CAPTION):
-        rows = Encoding.parse(name, old.probs.shape[1]).encode(old.probs)
+        rows = parse_encoding(name, old.probs.shape[1]).encode(old.probs)
         kept, read = rows.classes(), rows.decode()
         for seed in range(SEEDS):
             ties = tie_keys(old.ids, seed)

@@ -20,7 +20,7 @@ from time import perf_counter
 import numpy as np
 
 from machine import describe, load
-from sparing.cache.encodings import Encoded, Encoding, encoded
+from sparing.cache.encodings import Encoded, encoded, parse_encoding
 from sparing.cache.encodings.scoring import uncertainty
 from sparing.numerics.selection import Items, find_cut
 from sparing.refresh.router import Candidate, Router
@@ -75,7 +75,7 @@ def large(m: int, repeats: int) -> list[str]:
     """Score a large table from every encoding."""
     probs = distributions(m)
     rows: dict[str, Encoded] = {
-        name: replace(Encoding.parse(name, CLASSES).encode(probs), compiled=True) for name in FORMS
+        name: replace(parse_encoding(name, CLASSES).encode(probs), compiled=True) for name in FORMS
     }
     what, limit = "reading the float32 table on all cores", read_all(probs)
     lines = [

@@ -5,7 +5,7 @@ from tests.cache.test_store import refresh, table_of
 from tests.conftest import distributions
 
 from sparing.cache import Cache, ModelInfo
-from sparing.cache.encodings import Encoding
+from sparing.cache.encodings import parse_encoding
 from sparing.errors import InputError
 
 NAMES = ["float32", "float16", "int8", "int4", "top2-int4", "top1-int4-uint16", "top3-int4", "int4-uniform"]
@@ -13,7 +13,7 @@ NAMES = ["float32", "float16", "int8", "int4", "top2-int4", "top1-int4-uint16", 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_way_of_writing_and_reading_goes_through_the_encoding(tmp_path, name):
-    form = Encoding.parse(name, 5)
+    form = parse_encoding(name, 5)
     stored = lambda probs: form.encode(probs).decode()  # noqa: E731
     ids = pa.array([f"s{i:03d}" for i in range(90)])
     path = tmp_path / "c.lance"
@@ -46,7 +46,7 @@ def test_conversion_is_a_version_of_its_own(make_cache, name):
     record = again.metadata.history[-1]
     assert (record["op"], record["from"], record["to"]) == ("convert", "float16", name)
     np.testing.assert_array_equal(reader.get(["s001"]).probs[0], before["s001"])
-    form = Encoding.parse(name, 5)
+    form = parse_encoding(name, 5)
     for i, row in table_of(again).items():
         np.testing.assert_array_equal(row, form.encode(before[i][None]).decode()[0])
     old, new = reader.get(["s001", "s050"]), again.get(["s001", "s050"])
@@ -74,7 +74,7 @@ def test_the_data_file_holds_about_what_the_encoding_says(tmp_path, name):
         tmp_path / "c.lance", [(pa.array(np.arange(m)), probs, None)], ModelInfo("m", "d"), encoding=name
     )
     size = cache.row_bytes()
-    assert size["nominal"] == Encoding.parse(name, 100).nominal_bytes
+    assert size["nominal"] == parse_encoding(name, 100).nominal_bytes
     assert 0.8 * size["nominal"] < size["probs"] <= 1.1 * size["nominal"]
     assert size["row"] < size["probs"] + 4
     data = sum(f.stat().st_size for f in (cache.path / "data").iterdir())

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from lance.dataset import Transaction
 
 from sparing.cache import transactions
-from sparing.cache.encodings import DEFAULT, Encoding
+from sparing.cache.encodings import DEFAULT, Encoding, parse_encoding
 from sparing.cache.known import forget_ids
 from sparing.cache.metadata import PROPERTY, Metadata, ModelInfo
 from sparing.cache.rows import (
@@ -112,7 +112,7 @@ class Cache:
         n_classes = first[1].shape[1]
         if classes is not None and len(classes) != n_classes:
             raise InputError(f"{len(classes)} class names for distributions over {n_classes} classes")
-        form = Encoding.parse(encoding, n_classes)
+        form = parse_encoding(encoding, n_classes)
         metadata = Metadata(n_classes, encoding, None if classes is None else tuple(classes))
         metadata = metadata.with_model(model)
         schema = schema_of(first[0].type, form)
@@ -149,7 +149,7 @@ class Cache:
     @property
     def encoding(self) -> Encoding:
         """How distributions are stored."""
-        return Encoding.parse(self.metadata.encoding, self.metadata.n_classes)
+        return parse_encoding(self.metadata.encoding, self.metadata.n_classes)
 
     @property
     def _large(self) -> bool:
@@ -390,7 +390,7 @@ class Cache:
             CacheError: a round is staged, or the disk would not take it; nothing has changed then.
         """
         self._refuse_staged_round()
-        form = Encoding.parse(encoding, self.metadata.n_classes)
+        form = parse_encoding(encoding, self.metadata.n_classes)
         if encoding == self.metadata.encoding:
             raise InputError(f"{self.path} is encoded as {encoding} already")
         schema = schema_of(self.id_type, form)

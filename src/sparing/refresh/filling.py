@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sparing.cache import Cache, ModelInfo
-from sparing.cache.encodings import DEFAULT, Encoding
+from sparing.cache.encodings import DEFAULT, parse_encoding
 from sparing.data.samples import Samples, open_samples
 from sparing.errors import CacheError, CacheLockedError, InputError
 from sparing.models import Model
@@ -54,7 +54,7 @@ def fill(
     path = Path(path)
     if path.exists():
         raise CacheError(f"{path} exists already: choose another path, or delete it first")
-    Encoding.parse(encoding, 1 << 16)  # how many classes there are is not known yet, but a typing error is
+    parse_encoding(encoding, 1 << 16)  # how many classes there are is not known yet, but a typing error is
     opened = open_samples(samples)
     beside = path.with_name(f"{path.name}.filling")
     with write_lock(beside.with_name(f"{path.name}.lock"), "this cache", CacheLockedError):

@@ -6,13 +6,13 @@ from hypothesis import given, settings
 from scipy.stats import entropy as scipy_entropy
 from tests.cache.encodings.test_encodings import LOSSLESS_TOP, UNIFORM, tables
 
-from sparing.cache.encodings import Encoding, encoded
+from sparing.cache.encodings import encoded, parse_encoding
 from sparing.cache.encodings.scoring import largest, multiply, uncertainty
 
 
 def both(name, probs):
     """The same encoded rows, to be scored by numpy and by the compiled loops."""
-    plain = Encoding.parse(name, probs.shape[1]).encode(probs)
+    plain = parse_encoding(name, probs.shape[1]).encode(probs)
     return plain, replace(plain, compiled=True)
 
 

@@ -1,99 +1,65 @@
-"""Encodings by name: what a cache column holds per row, and how distributions get into it."""
+"""The contract of a cache encoding, and rows that are encoded."""
 
 import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from sparing.cache.encodings import grid, packing
-from sparing.cache.encodings.encoded import Encoded
-from sparing.errors import InputError
+from sparing.cache.encodings import packing
 
-DEFAULT = "float16"
+Float32 = npt.NDArray[np.float32]
+Stored = npt.NDArray[Any]
 
 _BLOCK = 8192
-_FORMS = (
-    "write float32, float16, int8, int4 or top<k>-int4, the last three with -uniform for an even grid, "
-    "and top<k>-int4-uint16 for 16-bit class indices"
-)
 
 
 @dataclass(frozen=True)
-class Encoding:
+class Encoding(ABC):
     """How each distribution of a cache is stored (PURE, Table 10).
+
+    To add an encoding, write a subclass and add it to `sparing.cache.encodings.ENCODINGS`. Rows are stored
+    as strings of half bytes (see `packing`) unless a subclass says otherwise.
 
     Attributes:
         name: for example "float16", "int4", "top8-int4", "top1-int4-uint16" or "int4-uniform".
         n_classes: length C of every distribution.
-        number: what a probability is stored as.
-        top: how many of the largest probabilities are stored; None for all.
-        index_halves: half bytes of a class index beside them: as few as C needs, or 4 with "-uint16".
-        uniform: whether levels are evenly spaced and what is not listed counts as zero, as in the caption of
-            Table 10; else they follow a power law and the missing mass is kept (see `grid`).
+        version: version of what is stored; a reader refuses a later one.
+        pattern: regular expression of the names.
+        forms: the names, as an error message lists them.
     """
 
     name: str
     n_classes: int
-    number: Literal["float32", "float16", "int8", "int4"]
-    top: int | None = None
-    index_halves: int = 0
-    uniform: bool = False
+
+    version: ClassVar[int] = 1
+    pattern: ClassVar[str]
+    forms: ClassVar[str]
 
     @classmethod
-    def parse(cls, name: str, n_classes: int) -> "Encoding":
-        """Read an encoding's name.
-
-        Args:
-            name: as in `name` above.
-            n_classes: C, at least 2.
+    def parse(cls, match: re.Match[str], n_classes: int) -> Self:
+        """Return the encoding of a name that matched `pattern`.
 
         Raises:
-            InputError: not understood, or not possible with so many classes.
+            InputError: not possible with so many classes.
         """
-        match = re.fullmatch(
-            r"(?P<number>float32|float16)|((top(?P<top>[1-9]\d*)-int4(?P<wide>-uint16)?)"
-            r"|(?P<level>int8|int4))(?P<uniform>-uniform)?",
-            name,
-        )
-        if match is None:
-            raise InputError(f"there is no encoding {name!r}: {_FORMS}")
-        found = match.groupdict()
-        number: Any = found["number"] or found["level"] or "int4"
-        if found["top"] is None:
-            return cls(name, n_classes, number, uniform=found["uniform"] is not None)
-        top = int(found["top"])
-        if top >= n_classes:
-            raise InputError(f"the encoding {name!r} lists {top} of {n_classes} classes: use int4 instead")
-        if n_classes > 1 << 16:
-            raise InputError(f"the encoding {name!r} counts up to 65536 classes, not {n_classes}")
-        halves = 4 if found["wide"] else -(-(n_classes - 1).bit_length() // 4)
-        return cls(name, n_classes, number, top, halves, found["uniform"] is not None)
+        return cls(match.string, n_classes)
 
     @property
+    @abstractmethod
     def nominal_bytes(self) -> float:
         """Bytes that a row's distribution takes, apart from its id and state; half bytes count."""
-        if self.top is not None:
-            return self.top * (self.index_halves + 1) / 2
-        return self.n_classes * {"float32": 4, "float16": 2, "int8": 1, "int4": 0.5}[self.number]
-
-    @property
-    def steps(self) -> int:
-        """The highest level of an integer encoding."""
-        return 255 if self.number == "int8" else 15
 
     @property
     def arrow_type(self) -> pa.DataType:
         """The column type that holds one distribution per row."""
-        if self.number == "float32":
-            return pa.list_(pa.float32(), self.n_classes)
-        if self.number == "float16":
-            return pa.list_(pa.float16(), self.n_classes)
         return packing.column_type(int(2 * self.nominal_bytes))
 
-    def encode(self, probs: npt.NDArray[np.float32]) -> Encoded:
+    def encode(self, probs: Float32) -> "Encoded":
         """Encode distributions.
 
         Args:
@@ -103,61 +69,77 @@ class Encoding:
             The m rows, encoded.
         """
         # Block by block, so that what the steps in between need does not grow with the rows.
-        blocks = [self._encode(probs[at : at + _BLOCK]) for at in range(0, max(len(probs), 1), _BLOCK)]
+        starts = range(0, max(len(probs), 1), _BLOCK)
+        blocks = [self.encode_block(probs[at : at + _BLOCK]) for at in starts]
         return Encoded(self, blocks[0] if len(blocks) == 1 else np.concatenate(blocks))
 
-    def to_column(self, encoded: Encoded) -> pa.Array:
-        """Turn encoded rows into a column of `arrow_type`."""
-        if self.number in ("float32", "float16"):
-            flat = pa.array(np.ascontiguousarray(encoded.stored).ravel())
-            return pa.FixedSizeListArray.from_arrays(flat, self.n_classes)
+    @abstractmethod
+    def encode_block(self, probs: Float32) -> Stored:
+        """Return what is stored of some distributions: shape (m, n)."""
+
+    def to_column(self, encoded: "Encoded") -> pa.Array:
+        """Return encoded rows as a column of `arrow_type`."""
         return packing.to_column(encoded.stored, self.arrow_type)
 
-    def from_column(self, column: pa.Array, compiled: bool = False) -> Encoded:
+    def from_column(self, column: pa.Array, compiled: bool = False) -> "Encoded":
         """Undo `to_column`; copies nothing but odd half bytes.
 
         Args:
             column: a column of `arrow_type`.
             compiled: see `Encoded`.
         """
-        if self.number in ("float32", "float16"):
-            flat = column.flatten().to_numpy(zero_copy_only=False)
-            return Encoded(self, flat.reshape(-1, self.n_classes), compiled)
         return Encoded(self, packing.from_column(column), compiled)
 
-    def _encode(self, probs: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
-        if self.top is not None:
-            return self._encode_top(probs, self.top)
-        if self.number == "float32":
-            return probs
-        if self.number == "float16":
-            halves = probs.astype(np.float16)
-            grid.keep_first(halves.view(np.uint16), probs)
-            return halves
-        levels = (grid.uniform_levels if self.uniform else grid.ratio_levels)(probs, self.steps)
-        return levels if self.number == "int8" else packing.pack(levels)
+    @abstractmethod
+    def decode(self, stored: Stored) -> Float32:
+        """Return the distributions that rows stand for: shape (m, C), float32, rows summing to 1."""
 
-    def _encode_top(self, probs: npt.NDArray[np.float32], top: int) -> npt.NDArray[Any]:
-        c = self.n_classes
-        # Non-negative floats sort like their bits; among equal ones the lower class index comes first.
-        bits = (probs + np.float32(0)).view(np.uint32).astype(np.uint64)
-        keys = bits << np.uint64(32) | np.arange(c - 1, -1, -1, dtype=np.uint64)
-        keys = np.sort(np.partition(keys, c - top, axis=1)[:, c - top :], axis=1)[:, ::-1]
-        listed = (keys >> np.uint64(32)).astype(np.uint32).view(np.float32)
-        index = np.uint64(c - 1) - (keys & np.uint64(0xFFFFFFFF))
-        if self.uniform:
-            levels = grid.uniform_levels(listed, self.steps)
-        else:
-            levels = grid.ratio_levels(listed, self.steps)
-            # The first ratio is always 1: its place holds the missing mass.
-            levels[:, 0] = grid.missing_levels(listed, c)
-        shifts = np.arange(0, 4 * self.index_halves, 4, dtype=np.uint64)
-        digits = (index[:, :, None] >> shifts & np.uint64(15)).astype(np.uint8)
-        return packing.pack(np.concatenate([digits.reshape(len(probs), -1), levels], axis=1))
+    def classes(self, stored: Stored) -> npt.NDArray[np.int64]:
+        """Return the most probable class of each row: what `decode(stored).argmax(axis=1)` gives."""
+        classes: npt.NDArray[np.int64] = self.decode(stored).argmax(axis=1)
+        return classes
+
+    def loop(self, score: int) -> Callable[[Stored, Float32], None] | None:  # noqa: ARG002 - for subclasses
+        """Return a compiled loop over rows, or None where they are decoded to be scored.
+
+        Args:
+            score: ENTROPY, MARGIN or LEAST_CONFIDENCE of `sparing.numerics.kernels.uncertainty`.
+
+        Returns:
+            A function of m rows and of an array of shape (m,), float32, which it fills.
+        """
+        return None
 
 
-def encoded(rows: Encoded | npt.NDArray[np.float32]) -> Encoded:
-    """Give rows as they are, or distributions (m, C) as rows of float32."""
-    if isinstance(rows, Encoded):
-        return rows
-    return Encoded(Encoding("float32", rows.shape[1], "float32"), np.ascontiguousarray(rows, np.float32))
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """Encoded distributions of m samples.
+
+    Attributes:
+        encoding: how they are encoded.
+        stored: shape (m, n), as the encoding stores them.
+        compiled: whether they are part of a table that is large enough to be scored by compiled loops.
+    """
+
+    encoding: Encoding
+    stored: Stored
+    compiled: bool = False
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def __getitem__(self, rows: Any) -> "Encoded":
+        return Encoded(self.encoding, self.stored[rows], self.compiled)
+
+    def decode(self) -> Float32:
+        """Return the distributions.
+
+        Returns:
+            Shape (m, C), float32, rows summing to 1. The largest entry is at the class that was largest
+            before encoding, except on a uniform grid, where rounding may level it with others.
+        """
+        return self.encoding.decode(self.stored)
+
+    def classes(self) -> npt.NDArray[np.int64]:
+        """Return the most probable class of each row: shape (m,)."""
+        return self.encoding.classes(self.stored)

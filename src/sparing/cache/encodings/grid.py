@@ -50,7 +50,7 @@ def uniform_levels(probs: Float32, steps: int) -> UInt8:
 
 
 def weights_of(steps: int, uniform: bool) -> Float32:
-    """Give the weight of each level, before a row is brought to sum to 1.
+    """Return the weight of each level, before a row is brought to sum to 1.
 
     Returns:
         Shape (steps + 1,), from 0 to 1.
@@ -93,7 +93,7 @@ def unlisted_weight(level: UInt8, listed: Float32, n_classes: int) -> Float32:
 
 
 def unlisted_share(level: UInt8, k: int, n_classes: int) -> npt.NDArray[np.float64]:
-    """Give what the missing mass would be per unlisted class, relative to the sum of the k listed weights.
+    """Return what the missing mass would be per unlisted class, relative to the sum of the k listed weights.
 
     Args:
         level: shape (m,), from `missing_levels`.

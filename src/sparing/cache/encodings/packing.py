@@ -12,7 +12,7 @@ UInt8 = npt.NDArray[np.uint8]
 
 
 def column_type(half_bytes: int) -> pa.DataType:
-    """Give the column type for rows of so many half bytes, at least 2."""
+    """Return the column type for rows of so many half bytes, at least 2."""
     whole = pa.binary(half_bytes // 2)
     if half_bytes % 2 == 0:
         return whole
@@ -45,8 +45,35 @@ def unpack(packed: UInt8, n: int) -> UInt8:
     return halves
 
 
+def halves_of(values: npt.NDArray[np.unsignedinteger], n: int) -> UInt8:
+    """Split whole numbers into n half bytes each, the lowest first.
+
+    Args:
+        values: shape (m, k).
+        n: half bytes of each.
+
+    Returns:
+        Shape (m, k * n), values below 16.
+    """
+    shifts = np.arange(0, 4 * n, 4, dtype=np.uint64)
+    halves: UInt8 = (values[:, :, None].astype(np.uint64) >> shifts & np.uint64(15)).astype(np.uint8)
+    return halves.reshape(len(values), values.shape[1] * n)
+
+
+def from_halves(halves: UInt8, n: int, kind: type[np.unsignedinteger]) -> npt.NDArray[np.unsignedinteger]:
+    """Undo `halves_of`.
+
+    Returns:
+        Shape (m, k), of the given kind.
+    """
+    digits = halves.reshape(len(halves), halves.shape[1] // n, n).astype(kind)
+    shifted = digits << np.arange(0, 4 * n, 4, dtype=kind)
+    values: npt.NDArray[np.unsignedinteger] = np.bitwise_or.reduce(shifted, axis=2)
+    return values
+
+
 def to_column(rows: UInt8, kind: pa.DataType) -> pa.Array:
-    """Turn rows of bytes into a column.
+    """Return rows of bytes as a column.
 
     Args:
         rows: shape (m, n); n counts the byte that an odd half byte takes.

@@ -5,14 +5,12 @@ itself. Both agree to within the rounding of float32 sums, about 1e-5. Products 
 """
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sparing.cache.encodings import grid
-from sparing.cache.encodings.encoded import Encoded
+from sparing.cache.encodings.encoding import Encoded
 from sparing.numerics.blocks import in_blocks
 from sparing.numerics.distributions import UNCERTAINTY
 
@@ -31,30 +29,11 @@ def uncertainty(encoded: Encoded, name: str) -> Float32:
     Returns:
         Shape (m,), float32; higher is less sure.
     """
-    if not encoded.compiled:
+    loop = _loop(encoded, name) if encoded.compiled else None
+    if loop is None:
         return UNCERTAINTY[name](encoded.decode()).astype(np.float32)
-    from sparing.numerics.kernels import uncertainty as kernels
-    from sparing.numerics.kernels.lists import score_lists
-
-    what = {
-        "entropy": kernels.ENTROPY,
-        "margin": kernels.MARGIN,
-        "least-confidence": kernels.LEAST_CONFIDENCE,
-    }[name]
-    form = encoded.encoding
     result = np.empty(len(encoded), dtype=np.float32)
-
-    def work(block: slice) -> None:
-        rows, out = encoded.stored[block], result[block]
-        if form.top is not None:
-            score_lists(rows, *_list_arguments(encoded), what, np.empty(form.top, np.float32), out)
-        elif form.number == "float32":
-            kernels.score_floats(rows.view(np.int32), what, out)
-        else:
-            scratch = np.empty(form.n_classes, np.int32)
-            kernels.score_codes(*_code_arguments(encoded, rows), what, scratch, out)
-
-    in_blocks(work, len(encoded), _BLOCK)
+    in_blocks(lambda block: loop(encoded.stored[block], result[block]), len(encoded), _BLOCK)
     return np.float32(1) - result if name == "margin" else result
 
 
@@ -81,7 +60,7 @@ def multiply(
 
 
 def largest(probs: Float32, width: int) -> Float32:
-    """Give the largest entries of each row, in ascending order.
+    """Return the largest entries of each row, in ascending order.
 
     Args:
         probs: shape (m, C), not negative.
@@ -98,23 +77,7 @@ def largest(probs: Float32, width: int) -> Float32:
     return np.sort(bits, axis=1)[:, -width:].view(np.float32)
 
 
-def _code_arguments(encoded: Encoded, rows: npt.NDArray[Any]) -> Any:
-    from sparing.numerics.kernels.uncertainty import HALF_BYTES, HALVES, LEVELS
+def _loop(encoded: Encoded, name: str) -> Callable[[npt.NDArray[Any], Float32], None] | None:
+    from sparing.numerics.kernels.uncertainty import SCORES
 
-    form = encoded.encoding
-    if form.number == "float16":
-        return rows.view(np.uint16), HALVES, 1, form.uniform
-    return rows, LEVELS if form.number == "int8" else HALF_BYTES, form.steps, form.uniform
-
-
-def _list_arguments(encoded: Encoded) -> Any:
-    form = encoded.encoding
-    top = form.top or 0
-    tables = _list_tables(top, form.n_classes, form.uniform)
-    return top * form.index_halves, tables, form.uniform, np.float32(form.n_classes - top)
-
-
-@cache
-def _list_tables(top: int, n_classes: int, uniform: bool) -> Float32:
-    shares = grid.unlisted_share(np.arange(16, dtype=np.uint8), top, n_classes)
-    return np.stack([grid.weights_of(15, uniform), shares.astype(np.float32)])
+    return encoded.encoding.loop(SCORES[name]) if name in SCORES else None

@@ -25,6 +25,9 @@ from sparing.numerics.kernels.scalars import (
 )
 
 ENTROPY, MARGIN, LEAST_CONFIDENCE = 0, 1, 2
+SCORES = {"entropy": ENTROPY, "margin": MARGIN, "least-confidence": LEAST_CONFIDENCE}
+"""Scores with a compiled loop, by the names of `sparing.numerics.distributions.UNCERTAINTY`."""
+
 HALVES, LEVELS, HALF_BYTES = 0, 1, 2
 
 _F = np.float32
