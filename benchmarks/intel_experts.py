@@ -249,7 +249,7 @@ def main() -> None:
             if kept.exists():
                 network.load_state_dict(torch.load(kept, weights_only=True))
             elif cycle == 0 or SECOND_EPOCHS[name]:
-                train(network, name, images, labels, cycle, arguments.seed)
+                train(network, name, images, labels, cycle=cycle, seed=arguments.seed)
                 torch.save(network.state_dict(), kept)
         export(network.eval(), name, classes, arguments.work)
 

@@ -41,7 +41,7 @@ from sparing.route.judging import Judged, Timing, join, judge, shares_of
 from sparing.route.latency import Way, measure_together
 from sparing.route.networks import RouterNetwork, squeezenet_stem
 from sparing.route.profiling import Profile, open_profile, profile
-from sparing.route.router import Router, open_router
+from sparing.route.router import Router, open_router, stem_of
 from sparing.route.training import export, prepare, train
 
 EXPERTS = ("small", "medium", "large")
@@ -124,7 +124,7 @@ def router_of(
     """Train a router, or open it where it was trained before."""
     name = f"{settings.objective}-{settings.trade_off or ''}-{settings.seed}-{size}"
     folder = work / "routers" / name
-    if not (folder / "router.json").exists():
+    if stem_of(folder) is None:
         started = time.perf_counter()
         train(
             made,
@@ -331,8 +331,8 @@ def live_comparison(made: Profile, paths: dict[str, Path], inputs: object) -> li
         steps: list[float] = []
         for epoch in range(3):
             steps += fit(
-                network, lambda rows: prepared(positions[rows]), lookup, labels, latencies,
-                Settings(**{**asdict(settings), "seed": epoch}),
+                network, lambda rows: prepared(positions[rows]), log_probs=lookup, labels=labels,
+                latencies=latencies, settings=Settings(**{**asdict(settings), "seed": epoch}),
             )  # fmt: skip
         seconds[name], losses[name] = time.perf_counter() - started, steps
     gap = max(abs(a - b) for a, b in zip(losses["profiled"], losses["live"], strict=True))
@@ -388,7 +388,7 @@ def main() -> None:
     if 0 in seeds:
         for size in OTHER_SIZES:
             settings = Settings("benefit", **shared)
-            routers["size", size] = router_of(made, paths["router"], work, settings, size, inputs)
+            routers["size", size] = router_of(made, paths["router"], work, settings, size=size, inputs=inputs)
         settings = Settings("entropy", **shared)
         routers["entropy"] = router_of(made, paths["router"], work, settings, inputs=inputs)
     if arguments.until == "training":
@@ -549,7 +549,7 @@ def report(bench: Bench, routers: dict) -> list[str]:
         "",
     ]
     text += against_paper(bench, routers, lam, repeats)
-    text += claim(bench, one_router, budgets, alone, accuracy, best)
+    text += claim(bench, one_router, budgets, alone=alone, accuracy=accuracy, best=best)
     text += sizes(bench, routers, budgets)
     errors = np.array([one_router[s]["errors"] for s in SEEDS]).mean(axis=0)
     text += [

@@ -134,7 +134,12 @@ def stand_in(folder: Path, experts: list[str], images: list[TestImage]) -> Path:
         target = str(Path(spec.partition("=")[2]).resolve())
         known.append(Expert(loaded.name, target, loaded.digest, unmeasured, unmeasured))
     description = RouterDescription(
-        "benefit", tuple(known), unmeasured, unmeasured, loaded.classes, {"stand-in": True}
+        objective="benefit",
+        experts=tuple(known),
+        single=unmeasured,
+        batched=unmeasured,
+        classes=loaded.classes,
+        training={"stand-in": True},
     )
     write_router(folder, description)
     scores = open_router(folder).scores(list(range(len(images))), [p.body for p in images])

@@ -88,7 +88,7 @@ def test_tables_are_for_people(sparing, folder):
     [
         ((*CALIBRATE, "--latency", "1ms"), "the least possible is 2.75 ms"),
         (CALIBRATE, "needs a budget"),
-        ((*CALIBRATE, "--latency", "soon"), "no time: write 5ms or 0.2s"),
+        ((*CALIBRATE, "--latency", "soon"), "not a time: write 5ms or 0.2s"),
         ((*CALIBRATE, "--latency", "4ms", "--quantile", "1.5"), "a quantile of 1.5"),
         ((*CALIBRATE[:-1], "bare.parquet", "--latency", "4ms"), "no labels"),
         ((*CALIBRATE, "--latency", "4ms", "--corrupt", "fog"), "unknown corruption"),

@@ -264,7 +264,7 @@ def test_a_decompression_bomb_is_not_decoded(tmp_path, monkeypatch, limit):
             [X[0][:3], X[1][:3]],
             r"id 1 has the shape \(3,\) once prepared, .* takes \(4\)",
         ),
-        ([X[0], [[1], [2, 3]]], "value of id 2 is no array of numbers"),
+        ([X[0], [[1], [2, 3]]], "value of id 2 is not an array of numbers"),
     ],
 )
 def test_values_that_do_not_fit_are_named(tmp_path, values, message):

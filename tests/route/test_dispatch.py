@@ -95,7 +95,7 @@ def test_experts_of_different_questions_are_found_out():
     experts, _ = in_memory({"two": constant(0.5), "three": lambda values: np.full((len(values), 3), 1 / 3)})
     answers, _ = experts.answer(["a", "b"], [0, 1], np.array([0, 1], dtype=np.int32))
     assert len(answers[0]) == 2
-    assert "gives 3 classes, the others 2" in str(answers[1])
+    assert "returned 3 classes, the others 2" in str(answers[1])
 
 
 def test_an_expert_that_is_never_chosen_is_never_loaded(tmp_path):
@@ -127,7 +127,7 @@ def test_an_expert_with_other_class_names_is_refused(tmp_path):
     with (tmp_path / "dark.toml").open("a") as toml:
         toml.write('[output]\nclasses = ["day", "night"]\n')
     names = [expert(name, tmp_path / f"{name}.onnx") for name in EXPERTS]
-    with pytest.raises(ModelError, match="classes are day, night, those of the router night, day"):
+    with pytest.raises(ModelError, match=r"2 \(day, night\), those of the router 2 \(night, day\)"):
         Experts(names, CLASSES).load(0)
     assert Experts(names, None).load(0).classes == ("day", "night")
     assert router.is_dir()

@@ -34,7 +34,13 @@ def trained(settings, made=None, checkpoint=None, inputs=None, said=None, labels
         inputs, said, labels, _ = problem()
     made = made or network()
     losses = fit(
-        made, lambda r: inputs[r], lambda r: said[r], labels, LATENCIES, settings, checkpoint=checkpoint
+        made,
+        lambda r: inputs[r],
+        log_probs=lambda r: said[r],
+        labels=labels,
+        latencies=LATENCIES,
+        settings=settings,
+        checkpoint=checkpoint,
     )
     return made, losses
 
@@ -107,10 +113,10 @@ def test_an_entropy_router_picks_among_the_cheapest_and_the_most_accurate():
     fit(
         made,
         lambda rows: inputs[rows],
-        lambda rows: three[rows],
-        labels,
-        np.array([1.0, 2.0, 4.0]),
-        Settings("entropy", epochs=60, learning_rate=0.02),
+        log_probs=lambda rows: three[rows],
+        labels=labels,
+        latencies=np.array([1.0, 2.0, 4.0]),
+        settings=Settings("entropy", epochs=60, learning_rate=0.02),
     )
     with torch.no_grad():
         predicted = made(torch.from_numpy(inputs)).numpy()

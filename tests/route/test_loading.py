@@ -39,7 +39,7 @@ def test_models_are_taken_as_they_are():
         ([], "at least two experts, got 0: none"),
         ([expert("a")], "at least two experts, got 1: a"),
         ([expert("a"), expert("b"), expert("a")], "two experts are called 'a'"),
-        ([expert("a=b"), expert("b")], "'a=b' is no name"),
+        ([expert("a=b"), expert("b")], "'a=b' cannot be the name"),
         ([expert("a", cost=1), expert("b")], "a: seconds, b: none"),
         ([expert("a", cost=1), expert("b", cost=2, unit="joules")], "a: seconds, b: joules"),
     ],

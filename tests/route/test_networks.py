@@ -69,5 +69,5 @@ def test_any_backbone_is_pooled_to_one_vector(backbone, shape, width):
 def test_a_backbone_that_fails_or_gives_no_features():
     with pytest.raises(InputError, match="the backbone failed"):
         RouterNetwork(nn.Linear(3, 2), torch.zeros(1, 5), 2)
-    with pytest.raises(InputError, match="must give"):
+    with pytest.raises(InputError, match="must return"):
         RouterNetwork(nn.Flatten(0), torch.zeros(1, 5), 2)

@@ -179,7 +179,7 @@ def test_accuracy_by_variant(experts, tmp_path):
     np.testing.assert_allclose(made.accuracy(samples), [2 / 3, 2 / 3])
     assert made.accuracy(open_samples({"s": values[0]})) is None
     wrong = open_samples(table.set_column(2, "label", pa.array([0, 1, 3, None])))
-    with pytest.raises(InputError, match=r"id 'green' has the label 3 .*the experts tell 3 classes apart"):
+    with pytest.raises(InputError, match=r"id 'green' has the label 3 .*the experts know 3 classes"):
         made.accuracy(wrong)
     with pytest.raises(InputError, match="has the label 3"):
         profile(targets, wrong, tmp_path / "q")

@@ -193,7 +193,7 @@ def test_what_cannot_be_trained_on(profiled, tmp_path):
     column = table.schema.get_field_index("label")
     for labels, said in (
         ([None] + [0] * 47, "'p0' has no label"),
-        ([7] * 48, "'p0' has the label 7 .*the experts tell 2 classes apart"),
+        ([7] * 48, "'p0' has the label 7 .*the experts know 2 classes"),
     ):
         broken = table.set_column(column, "label", pa.array(labels, pa.int64()))
         pq.write_table(broken, tmp_path / "broken.parquet")

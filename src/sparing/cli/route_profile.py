@@ -34,7 +34,7 @@ def profile(
     samples: Annotated[
         str, typer.Option("--samples", metavar="PATH", help="A Parquet table, a Lance dataset or a folder.")
     ],
-    out: Annotated[Path, typer.Option("--out", help="The folder; with the same experts it is gone on with.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder; one of the same experts is resumed.")],
     corrupt: Annotated[
         str | None,
         typer.Option("--corrupt", help="Also on corrupted images, each severity of: blur,noise."),
@@ -53,7 +53,7 @@ def profile(
 ) -> None:
     """Run experts on samples once, keep what they answer, and measure how long they take.
 
-    Killed, the same command goes on where it was. Outputs are kept by what a sample holds, so that more
+    Killed, the same command resumes where it was. Outputs are kept by what a sample holds, so that more
     tables can share one folder.
     """
     from sparing.cli.options import stated_costs

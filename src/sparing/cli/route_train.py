@@ -59,7 +59,7 @@ def train(
     column: ColumnOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Learn which expert each sample needs, from what the experts said."""
+    """Learn which expert each sample needs, from what the experts answered."""
     import sys
     from contextlib import redirect_stdout
 

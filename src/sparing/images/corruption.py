@@ -56,7 +56,7 @@ class Corruption:
             m decoded images; for "clean" the values themselves.
 
         Raises:
-            InputError: a value is no image; its id is named.
+            InputError: a value is not an image; its id is named.
         """
         if self.severity == "clean":
             return values

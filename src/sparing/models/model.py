@@ -79,9 +79,9 @@ class Model:
     def log_probs(
         self, ids: Sequence[object], values: Sequence[Any] | None = None
     ) -> npt.NDArray[np.float32]:
-        """Run one batch and give the logarithms of its probabilities.
+        """Run one batch and return the logarithms of its probabilities.
 
-        Where the model gives logits, they are exact however small a probability is; where it gives
+        Where the model returns logits, they are exact however small a probability is; where it returns
         probabilities, those below the smallest float32 count as that.
 
         Args:
@@ -104,7 +104,7 @@ class Model:
         return np.log(np.maximum(probs, np.finfo(np.float32).tiny))
 
     def _output(self, ids: list[object], values: Sequence[Any] | None) -> Any:
-        """Run one batch, and give its output as it comes."""
+        """Run one batch, and return its output as it comes."""
         if self.needs_samples and values is None:
             raise InputError(f"model {self.name!r} needs the samples, but only ids were given")
         given = list(values) if self.needs_samples and values is not None else [None] * len(ids)

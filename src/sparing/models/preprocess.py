@@ -52,14 +52,14 @@ def numbers(
         Shape (m, ...).
 
     Raises:
-        InputError: a value is no number, differs in shape from the others, or does not fit the type.
+        InputError: a value is not a number, differs in shape from the others, or does not fit the type.
     """
     arrays: list[npt.NDArray[Any]] = []
     for sample_id, value in zip(ids, values, strict=True):
         try:
             array = np.asarray(value)
         except ValueError as error:  # lists of lists of differing length
-            raise InputError(f"the value of id {sample_id!r} is no array of numbers: {error}") from error
+            raise InputError(f"the value of id {sample_id!r} is not an array of numbers: {error}") from error
         if array.dtype.kind not in "fiub":
             hint = ' (for encoded images: [input] decode = "image")' if isinstance(value, bytes) else ""
             raise InputError(
@@ -98,7 +98,7 @@ def texts(ids: list[object], values: list[Any]) -> npt.NDArray[np.object_]:
     """Pass text on as an array of Python strings.
 
     Raises:
-        InputError: a value is no text.
+        InputError: a value is not a text.
     """
     for sample_id, value in zip(ids, values, strict=True):
         if not isinstance(value, str):

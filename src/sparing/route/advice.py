@@ -55,7 +55,7 @@ def advise(
 
 
 def noise(row: Row, routed: Row, names: Sequence[str], samples: int) -> float:
-    """Give what a difference in accuracy has to exceed to be more than noise.
+    """Return what a difference in accuracy has to exceed to be more than noise.
 
     Where the paired error is not known, an expert's answers can differ from the router's only on samples that
     the router sends elsewhere, which bounds it; other rows count as independent.
@@ -141,11 +141,11 @@ def _overhead(
     share = router / experts[names.index(best)]
     if share <= OVERHEAD:
         return []
-    dearest = int(np.argmax(experts))
+    slowest = int(np.argmax(experts))
     beside = (
         ""
-        if names[dearest] == best
-        else f" and {100 * router / experts[dearest]:.0f} % of {names[dearest]}'s"
+        if names[slowest] == best
+        else f" and {100 * router / experts[slowest]:.0f} % of {names[slowest]}'s"
     )
     return [
         f"The router itself takes {_ms(router)}, {100 * share:.0f} % of the latency of {best}, the most "

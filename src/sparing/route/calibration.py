@@ -122,7 +122,7 @@ class Limit:
         costs: n, what each expert counts against it.
         most: the mean cost that is allowed.
         unit: what the costs are; see `Point`.
-        notes: what has to be said about it.
+        notes: caveats, in sentences.
     """
 
     budget: str
@@ -140,7 +140,7 @@ def latency_limit(text: str, times: Timing) -> Limit:
         times: latencies of the experts and the router.
 
     Raises:
-        BudgetError: no time, or less than the router and the fastest expert take.
+        BudgetError: not a time, or less than the router and the fastest expert take.
     """
     seconds, name = _seconds(text)
     least = float(times.routed.min())
@@ -163,11 +163,11 @@ def quantile_limit(text: str, q: float, times: Timing, names: Sequence[str], tai
         tails: shape (n,), seconds by which an expert's own P95 exceeds its median.
 
     Raises:
-        BudgetError: no time or no quantile, or less than the router and the fastest expert take.
+        BudgetError: not a time or not a quantile, or less than the router and the fastest expert take.
     """
     seconds, name = _seconds(text)
     if not 0 < q < 1:
-        raise BudgetError(f"a quantile of {q:g} is none: it lies above 0 and below 1, such as 0.95")
+        raise BudgetError(f"a quantile of {q:g} is invalid: it must lie above 0 and below 1, such as 0.95")
     over = times.routed > seconds
     budget = f"p{100 * q:g} {name}"
     if over.all():
@@ -216,9 +216,9 @@ def _seconds(text: str) -> tuple[float, str]:
     try:
         budget = Budget.parse(name)
     except BudgetError as error:
-        raise BudgetError(f"the latency {text!r} is no time: write 5ms or 0.2s") from error
+        raise BudgetError(f"the latency {text!r} is not a time: write 5ms or 0.2s") from error
     if budget.unit != "seconds":
-        raise BudgetError(f"the latency {text!r} is no time: write 5ms or 0.2s")
+        raise BudgetError(f"the latency {text!r} is not a time: write 5ms or 0.2s")
     return float(budget.amount), name
 
 
@@ -240,7 +240,7 @@ class Solved:
         most: the mean cost that was allowed, in the point's unit.
         latency: mean seconds per sample, decoding and router included.
         shares: n, share of samples per expert.
-        notes: what has to be said about it.
+        notes: caveats, in sentences.
     """
 
     point: Point
@@ -268,7 +268,7 @@ def solve(limit: Limit, gains: Floats, correct: Bools, times: Timing) -> Solved:
         why = (
             "the router expects no more from spending more"
             if multiplier == 0
-            else "many samples have the same scores and would all go to a dearer expert at once"
+            else "many samples have the same scores and would all go to a more expensive expert at once"
         )
         notes.append(f"{100 * spent / limit.most:.0f} % of the budget is spent: {why}")
     point = Point(
@@ -330,7 +330,7 @@ def calibrate(
 ) -> Calibrated:
     """Fit the chances, solve the budgets and keep both in the router's folder.
 
-    The router's own latency is measured anew, so that it is that of this machine, as the profile's.
+    The router's own latency is measured again, so that it is that of this machine, as the profile's.
 
     The samples should be none that the experts or the router were trained on, and as hard as those to come:
     a budget is met on samples like these.
@@ -350,14 +350,14 @@ def calibrate(
         What was found. The last budget becomes the router's default.
 
     Raises:
-        BudgetError: a budget is no such, or below the least possible.
+        BudgetError: a budget is invalid, or below the least possible.
         InputError: no budget, no labels, or router and profile do not belong together.
         ModelError: the router or an expert failed.
     """
     if not latencies and not cost_budgets:
         raise InputError("calibrate needs a budget: --latency 5ms or --cost-budget 0.4")
     if q is not None and not latencies:
-        raise InputError("a quantile is one of the latency: give --latency with --quantile, such as 20ms")
+        raise InputError("--quantile limits a quantile of the latency: add --latency, such as --latency 20ms")
     check_experts(router, profile)
     known_labels(samples)
     single, own = measure_router(
@@ -392,15 +392,15 @@ def calibrate(
     router.description = new
     kept = {point.budget for point in new.points}
     return Calibrated(
-        old.objective,
-        names,
-        len(samples),
-        tuple(variant.name for variant in variants),
-        fitted,
-        before,
-        after,
-        solved,
-        tuple(point.budget for point in old.points if point.budget not in kept),
+        objective=old.objective,
+        experts=names,
+        samples=len(samples),
+        variants=tuple(variant.name for variant in variants),
+        calibration=fitted,
+        errors_before=before,
+        errors_after=after,
+        points=solved,
+        dropped=tuple(point.budget for point in old.points if point.budget not in kept),
     )
 
 
@@ -412,7 +412,7 @@ def _gains(
 
 
 def to_json(result: Calibrated) -> dict[str, Any]:
-    """Give a calibration as JSON values, expert by expert and point by point."""
+    """Return a calibration as JSON values, expert by expert and point by point."""
     fitted, before, after = result.calibration, result.errors_before, result.errors_after
     chances = None
     if fitted is not None and before is not None and after is not None:

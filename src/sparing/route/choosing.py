@@ -82,9 +82,9 @@ def solve_multiplier(gains: Floats, costs: Floats, budget: float) -> float:
 
     if fits(0.0):
         return 0.0
-    dearer = costs > cheapest
-    ahead = gains[:, dearer] - gains[:, ~dearer].max(axis=1, keepdims=True)
-    enough = max(float((ahead / (costs[dearer] - cheapest)).max()), np.finfo(np.float64).tiny)
+    pricier = costs > cheapest
+    ahead = gains[:, pricier] - gains[:, ~pricier].max(axis=1, keepdims=True)
+    enough = max(float((ahead / (costs[pricier] - cheapest)).max()), np.finfo(np.float64).tiny)
     while not fits(enough):  # rounding may leave the last sample just over its breakpoint
         enough *= 2
     low, high = 0, int(np.float64(enough).view(np.int64))

@@ -13,6 +13,7 @@ from sparing.images import decode_in_groups, encode
 from sparing.models import Model, load_model
 from sparing.route.choosing import Indices
 from sparing.route.experts import Expert
+from sparing.route.labels import listed
 from sparing.route.router import Point, Router
 
 Answer = npt.NDArray[np.float32] | SparingError
@@ -63,8 +64,8 @@ class Experts:
                 )
             if None not in (model.classes, self._names) and model.classes != self._names:
                 raise ModelError(
-                    f"expert {expert.name!r}: its classes are {_listed(model.classes)}, those of the router "
-                    f"{_listed(self._names)}; profile and train again"
+                    f"expert {expert.name!r}: its classes are {listed(model.classes)}, those of the router "
+                    f"{listed(self._names)}; profile and train again"
                 )
             self._models[which] = model
         return self._models[which]
@@ -117,7 +118,7 @@ class Experts:
                 self._count = probs.shape[1]
             if probs.shape[1] != self._count:
                 raise ModelError(
-                    f"expert {model.name!r} gives {probs.shape[1]} classes, the others {self._count}: "
+                    f"expert {model.name!r} returned {probs.shape[1]} classes, the others {self._count}: "
                     "they do not answer the same question"
                 )
         except SparingError as error:
@@ -255,8 +256,3 @@ def _grey() -> tuple[npt.NDArray[np.uint8], bytes]:
     """Make a grey image, decoded and encoded."""
     pixels = np.full((224, 224, 3), 128, dtype=np.uint8)
     return pixels, encode(pixels)
-
-
-def _listed(names: tuple[str, ...] | None) -> str:
-    names = names or ()
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

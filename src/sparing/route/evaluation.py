@@ -80,7 +80,7 @@ class RouteReport:
         experts: by name, each expert's own seconds.
         points: the operating points.
         curves: by policy, mean latency and accuracy over all variants: mixture, oracle, and every cascade.
-        notes: what has to be said about the comparison.
+        notes: caveats about the comparison, in sentences.
     """
 
     objective: str

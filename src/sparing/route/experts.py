@@ -51,12 +51,12 @@ class Expert:
     unit: str = "seconds"
 
     def to_dict(self) -> dict[str, Any]:
-        """Give it as JSON values."""
+        """Return it as JSON values."""
         return asdict(self)
 
 
 def expert_from_dict(values: dict[str, Any], what: str) -> Expert:
-    """Read what `Expert.to_dict` gave.
+    """Read what `Expert.to_dict` returned.
 
     Args:
         values: JSON values.

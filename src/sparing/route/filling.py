@@ -60,7 +60,7 @@ def fill(
         How many samples were run, over all variants; equal ones count once.
 
     Raises:
-        InputError: a sample cannot be read, or is no image and has to be one.
+        InputError: a sample cannot be read, or is not an image and has to be one.
         ModelError: an expert failed; finished chunks are kept.
         StorageError: a chunk could not be written; finished ones are kept.
     """
@@ -125,8 +125,8 @@ def run_experts(
         Shape (k, n, C), log-probabilities.
 
     Raises:
-        InputError: a sample cannot be read, or is no image and has to be one.
-        ModelError: an expert failed, or gives another number of classes.
+        InputError: a sample cannot be read, or is not an image and has to be one.
+        ModelError: an expert failed, or returned another number of classes.
     """
     result = np.empty((len(rows), len(models), identity.n_classes), dtype=np.float32)
     for start in range(0, len(rows), fetch):
@@ -147,7 +147,7 @@ def _run(model: Model, shown: Shown, out: npt.NDArray[np.float32]) -> None:
         outputs = model.log_probs(shown.ids[batch], values[batch])
         if outputs.shape[1] != out.shape[1]:
             raise ModelError(
-                f"expert {model.name!r} gives {outputs.shape[1]} classes, where {out.shape[1]} are expected: "
-                "experts must share their classes"
+                f"expert {model.name!r} returned {outputs.shape[1]} classes, where {out.shape[1]} are "
+                "expected: experts must share their classes"
             )
         out[batch] = outputs

@@ -10,9 +10,10 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from sparing.errors import InputError
+from sparing.errors import InputError, StorageError
 from sparing.numerics.distributions import entropy
 from sparing.route.losses import benefit_loss, entropy_loss, trade_off_loss
+from sparing.storage.files import replacing
 
 _ROWS = 4096
 
@@ -64,11 +65,11 @@ class Settings:
 def fit(
     network: nn.Module,
     inputs: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]],
+    *,
     log_probs: Lookup,
     labels: npt.NDArray[np.int64],
     latencies: npt.NDArray[np.float64],
     settings: Settings,
-    *,
     checkpoint: Path | None = None,
     fingerprint: str = "",
     progress: Callable[[int, float], None] | None = None,
@@ -94,6 +95,7 @@ def fit(
 
     Raises:
         InputError: the checkpoint is of another training, the device is not there, or the loss is not finite.
+        StorageError: the checkpoint could not be written; the one before is still there.
     """
     try:
         network.to(settings.device).train()
@@ -102,9 +104,10 @@ def fit(
     optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
     if any(parameter.ndim == 4 for parameter in network.parameters()):
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    losses = _resume(checkpoint, network, optimiser, settings, fingerprint, len(labels))
-    target = _Target(settings, log_probs, labels, latencies)
     m = len(labels)
+    identity = {"settings": asdict(settings), "fingerprint": fingerprint, "samples": m}
+    losses = _resume(checkpoint, network, optimiser, settings, identity)
+    target = _Target(settings, log_probs, labels, latencies)
     for epoch in range(len(losses), settings.epochs):
         generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch)
         order = torch.randperm(m, generator=generator).numpy()
@@ -127,7 +130,8 @@ def fit(
             raise InputError(f"the loss of epoch {epoch + 1} is not finite; lower the learning rate")
         losses.append(total / m)
         if checkpoint is not None:
-            _save(checkpoint, network, optimiser, settings, fingerprint, m, losses)
+            weights = {"network": network.state_dict(), "optimiser": optimiser.state_dict()}
+            _save(checkpoint, {**identity, "losses": losses, **weights})
         if progress is not None:
             progress(epoch + 1, losses[-1])
     network.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
@@ -184,30 +188,14 @@ class _Target:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.settings.device)
 
 
-def _save(
-    path: Path,
-    network: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    settings: Settings,
-    fingerprint: str,
-    samples: int,
-    losses: list[float],
-) -> None:
-    state = {
-        "settings": asdict(settings),
-        "fingerprint": fingerprint,
-        "samples": samples,
-        "losses": losses,
-        "network": network.state_dict(),
-        "optimiser": optimiser.state_dict(),
-    }
-    draft = path.with_name(path.name + ".partial")
+def _save(path: Path, state: dict[str, Any]) -> None:
     try:
-        torch.save(state, draft)
-        draft.replace(path)
-    except (OSError, RuntimeError) as error:  # torch raises a RuntimeError when the disk is full
-        draft.unlink(missing_ok=True)
-        raise InputError(f"{path}: the checkpoint cannot be written: {error}") from error
+        with replacing(path) as draft:
+            torch.save(state, draft)
+    except RuntimeError as error:  # what torch raises when the disk is full
+        raise StorageError(
+            f"{path} could not be written: {error}. Free some space, then run it again"
+        ) from error
 
 
 def _resume(
@@ -215,21 +203,20 @@ def _resume(
     network: nn.Module,
     optimiser: torch.optim.Optimizer,
     settings: Settings,
-    fingerprint: str,
-    samples: int,
+    identity: dict[str, Any],
 ) -> list[float]:
-    """Load a checkpoint, if there is one, and give the losses of the epochs that it has behind it."""
+    """Load a checkpoint, if there is one, and return the losses of its epochs."""
     if path is None or not path.exists():
         return []
     try:
         state = torch.load(path, map_location=settings.device, weights_only=True)
         same = {**state["settings"], "epochs": settings.epochs} == asdict(settings)
-        if not same or state["samples"] != samples:
+        if not same or state["samples"] != identity["samples"]:
             raise InputError(
                 f"{path}: the checkpoint of another training ({state['settings']} on {state['samples']} "
                 "samples); remove it, or choose another folder"
             )
-        if state["fingerprint"] != fingerprint:
+        if state["fingerprint"] != identity["fingerprint"]:
             raise InputError(
                 f"{path}: the checkpoint of a training on other samples, experts or sizes; remove it, or "
                 "choose another folder"

@@ -92,7 +92,7 @@ class Inputs:
         return 0 if self._stored is None else len(self._stored)
 
     def __call__(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Give the inputs at k positions: (k, 3, size, size) for images, else (k, ...), float32."""
+        """Return the inputs at k positions: (k, 3, size, size) for images, else (k, ...), float32."""
         assert self._stored is not None  # noqa: S101 - there is at least one sample
         stored = np.asarray(self._stored[rows])
         if self.images:

@@ -108,7 +108,7 @@ def check_experts(router: Router, profile: Profiled) -> None:
     if [name for name, _ in trained] != [name for name, _ in found]:
         raise InputError(
             f"{router.path}: the router picks among {', '.join(name for name, _ in trained)}, but the "
-            f"profile is of {', '.join(name for name, _ in found)}; give the profile that it was trained on"
+            f"profile is of {', '.join(name for name, _ in found)}; use the profile that it was trained on"
         )
     changed = ", ".join(
         name for (name, digest), (_, other) in zip(trained, found, strict=True) if digest != other
@@ -143,7 +143,7 @@ def gather(
 
     Raises:
         InputError: router and profile do not belong together, a label is missing or no class of the experts,
-            or a sample is no input of the router.
+            or a sample is not an input of the router.
         ModelError: the router or an expert failed.
     """
     check_experts(router, profile)

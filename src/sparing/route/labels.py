@@ -1,4 +1,4 @@
-"""Labels of samples, checked once for training, calibration and judging."""
+"""Labels of samples and names of classes, checked once for training, calibration and judging."""
 
 import numpy as np
 import numpy.typing as npt
@@ -34,14 +34,20 @@ def known_labels(samples: Samples) -> Labels:
 
 
 def check_classes(samples: Samples, labels: Labels, n_classes: int) -> None:
-    """Raise InputError unless every label is a class of the experts; the first that is none is named.
+    """Raise InputError unless every label is a class of the experts; the first that is not is named.
 
     Args:
         samples: m samples.
         labels: shape (m,), -1 where one is missing.
-        n_classes: how many classes the experts tell apart.
+        n_classes: how many classes the experts know.
     """
     wrong = labels >= n_classes
     if wrong.any():
         message = name_first(samples.ids, wrong, lambda row: f"has the label {labels[row]}")
-        raise InputError(f"{samples.what}: {message}, but the experts tell {n_classes} classes apart")
+        raise InputError(f"{samples.what}: {message}, but the experts know {n_classes} classes")
+
+
+def listed(names: tuple[str, ...] | None) -> str:
+    """Format class names for a message: how many, and the first five."""
+    names = names or ()
+    return f"{len(names)} ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"

@@ -123,7 +123,7 @@ def measure_experts(
         decoded images, or they come decoded.
 
     Raises:
-        InputError: a sample cannot be read, or is no image and has to be one.
+        InputError: a sample cannot be read, or is not an image and has to be one.
         ModelError: an expert failed.
     """
     given, decoded = _spread(samples, decoding=any(model.takes_pixels for model in models))
@@ -170,7 +170,7 @@ def measure_router(
         The latency of one sample, and that of a batch.
 
     Raises:
-        InputError: a sample cannot be read, or is no input of the network.
+        InputError: a sample cannot be read, or is not an input of the network.
     """
     given, decoded = _spread(samples, decoding=network.takes_pixels)
     other = np.zeros(_CACHE_BYTES, dtype=np.uint8)

@@ -9,6 +9,7 @@ from sparing.data.samples import Samples
 from sparing.errors import InputError, ModelError
 from sparing.images import Corruption
 from sparing.models import Model, load_model
+from sparing.route.labels import listed
 from sparing.route.showing import show
 
 
@@ -42,7 +43,7 @@ def load_experts(
         if names.count(name) > 1:
             raise InputError(f"two experts are called {name!r}; name them apart")
         if not name or name != name.strip() or "=" in name:
-            raise InputError(f"{name!r} is no name of an expert: no '=' and no spaces around it")
+            raise InputError(f"{name!r} cannot be the name of an expert: remove '=' and spaces around it")
     models, targets = [], []
     if isinstance(experts, Mapping):
         for name, target in experts.items():
@@ -57,7 +58,7 @@ def load_experts(
         if not model.needs_samples:
             raise InputError(
                 f"the expert {model.name!r} replays stored outputs: it cannot answer fresh inputs, and "
-                "has no latency to measure; give the model itself (`sparing bounds` takes stored outcomes)"
+                "has no latency to measure; use the model itself (`sparing bounds` takes stored outcomes)"
             )
     stated = {model.name: model.unit for model in models if model.cost is not None}
     if stated and (len(stated) < len(models) or len(set(stated.values())) > 1):
@@ -77,17 +78,17 @@ def _absolute(target: str) -> str:
 
 
 def shared_classes(models: Sequence[Model]) -> tuple[str, ...] | None:
-    """Give the class names that experts share; None when none of them names its classes.
+    """Return the class names that experts share; None when none of them names its classes.
 
     Raises:
-        InputError: two experts name other classes.
+        InputError: two experts name different classes.
     """
     named = [model for model in models if model.classes is not None]
     for model in named[1:]:
         if model.classes != named[0].classes:
             raise InputError(
-                f"experts must share their classes: {named[0].name!r} has {_listed(named[0].classes)}, "
-                f"{model.name!r} has {_listed(model.classes)}"
+                f"experts must share their classes: {named[0].name!r} has {listed(named[0].classes)}, "
+                f"{model.name!r} has {listed(model.classes)}"
             )
     return named[0].classes if named else None
 
@@ -99,8 +100,8 @@ def probe(models: Sequence[Model], samples: Samples, variant: Corruption) -> int
         The number of classes.
 
     Raises:
-        InputError: the sample cannot be read, or is no image and has to be one.
-        ModelError: an expert failed, or experts give different numbers of classes.
+        InputError: the sample cannot be read, or is not an image and has to be one.
+        ModelError: an expert failed, or experts return different numbers of classes.
     """
     counts: dict[str, int] = {}
     for shown in show(samples.ids[:1], samples.fetch(np.zeros(1, dtype=np.int64)), models, variant):
@@ -108,12 +109,7 @@ def probe(models: Sequence[Model], samples: Samples, variant: Corruption) -> int
             counts[model.name] = model.log_probs(shown.ids, shown.to(model)).shape[1]
     if len(set(counts.values())) > 1:
         raise ModelError(
-            "experts must share their classes, but they give "
+            "experts must share their classes, but they return "
             + ", ".join(f"{count} ({name})" for name, count in counts.items())
         )
     return next(iter(counts.values()))
-
-
-def _listed(names: tuple[str, ...] | None) -> str:
-    names = names or ()
-    return f"{len(names)} ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"

@@ -40,7 +40,7 @@ def trade_off_loss(
 ) -> torch.Tensor:
     """Weigh the drawn expert's cross-entropy against the expected latency (Algorithm 1, section 3.5).
 
-    Log-probabilities give the same loss and the same gradient as the logits they come from: the two differ
+    Log-probabilities have the same loss and the same gradient as the logits they come from: the two differ
     by a constant per sample and expert, which cross-entropy does not see.
 
     Args:

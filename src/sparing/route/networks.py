@@ -76,7 +76,7 @@ class RouterNetwork(nn.Module):
         experts: how many scores.
 
     Raises:
-        InputError: the backbone fails on the example, or gives no features.
+        InputError: the backbone fails on the example, or returns no features.
     """
 
     def __init__(self, backbone: nn.Module, example: torch.Tensor, experts: int) -> None:
@@ -90,7 +90,7 @@ class RouterNetwork(nn.Module):
                 f"the backbone failed on an input of shape {tuple(example.shape)}: {error}"
             ) from error
         if features.ndim != 2:
-            raise InputError(f"the backbone must give (m, d) or (m, d, ...), got {tuple(features.shape)}")
+            raise InputError(f"the backbone must return (m, d) or (m, d, ...), got {tuple(features.shape)}")
         self.head = nn.Linear(features.shape[1], experts)
 
     def _pooled(self, x: torch.Tensor) -> torch.Tensor:

@@ -218,5 +218,5 @@ def _damaged(path: Path, error: Exception) -> InputError:
     reason = f"no {error}" if isinstance(error, KeyError) else files.reason(error)
     return InputError(
         f"{path}: damaged, or made by something else ({reason}); delete that folder and profile again: "
-        "what it held is run anew"
+        "what it held is then run again"
     )

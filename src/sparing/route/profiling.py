@@ -62,7 +62,7 @@ class Profile:
     def outputs(
         self, samples: Samples, variant: Corruption = CLEAN, *, progress: OnProgress | None = None
     ) -> npt.NDArray[np.float32]:
-        """Give what the experts answer; what is stored is read, what is missing is run and stored.
+        """Return what the experts answer; what is stored is read, what is missing is run and stored.
 
         Args:
             samples: m samples, of any table: outputs are found by content.
@@ -73,8 +73,8 @@ class Profile:
             Shape (m, n, C), float32 log-probabilities.
 
         Raises:
-            InputError: a sample cannot be read or is no image and has to be one, the memo is damaged, or an
-                expert is no longer what was profiled.
+            InputError: a sample cannot be read or is not an image and has to be one, the memo is damaged, or
+                an expert is no longer what was profiled.
             ModelError: an expert cannot be loaded, or failed; what was finished is kept.
             StorageError: it could not be written; what was finished is kept.
         """
@@ -84,7 +84,7 @@ class Profile:
     def accuracy(
         self, samples: Samples, variant: Corruption = CLEAN, *, progress: OnProgress | None = None
     ) -> npt.NDArray[np.float64] | None:
-        """Give each expert's accuracy on the samples that have a label, in bounded memory.
+        """Return each expert's accuracy on the samples that have a label, in bounded memory.
 
         Args:
             samples: m samples.
@@ -95,7 +95,7 @@ class Profile:
             Shape (n,), shares in [0, 1]; None when no sample has a label.
 
         Raises:
-            InputError: as `outputs`, or a label is no class of the experts.
+            InputError: as `outputs`, or a label is not a class of the experts.
             ModelError: as `outputs`.
             StorageError: as `outputs`.
         """
@@ -115,7 +115,7 @@ class Profile:
     def fill(
         self, samples: Samples, variants: Sequence[Corruption], *, progress: OnProgress | None = None
     ) -> int:
-        """Run and store what is missing, without giving it back; when nothing is, no expert is loaded.
+        """Run and store what is missing, without returning it; when nothing is, no expert is loaded.
 
         Args:
             samples: m samples.
@@ -142,7 +142,7 @@ class Profile:
     def _find(
         self, samples: Samples, variant: Corruption, progress: OnProgress | None
     ) -> tuple[Memo, pa.Array]:
-        """Open the memo once it holds every key, and give the keys."""
+        """Open the memo once it holds every key, and return the keys."""
         wanted = keys(self._contents(samples), samples.ids, variant)
         memo = self._memo()
         if memo is None or (memo.positions(wanted) < 0).any():
@@ -232,7 +232,7 @@ def profile(
     seconds: float = SECONDS,
     progress: OnProgress | None = None,
 ) -> Profile:
-    """Run experts on samples once, and measure how long they take; killed, the same call goes on.
+    """Run experts on samples once, and measure how long they take; killed, the same call resumes.
 
     Latency is that of a call with the preparation of its samples, but without the decoding of images where
     an expert takes decoded ones: router and expert share that.
@@ -240,7 +240,7 @@ def profile(
     Args:
         experts: at least two: targets by name (see `load_model`), or models.
         samples: what `open_samples` takes.
-        out: the folder; one of the same experts is gone on with.
+        out: the folder; one that holds the same experts is resumed.
         variants: how the samples are corrupted, for their outputs; latency is measured on clean ones.
         costs: stated cost per sample and its unit, by name, for targets; for all of them or none.
         batch_size: samples per batch, for targets; a graph with a fixed batch keeps its own, and so does a
@@ -266,7 +266,15 @@ def profile(
     made = Profile(
         path=path,
         experts=tuple(
-            Expert(m.name, target, m.digest, never, never, m.cost, m.unit)
+            Expert(
+                name=m.name,
+                target=target,
+                digest=m.digest,
+                single=never,
+                batched=never,
+                cost=m.cost,
+                unit=m.unit,
+            )
             for m, target in zip(models, targets, strict=True)
         ),
         classes=shared_classes(models),
@@ -291,7 +299,7 @@ def _refuse_older(made: Profile) -> None:
         try:
             older = _read(made.path).experts
         except InputError:
-            return  # what cannot be read is written anew
+            return  # what cannot be read is written again
         names = [expert.name for expert in older]
         _refuse_others(made.path, names, [expert.digest for expert in older], made.experts)
 

@@ -133,13 +133,13 @@ class Router:
             raise ModelError(f"{self.path}: the router failed on {len(ids)} samples: {error}") from error
         if scores.shape != (len(ids), len(self.experts)):
             raise ModelError(
-                f"{self.path}: the router gave scores of shape {scores.shape} for {len(ids)} samples and "
+                f"{self.path}: the router returned scores of shape {scores.shape} for {len(ids)} samples and "
                 f"{len(self.experts)} experts; train it again"
             )
         finite = np.isfinite(scores).all(axis=1)
         if not finite.all():
             raise ModelError(
-                f"{self.path}: the router gave NaN or infinity for id {ids[int(finite.argmin())]!r} "
+                f"{self.path}: the router returned NaN or infinity for id {ids[int(finite.argmin())]!r} "
                 f"({int((~finite).sum())} of {len(ids)} in this batch); see whether that sample holds such "
                 "values, else train the router again"
             )
@@ -295,7 +295,7 @@ def _check(described: RouterDescription) -> None:
     if n < 2 or lengths - {n}:
         raise ValueError(f"{n} experts, and numbers for {sorted(lengths)}")
     if not all(np.isfinite(row).all() for row in rows) or any(p.multiplier < 0 for p in described.points):
-        raise ValueError("a cost, a price or a calibration is no number")
+        raise ValueError("a cost, a price or a calibration is not a finite number")
 
 
 def write_router(path: Path, description: RouterDescription) -> None:

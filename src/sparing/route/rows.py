@@ -15,7 +15,8 @@ class Row:
         p95: seconds that 95 % of the samples stay within, when every call takes its expert's median; None
             where it is not known.
         shares: share of samples that each expert answers; None where it is not known.
-        headroom: share of the way from the random mixture to the oracle at this latency; NaN without room.
+        headroom: share of the way from the random mixture to the oracle at this latency; NaN where the two
+            are equal.
         behind: the router's accuracy less this one's.
         error: standard error of `behind`, paired by sample; None where it is not known.
     """

@@ -55,7 +55,7 @@ class RouteAccount:
         self.decoding_seconds += part.decoding
 
     def summary(self) -> dict[str, Any]:
-        """Give the account as JSON values.
+        """Return the account as JSON values.
 
         Returns:
             Samples, seconds and shares by expert; `latency_mean`, the mean seconds per sample of decoding,

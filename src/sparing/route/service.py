@@ -148,7 +148,7 @@ class Service:
         )
 
     def _failed(self, error: SparingError, expert: int) -> Response:
-        """Answer 500 with the kind of error alone; what the model said is for the operator."""
+        """Answer 500 with the kind of error alone; the model's own message is for the operator."""
         _log.error("%s", error)
         kind = type(error.__cause__ or error).__name__
         if expert == NOBODY:
@@ -205,11 +205,11 @@ def _value(body: bytes) -> Any:
             return value
         array = np.asarray(value)
     except (ValueError, RecursionError) as error:
-        return InputError(f"the body is no JSON with a value: {error}")
+        return InputError(f"the body is not JSON with a value: {error}")
     if array.dtype.kind not in "iuf" or not np.isfinite(array).all():
         return InputError('"value" must be a finite number, a regular list of them, or a text')
     return array
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number")
+    raise ValueError(f"{constant} is not a number")

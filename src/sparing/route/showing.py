@@ -50,7 +50,7 @@ def show(
         Consecutive parts of the samples, at least one each: decoded images must fit into memory.
 
     Raises:
-        InputError: a value is no image and has to be one; its id is named.
+        InputError: a value is not an image and has to be one; its id is named.
     """
     names = ids.to_pylist()
     clean = variant.severity == "clean"

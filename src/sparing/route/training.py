@@ -64,7 +64,7 @@ def train(
     Args:
         profile: the folder that `profile` wrote.
         samples: labelled samples; whatever `open_samples` takes.
-        out: the router's folder; a training that was stopped is taken up again there.
+        out: the router's folder; a training that was stopped is resumed there.
         settings: objective and training; the objective "benefit" by default.
         variants: corruptions that the router is trained on, each sample once under each.
         size: height and width of the router's input images.
@@ -76,11 +76,11 @@ def train(
         progress: called with "profile", "prepare" or "train", the number done, and the loss so far.
 
     Returns:
-        The router, as `open_router` gives it.
+        The router, as `open_router` returns it.
 
     Raises:
-        InputError: samples without labels, a label that is no class of the experts, settings or weights that
-            do not fit, a folder that holds another router or cannot be written.
+        InputError: samples without labels, a label that is not a class of the experts, settings or weights
+            that do not fit, a folder that holds another router or cannot be written.
         ModelError: an expert failed.
         MissingExtraError: onnxscript, which the export needs, is not installed.
         StorageError: the router, or the experts' outputs, could not be written.
@@ -124,10 +124,10 @@ def train(
         losses = fit(
             network,
             inputs,
-            lambda rows: said[rows],
-            np.tile(labels, len(variants)),
-            np.array([expert.single.median for expert in opened.experts]),
-            settings,
+            log_probs=lambda rows: said[rows],
+            labels=np.tile(labels, len(variants)),
+            latencies=np.array([expert.single.median for expert in opened.experts]),
+            settings=settings,
             checkpoint=folder / CHECKPOINT,
             fingerprint=_fingerprint(opened, labels, said, inputs.description),
             progress=lambda epoch, loss: report("train", epoch, loss),
@@ -234,7 +234,7 @@ def _fingerprint(
     said: npt.NDArray[np.float32],
     description: InputDescription,
 ) -> str:
-    """Tell trainings apart by samples, experts and size: none goes on with the checkpoint of another."""
+    """Tell trainings apart by samples, experts and size: none resumes from the checkpoint of another."""
     digest = hashlib.sha256(repr([(e.name, e.digest) for e in profile.experts]).encode())
     digest.update(repr(description).encode())
     digest.update(labels.tobytes())

@@ -175,7 +175,7 @@ def stops(certainty: Floats, order: Sequence[int], threshold: float) -> npt.NDAr
     Args:
         certainty: shape (m, n), as for `cascade`.
         order: k experts, as they are run.
-        threshold: go on at or under it.
+        threshold: a sample continues at or under it.
 
     Returns:
         Shape (m,), the position in `order` of the expert that answers.

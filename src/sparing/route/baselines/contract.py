@@ -50,7 +50,7 @@ class Baseline(Protocol):
 
     @property
     def note(self) -> str:
-        """What has to be said about the comparison; empty when nothing has to be."""
+        """A caveat about the comparison, in sentences; empty for none."""
 
     @property
     def statistics(self) -> Mapping[str, Callable[[Floats], Floats]]:
