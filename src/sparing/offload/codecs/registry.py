@@ -5,9 +5,18 @@ from sparing.offload.codecs.avif import Avif
 from sparing.offload.codecs.codec import Codec
 from sparing.offload.codecs.dct import Dct
 from sparing.offload.codecs.jpeg import Jpeg
+from sparing.offload.codecs.palette import Palette
 from sparing.offload.codecs.webp import Webp
 
-_ALL: tuple[Codec, ...] = (Webp(), Jpeg(), Avif(), Dct(8, number=3), Dct(16, number=4), Dct(32, number=5))
+_ALL: tuple[Codec, ...] = (
+    Webp(),
+    Jpeg(),
+    Avif(),
+    Dct(8, number=3),
+    Dct(16, number=4),
+    Dct(32, number=5),
+    Palette(),
+)
 
 CODECS: dict[str, Codec] = {codec.name: codec for codec in _ALL}
 """Codecs by name, in the order of their numbers."""
