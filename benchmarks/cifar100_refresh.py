@@ -31,7 +31,7 @@ from sparing.data.tables import write_outputs
 from sparing.models import load_model, run
 from sparing.numerics.metrics import accuracy, consistency
 from sparing.numerics.selection import tie_keys
-from sparing.refresh import refresh, train_router
+from sparing.refresh import RefreshOptions, refresh, train_router
 from sparing.refresh.scorers import named_scorer
 
 PAIRS = (("resnet20", "resnet56"), ("resnet20_distilled", "resnet56"))
@@ -113,7 +113,7 @@ def end_to_end(old_name: str, new_name: str, data: Path, work: Path, pairs: int)
 
     def job(budget: str) -> float:
         started = time.perf_counter()
-        report = refresh(cache, [model], samples=samples, router=router, budget=budget)
+        report = refresh(cache, [model], RefreshOptions(router=router, budget=budget), samples=samples)
         seconds = time.perf_counter() - started
         check(report.account["forwards"], budget)
         return seconds

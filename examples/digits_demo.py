@@ -69,7 +69,10 @@ def main() -> None:
         shutil.copytree(cache.path, path)
         started = time.perf_counter()
         report = sparing.refresh.refresh(
-            path, [model], samples=out / "digits.parquet", budget=budget, scorer=scorer, router=router
+            path,
+            [model],
+            sparing.refresh.RefreshOptions(budget=budget, scorer=scorer, router=router),
+            samples=out / "digits.parquet",
         )
         seconds = time.perf_counter() - started
         stored = sparing.Cache.open(path).get(pa.array(album)).probs.argmax(axis=1)

@@ -88,6 +88,10 @@ def test_correction_and_pooling_from_the_command_line(sparing, files):
     wrong = sparing("refresh", "c.lance", *both, "--correct", "--budget", "5s")
     assert wrong.code == 1
     assert "give a share, rows or cost" in wrong.err
+    assert "ask for it with --correct" in sparing("refresh", "c.lance", *both).err
+    assert (
+        "give one of them" in sparing("refresh", "c.lance", *both, "--correct", "--finish", "--discard").err
+    )
 
 
 def test_the_advice_can_be_taken(sparing, files):

@@ -154,7 +154,7 @@ def test_a_model_that_raises_says_how_to_go_on(imported):
     )
     assert result.code == 1
     assert "no such layer" in result.err
-    assert "the same command goes on from there" in result.err
+    assert "the same command resumes there" in result.err
     other = imported("refresh", "photos.lance", "--model", MODEL, *SAMPLES, "--budget", "50%")
     assert "unfinished round is staged" in other.err
     assert "sparing cache discard" in imported("cache", "delete", "photos.lance", "s0001").err

@@ -15,7 +15,7 @@ from sparing.errors import BudgetError, CacheError, InputError, LockedError, Mod
 from sparing.models import Model
 from sparing.numerics.distributions import entropy
 from sparing.numerics.selection import tie_keys
-from sparing.refresh import fill, fit, fit_outputs, preview, refresh
+from sparing.refresh import RefreshOptions, fill, fit, fit_outputs, preview, refresh
 
 
 def by_entropy(world, among=None):
@@ -31,7 +31,7 @@ def test_a_share_refreshes_exactly_the_most_uncertain_rows(world):
     w = world(301)
     new = Recorder("new")
     expected = by_entropy(w)[:150]  # floor(0.5 * 301)
-    report = refresh(w.path, [new.model()], samples=w.samples, budget="50%")
+    report = refresh(w.path, [new.model()], RefreshOptions(budget="50%"), samples=w.samples)
     assert sorted(new.seen) == sorted(expected)
     assert w.ids_of("new") == set(expected)
     assert (report.round, report.refreshed, report.rows, report.complete) == (1, 150, 301, True)
@@ -48,13 +48,13 @@ def test_work_is_done_in_order_of_benefit(world):
     w = world(300)
     new = Recorder("new")
     expected = by_entropy(w)[:200]
-    refresh(w.path, [new.model()], samples=w.samples, budget="200rows")
+    refresh(w.path, [new.model()], RefreshOptions(budget="200rows"), samples=w.samples)
     assert new.seen == expected
 
 
 def test_accuracy_before_and_after(world):
     w = world(200)
-    report = refresh(w.path, [Recorder("new").model()], samples=w.samples, budget="40%")
+    report = refresh(w.path, [Recorder("new").model()], RefreshOptions(budget="40%"), samples=w.samples)
     rows = Cache.open(w.path).get(list(w.samples))
     before = outputs_of("old", range(200)).argmax(1)
     assert report.accuracy_before == pytest.approx((before == rows.labels).mean())
@@ -65,22 +65,24 @@ def test_accuracy_before_and_after(world):
 def test_nothing_and_everything(world):
     w = world(50)
     new = Recorder("new")
-    assert refresh(w.path, [new.model()], samples=w.samples, budget="0%").refreshed == 0
+    assert refresh(w.path, [new.model()], RefreshOptions(budget="0%"), samples=w.samples).refreshed == 0
     assert new.seen == []
-    assert refresh(w.path, [new.model()], samples=w.samples, budget="100%").refreshed == 50
+    assert refresh(w.path, [new.model()], RefreshOptions(budget="100%"), samples=w.samples).refreshed == 50
     # A model is not run again on rows that it wrote.
-    assert refresh(w.path, [new.model()], samples=w.samples, budget="100%").refreshed == 0
+    assert refresh(w.path, [new.model()], RefreshOptions(budget="100%"), samples=w.samples).refreshed == 0
     assert len(new.seen) == 50
 
 
 def test_a_preview_says_what_a_refresh_then_does(world):
     w = world(200)
     new = Recorder("new")
-    seen = preview(w.path, [new.model(cost=2.0, unit="cost")], budget="120cost")
+    seen = preview(w.path, [new.model(cost=2.0, unit="cost")], RefreshOptions(budget="120cost"))
     assert seen.refresh == {"new": 60}
     assert (seen.cost, seen.rows, seen.prediction) == (120.0, 200, None)
     assert new.seen == []
-    report = refresh(w.path, [new.model(cost=2.0, unit="cost")], samples=w.samples, budget="120cost")
+    report = refresh(
+        w.path, [new.model(cost=2.0, unit="cost")], RefreshOptions(budget="120cost"), samples=w.samples
+    )
     assert report.refreshed == 60
 
 
@@ -89,7 +91,10 @@ def test_candidates_that_write_their_own_rows(world):
     a, b = Recorder("a"), Recorder("b")
     router = fit(w.path, [a.model(), b.model()], samples=w.samples, rows=40, epochs=2)
     report = refresh(
-        w.path, [a.model(), b.model()], samples=w.samples, router=router, budget="60%", target="a"
+        w.path,
+        [a.model(), b.model()],
+        RefreshOptions(router=router, budget="60%", target="a"),
+        samples=w.samples,
     )
     assert report.refreshed == 80  # 120 forwards, of which fit spent 80 on 40 rows
     assert report.account["forwards"] == {name: len(recorder.seen) for name, recorder in (("a", a), ("b", b))}
@@ -108,19 +113,21 @@ def test_a_cost_budget_weighs_candidates(world):
     cheap, dear = Recorder("cheap"), Recorder("dear")
     models = [cheap.model(cost=1.0, unit="cost"), dear.model(cost=10.0, unit="cost")]
     router = fit(w.path, models, samples=w.samples, rows=60, epochs=5)
-    report = refresh(w.path, models, samples=w.samples, router=router, budget="900cost")
+    report = refresh(w.path, models, RefreshOptions(router=router, budget="900cost"), samples=w.samples)
     forwards = report.account["forwards"]
     assert forwards["cheap"] + 10 * forwards["dear"] <= 900
     assert forwards["cheap"] >= 60
     with pytest.raises(BudgetError, match="state it with --cost"):
-        refresh(w.path, [cheap.model()], samples=w.samples, budget="5cost")
+        refresh(w.path, [cheap.model()], RefreshOptions(budget="5cost"), samples=w.samples)
 
 
 def test_only_positive_leaves_the_others_alone(world):
     w = world(300)
     router = fit(w.path, [Recorder("new").model()], samples=w.samples, rows=100, epochs=20)
-    all_rows = preview(w.path, [Recorder("new").model()], router=router, budget="100%")
-    positive = preview(w.path, [Recorder("new").model()], router=router, budget="100%", only_positive=True)
+    all_rows = preview(w.path, [Recorder("new").model()], RefreshOptions(router=router, budget="100%"))
+    positive = preview(
+        w.path, [Recorder("new").model()], RefreshOptions(router=router, budget="100%", only_positive=True)
+    )
     assert all_rows.refresh["new"] == 300
     others = next(iter(Cache.open(w.path).scan()))
     gains = router.benefits(others.probs)[:, 0]
@@ -135,23 +142,28 @@ def test_what_fit_ran_is_not_run_again_and_counts(world):
     router = fit(w.path, [new.model()], samples=w.samples, rows=60, epochs=2)
     fitted = set(new.seen)
     assert len(fitted) == 60
-    seen = preview(w.path, [new.model()], router=router, budget="50%")
+    seen = preview(w.path, [new.model()], RefreshOptions(router=router, budget="50%"))
     assert (seen.known, seen.forwards["new"], seen.refresh["new"]) == (60, 90, 150)
     assert seen.prediction.rows == 12
-    report = refresh(w.path, [new.model()], samples=w.samples, router=router, budget="50%")
+    report = refresh(w.path, [new.model()], RefreshOptions(router=router, budget="50%"), samples=w.samples)
     assert len(new.seen) == len(set(new.seen)) == 150
     assert report.account["forwards"] == {"new": 150}
     assert report.account["fit_forwards"] == {"new": 60}
     assert fitted <= w.ids_of("new")
     # A second round finds nothing left over from fit.
-    assert refresh(w.path, [new.model()], samples=w.samples, router=router, budget="10%").refreshed == 30
+    assert (
+        refresh(
+            w.path, [new.model()], RefreshOptions(router=router, budget="10%"), samples=w.samples
+        ).refreshed
+        == 30
+    )
 
 
 def test_a_budget_that_fit_has_spent_already(world):
     w = world(300)
     new = Recorder("new")
     router = fit(w.path, [new.model()], samples=w.samples, rows=100, epochs=2)
-    report = refresh(w.path, [new.model()], samples=w.samples, router=router, budget="10%")
+    report = refresh(w.path, [new.model()], RefreshOptions(router=router, budget="10%"), samples=w.samples)
     assert report.refreshed == 100
     assert len(new.seen) == 100
 
@@ -161,7 +173,12 @@ def test_other_class_names_are_refused(tmp_path):
     cache = fill(tmp_path / "c.lance", Recorder("old").model(classes=tuple("abcde")), samples)
     assert cache.metadata.classes == tuple("abcde")
     with pytest.raises(CacheError, match="class 1 is 'c' for model 'new' but 'b' in the cache"):
-        refresh(cache.path, [Recorder("new").model(classes=tuple("acbde"))], samples=samples, budget="50%")
+        refresh(
+            cache.path,
+            [Recorder("new").model(classes=tuple("acbde"))],
+            RefreshOptions(budget="50%"),
+            samples=samples,
+        )
     with pytest.raises(CacheError, match="has 4 classes, the cache 5"):
         fit(cache.path, [Recorder("new").model(classes=tuple("abcd"))], samples=samples)
     with pytest.raises(ModelError, match="names 4 classes but returned 5"):
@@ -171,7 +188,7 @@ def test_other_class_names_are_refused(tmp_path):
 def test_the_router_of_a_round_stays_in_the_cache(world):
     w = world(100)
     router = fit(w.path, [Recorder("new").model()], samples=w.samples, rows=30, epochs=2)
-    refresh(w.path, [Recorder("new").model()], samples=w.samples, router=router, budget="50%")
+    refresh(w.path, [Recorder("new").model()], RefreshOptions(router=router, budget="50%"), samples=w.samples)
     metadata = Cache.open(w.path).metadata
     assert metadata.router(metadata.history[-1]["scorer"]) == router.to_bytes()
 
@@ -181,13 +198,13 @@ def test_after_a_failure_the_same_call_goes_on(world):
     expected = by_entropy(w)[:1000]
     new = Recorder("new", fail_at=expected[700])
     with pytest.raises(ModelError, match=expected[700]):
-        refresh(w.path, [new.model()], samples=w.samples, budget="50%")
+        refresh(w.path, [new.model()], RefreshOptions(budget="50%"), samples=w.samples)
     assert Cache.open(w.path).metadata.round == 0
     kept = set(expected[:640])  # whole chunks of 128
     assert kept <= set(new.seen)
     new.fail_at = None
     before = list(new.seen)
-    report = refresh(w.path, [new.model()], samples=w.samples, budget="50%")
+    report = refresh(w.path, [new.model()], RefreshOptions(budget="50%"), samples=w.samples)
     again = [i for i in new.seen[len(before) :] if i in before]
     assert set(again) <= set(expected[640:768])  # of the chunk in flight only
     assert report.account["wasted_forwards"] == 128
@@ -200,21 +217,21 @@ def test_interrupted_it_can_be_finished_as_a_shorter_round(world):
     expected = by_entropy(w)[:1000]
     new = Recorder("new", fail_at=expected[300], error=KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
-        refresh(w.path, [new.model()], samples=w.samples, budget="50%")
+        refresh(w.path, [new.model()], RefreshOptions(budget="50%"), samples=w.samples)
     with pytest.raises(CacheError, match="unfinished round is staged"):
-        refresh(w.path, [new.model()], samples=w.samples, budget="40%")
-    report = refresh(w.path, [new.model()], budget="50%", finish=True)
+        refresh(w.path, [new.model()], RefreshOptions(budget="40%"), samples=w.samples)
+    report = refresh(w.path, [new.model()], RefreshOptions(budget="50%"), unfinished="commit")
     assert (report.refreshed, report.complete) == (256, False)
     assert w.ids_of("new") == set(expected[:256])
     with pytest.raises(CacheError, match="nothing to finish"):
-        refresh(w.path, [new.model()], budget="50%", finish=True)
+        refresh(w.path, [new.model()], RefreshOptions(budget="50%"), unfinished="commit")
 
 
 def test_rows_do_not_change_under_a_staged_round(world):
     w = world(2000)
     new = Recorder("new", fail_at=by_entropy(w)[300])
     with pytest.raises(ModelError):
-        refresh(w.path, [new.model()], samples=w.samples, budget="50%")
+        refresh(w.path, [new.model()], RefreshOptions(budget="50%"), samples=w.samples)
     cache = Cache.open(w.path)
     for change in (lambda: cache.delete(["s0001"]), lambda: cache.rollback(0), cache.compact):
         with pytest.raises(CacheError, match="unfinished round is staged"):
@@ -229,16 +246,18 @@ def test_a_cache_without_rows_is_named(world):
     Cache.open(w.path).delete(list(w.samples))
     for job in (refresh, preview):
         with pytest.raises(InputError, match="has no rows"):
-            job(w.path, [Recorder("new").model()], samples=w.samples, budget="50%")
+            job(w.path, [Recorder("new").model()], RefreshOptions(budget="50%"), samples=w.samples)
 
 
 def test_staged_work_can_be_discarded(world):
     w = world(2000)
     new = Recorder("new", fail_at=by_entropy(w)[300])
     with pytest.raises(ModelError):
-        refresh(w.path, [new.model()], samples=w.samples, budget="50%")
+        refresh(w.path, [new.model()], RefreshOptions(budget="50%"), samples=w.samples)
     new.fail_at = None
-    report = refresh(w.path, [new.model()], samples=w.samples, budget="100rows", discard=True)
+    report = refresh(
+        w.path, [new.model()], RefreshOptions(budget="100rows"), samples=w.samples, unfinished="discard"
+    )
     assert report.refreshed == 100
 
 
@@ -250,14 +269,16 @@ def test_a_kill_between_commit_and_clean_up_does_not_start_another_round(world, 
 
     monkeypatch.setattr("sparing.refresh.job._clean_up", killed)
     with pytest.raises(KeyboardInterrupt):
-        refresh(w.path, [Recorder("new").model()], samples=w.samples, budget="30%")
+        refresh(w.path, [Recorder("new").model()], RefreshOptions(budget="30%"), samples=w.samples)
     monkeypatch.undo()
     assert Cache.open(w.path).metadata.round == 1
     assert Cache.open(w.path).unfinished_round() is None
-    report = refresh(w.path, [Recorder("new").model()], samples=w.samples, budget="30%")
+    report = refresh(w.path, [Recorder("new").model()], RefreshOptions(budget="30%"), samples=w.samples)
     assert report.round == 1
     assert Cache.open(w.path).metadata.round == 1
-    assert refresh(w.path, [Recorder("new").model()], samples=w.samples, budget="30%").round == 2
+    assert (
+        refresh(w.path, [Recorder("new").model()], RefreshOptions(budget="30%"), samples=w.samples).round == 2
+    )
 
 
 class Clock:
@@ -279,7 +300,7 @@ class Clock:
 def test_a_time_budget_stops_in_time_and_commits_what_was_reached(world, monkeypatch):
     w = world(3000)
     clock = Clock(monkeypatch)
-    report = refresh(w.path, [clock.model(0.01)], samples=w.samples, budget="10s")
+    report = refresh(w.path, [clock.model(0.01)], RefreshOptions(budget="10s"), samples=w.samples)
     # 0.5 s and 2 µs per row are kept back, and a chunk of 128 rows takes 1.28 s: seven fit into 9.494 s.
     assert report.refreshed == 7 * 128
     assert clock.now - 1000 <= 10
@@ -296,10 +317,10 @@ def test_what_is_left_of_a_time_budget_after_a_restart(world, monkeypatch):
         slow, "function", lambda ids, v: (failing.model()(ids, v), clock.model(0.01)(ids, v))[1]
     )
     with pytest.raises(ModelError):
-        refresh(w.path, [slow], samples=w.samples, budget="10s")
+        refresh(w.path, [slow], RefreshOptions(budget="10s"), samples=w.samples)
     clock.now += 5000  # the time until somebody restarts it does not count
     started = clock.now
-    report = refresh(w.path, [clock.model(0.01)], samples=w.samples, budget="10s")
+    report = refresh(w.path, [clock.model(0.01)], RefreshOptions(budget="10s"), samples=w.samples)
     assert clock.now - started <= 10 - 2 * 1.28
     assert 2 * 128 < report.refreshed <= 7 * 128
 
@@ -308,10 +329,10 @@ def test_until_is_the_one_given_now(world):
     w = world(2000)
     new = Recorder("new", fail_at=by_entropy(w)[300])
     with pytest.raises(ModelError):
-        refresh(w.path, [new.model()], samples=w.samples, budget="50%")
+        refresh(w.path, [new.model()], RefreshOptions(budget="50%"), samples=w.samples)
     new.fail_at = None
     past = datetime.now(UTC) - timedelta(seconds=1)
-    report = refresh(w.path, [new.model()], samples=w.samples, budget="50%", until=past)
+    report = refresh(w.path, [new.model()], RefreshOptions(budget="50%"), samples=w.samples, until=past)
     assert (report.refreshed, report.complete) == (256, False)
 
 
@@ -321,12 +342,12 @@ def test_a_prediction_is_for_what_was_run(world):
     pairs = (pa.array([f"e{i}" for i in range(400)]), outputs_of("old", range(5000, 5400)))
     outputs = (pairs[0], outputs_of("new", range(5000, 5400)))
     router = fit_outputs(pairs, [outputs], ["new"], epochs=5)
-    whole = preview(w.path, [new.model()], router=router, budget="90%").prediction
-    some = preview(w.path, [new.model()], router=router, budget="256rows").prediction
+    whole = preview(w.path, [new.model()], RefreshOptions(router=router, budget="90%")).prediction
+    some = preview(w.path, [new.model()], RefreshOptions(router=router, budget="256rows")).prediction
     new.fail_at = next(i for i in (r for r in w.samples) if i in set(order_of(w, router)[300:310]))
     with pytest.raises(ModelError):
-        refresh(w.path, [new.model()], samples=w.samples, router=router, budget="90%")
-    report = refresh(w.path, [new.model()], router=router, budget="90%", finish=True)
+        refresh(w.path, [new.model()], RefreshOptions(router=router, budget="90%"), samples=w.samples)
+    report = refresh(w.path, [new.model()], RefreshOptions(router=router, budget="90%"), unfinished="commit")
     assert report.refreshed == 256
     assert report.prediction == some
     assert some.consistency < whole.consistency - 0.2
@@ -343,7 +364,10 @@ def test_predictions_with_several_candidates_count_what_fit_stores(world):
     a, b = Recorder("a"), Recorder("b")
     router = fit(w.path, [a.model(), b.model()], samples=w.samples, rows=100, epochs=2)
     report = refresh(
-        w.path, [a.model(), b.model()], samples=w.samples, router=router, budget="0%", target="a"
+        w.path,
+        [a.model(), b.model()],
+        RefreshOptions(router=router, budget="0%", target="a"),
+        samples=w.samples,
     )
     stored = w.stored()
     full = outputs_of("a", range(200)).argmax(1)
@@ -361,7 +385,10 @@ def test_a_router_of_other_models_does_not_disturb_another_scorer(world):
     w = world(100)
     router = fit(w.path, [Recorder("a").model()], samples=w.samples, rows=40, epochs=1)
     report = refresh(
-        w.path, [Recorder("b").model()], samples=w.samples, router=router, scorer="entropy", budget="10%"
+        w.path,
+        [Recorder("b").model()],
+        RefreshOptions(router=router, scorer="entropy", budget="10%"),
+        samples=w.samples,
     )
     assert (report.refreshed, report.prediction) == (10, None)
 
@@ -370,12 +397,12 @@ def test_costs_in_different_units_are_not_mixed(world):
     w = world(100)
     models = [Recorder("a").model(cost=5.0, unit="cost"), Recorder("b").model(cost=0.005)]
     with pytest.raises(BudgetError, match="'b' in the same units"):
-        refresh(w.path, models, samples=w.samples, budget="10cost")
+        refresh(w.path, models, RefreshOptions(budget="10cost"), samples=w.samples)
 
 
 def test_a_round_of_nothing_is_no_round(world):
     w = world(100)
-    report = refresh(w.path, [Recorder("new").model()], samples=w.samples, budget="0%")
+    report = refresh(w.path, [Recorder("new").model()], RefreshOptions(budget="0%"), samples=w.samples)
     assert (report.round, report.refreshed) == (0, 0)
     assert Cache.open(w.path).version == 1
     assert Cache.open(w.path).unfinished_round() is None
@@ -388,14 +415,14 @@ def test_a_model_that_exits_does_not_end_the_command(world):
         raise SystemExit(0)
 
     with pytest.raises(ModelError, match="SystemExit"):
-        refresh(w.path, [Model("m", "d", leaving)], samples=w.samples, budget="10%")
+        refresh(w.path, [Model("m", "d", leaving)], RefreshOptions(budget="10%"), samples=w.samples)
 
 
 def test_many_scan_chunks_choose_the_same_rows(world, monkeypatch):
     w = world(301)
     expected = set(by_entropy(w)[:150])
     monkeypatch.setattr(Cache.scan, "__defaults__", (37,))
-    refresh(w.path, [Recorder("new").model()], samples=w.samples, budget="50%")
+    refresh(w.path, [Recorder("new").model()], RefreshOptions(budget="50%"), samples=w.samples)
     assert w.ids_of("new") == expected
 
 
@@ -410,7 +437,9 @@ def by_entropy_of_old(w):
 def test_until_a_time_that_has_come_commits_what_is_there(world):
     w = world(100)
     past = datetime.now(UTC) - timedelta(seconds=1)
-    report = refresh(w.path, [Recorder("new").model()], samples=w.samples, budget="50%", until=past)
+    report = refresh(
+        w.path, [Recorder("new").model()], RefreshOptions(budget="50%"), samples=w.samples, until=past
+    )
     assert (report.refreshed, report.complete) == (0, False)
 
 
@@ -442,12 +471,13 @@ def test_bad_requests_write_nothing(world, tmp_path):
         (InputError, "no router at", {"router": tmp_path / "nowhere"}),
     ]
     for error, message, changes in cases:
-        arguments = {"candidates": [new], "samples": w.samples, "budget": "50%", "discard": True, **changes}
+        asked = {"budget": "50%", **changes}
+        candidates, samples = asked.pop("candidates", [new]), asked.pop("samples", w.samples)
         with pytest.raises(error, match=message):
-            refresh(w.path, arguments.pop("candidates"), **arguments)
+            refresh(w.path, candidates, RefreshOptions(**asked), samples=samples, unfinished="discard")
         assert Cache.open(w.path).version == 1
     with Cache.open(w.path).lock(), pytest.raises(LockedError):
-        refresh(w.path, [new], samples=w.samples, budget="50%")
+        refresh(w.path, [new], RefreshOptions(budget="50%"), samples=w.samples)
 
 
 @pytest.mark.parametrize(
@@ -465,8 +495,8 @@ def test_a_model_that_returns_nonsense_is_named(world, returned, message):
         refresh(
             w.path,
             [Model("bad", "d", lambda i, v: returned, batch_size=8)],
+            RefreshOptions(budget="8rows"),
             samples=w.samples,
-            budget="8rows",
         )
     assert "'bad'" in str(caught.value)
     assert Cache.open(w.path).version == 1
@@ -476,7 +506,7 @@ KILLED = """
 import sys, time
 import numpy as np
 from sparing.models import Model
-from sparing.refresh import refresh
+from sparing.refresh import RefreshOptions, refresh
 from tests.refresh.conftest import outputs_of
 log = open(sys.argv[2], "a", buffering=1)
 def function(ids, values):
@@ -484,7 +514,8 @@ def function(ids, values):
     time.sleep(0.002)
     return outputs_of("new", values)
 samples = {f"s{i:04d}": i for i in range(2000)}
-report = refresh(sys.argv[1], [Model("new", "d:new", function, batch_size=8)], samples=samples, budget="50%")
+model = Model("new", "d:new", function, batch_size=8)
+report = refresh(sys.argv[1], [model], RefreshOptions(budget="50%"), samples=samples)
 print(report.account["wasted_forwards"])
 """
 
@@ -510,7 +541,7 @@ def test_kills_lose_and_repeat_nothing(world, tmp_path):
         output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
         assert int(output) <= 128 * kills
     undisturbed = world(2000, "undisturbed.lance")
-    refresh(undisturbed.path, [Recorder("new").model()], samples=w.samples, budget="50%")
+    refresh(undisturbed.path, [Recorder("new").model()], RefreshOptions(budget="50%"), samples=w.samples)
     ours, theirs = w.stored(), undisturbed.stored()
     assert all((ours[i][0] == theirs[i][0]).all() and ours[i][1:] == theirs[i][1:] for i in ours)
     counts = dict(zip(*np.unique(log.read_text().split(), return_counts=True), strict=True))
@@ -523,9 +554,15 @@ def test_requests_are_json(world):
     w = world(300)
     new = Recorder("new", fail_at=by_entropy(w)[200])
     with pytest.raises(ModelError):
-        refresh(w.path, [new.model()], samples=w.samples, budget="100%")
+        refresh(w.path, [new.model()], RefreshOptions(budget="100%"), samples=w.samples)
     staged = json.loads((w.path / "_sparing" / "round" / "request.json").read_text())
     assert staged["models"] == {"new": "d:new"}
     assert isinstance(
         pa.ipc.open_file(str(w.path / "_sparing" / "round" / "order.arrow")).read_all(), pa.Table
     )
+
+
+def test_an_unknown_choice_for_an_unfinished_round(world):
+    w = world(20)
+    with pytest.raises(InputError, match="resume or commit or discard, not 'finish'"):
+        refresh(w.path, [Recorder("new").model()], RefreshOptions(budget="50%"), unfinished="finish")

@@ -6,7 +6,7 @@ from tests.refresh.conftest import Recorder, outputs_of
 from sparing.cache import Cache, ModelInfo
 from sparing.errors import CacheError, InputError, ModelError
 from sparing.models import Model
-from sparing.refresh import fit, fit_outputs, preview, refresh
+from sparing.refresh import RefreshOptions, fit, fit_outputs, preview, refresh
 
 
 def test_it_runs_the_rows_asked_for_and_times_them(world):
@@ -42,7 +42,7 @@ def test_a_second_fit_runs_only_what_is_new_and_loses_nothing(world):
     ]
     fit(w.path, [new.model(), other.model()], samples=w.samples, rows=60, epochs=1)
     assert (len(new.seen), len(other.seen)) == (100, 60)
-    report = refresh(w.path, [new.model()], samples=w.samples, budget="50%")
+    report = refresh(w.path, [new.model()], RefreshOptions(budget="50%"), samples=w.samples)
     assert report.account["fit_forwards"] == {"new": 100}
     assert len(new.seen) == len(set(new.seen)) == 150
 
@@ -59,8 +59,8 @@ def test_what_an_interrupted_fit_paid_for_is_kept_for_another(world):
     fit(w.path, [new.model()], samples=w.samples, rows=200, epochs=1)
     kept = set(probe.seen[:256])  # two whole chunks
     assert not kept & set(new.seen)
-    assert preview(w.path, [new.model()], budget="0%").known == 256 + len(new.seen)
-    report = refresh(w.path, [new.model()], samples=w.samples, budget="0%")
+    assert preview(w.path, [new.model()], RefreshOptions(budget="0%")).known == 256 + len(new.seen)
+    report = refresh(w.path, [new.model()], RefreshOptions(budget="0%"), samples=w.samples)
     assert report.account["wasted_forwards"] == 128
 
 
@@ -72,7 +72,7 @@ def test_an_id_that_comes_back_is_another_sample(world):
     cache = Cache.open(w.path)
     cache.delete([back])
     cache.append([(pa.array([back]), outputs_of("old", [9999]), None)], ModelInfo("old", "d:old"))
-    refresh(w.path, [new.model()], samples={**w.samples, back: 9999}, budget="100%")
+    refresh(w.path, [new.model()], RefreshOptions(budget="100%"), samples={**w.samples, back: 9999})
     np.testing.assert_allclose(Cache.open(w.path).get([back]).probs, outputs_of("new", [9999]), atol=6e-4)
 
 
@@ -87,7 +87,7 @@ def test_too_many_classes_are_seen_at_once(world):
     model = Model("wide", "d:wide", wide, batch_size=8)
     for job in (
         lambda: fit(w.path, [model], samples=w.samples, rows=500),
-        lambda: refresh(w.path, [model], samples=w.samples, budget="50%"),
+        lambda: refresh(w.path, [model], RefreshOptions(budget="50%"), samples=w.samples),
     ):
         runs.clear()
         with pytest.raises(InputError, match="gives 7 classes, where 5 are expected"):
@@ -100,14 +100,14 @@ def test_each_round_draws_other_rows(world):
     w = world(300)
     a, b = Recorder("a"), Recorder("b")
     fit(w.path, [a.model()], samples=w.samples, rows=50, epochs=1)
-    refresh(w.path, [a.model()], samples=w.samples, budget="0%")
+    refresh(w.path, [a.model()], RefreshOptions(budget="0%"), samples=w.samples)
     fit(w.path, [b.model()], samples=w.samples, rows=50, epochs=1)
     assert len(set(a.seen) & set(b.seen)) < 25
 
 
 def test_a_model_is_not_fitted_on_its_own_rows(world):
     w = world(200)
-    refresh(w.path, [Recorder("new").model()], samples=w.samples, budget="50%")
+    refresh(w.path, [Recorder("new").model()], RefreshOptions(budget="50%"), samples=w.samples)
     again = Recorder("new")
     fit(w.path, [again.model()], samples=w.samples, rows=200, epochs=1)
     assert len(again.seen) == 100
@@ -136,13 +136,13 @@ def test_known_outputs_do_not_outlive_a_round(world):
     w = world(200)
     new = Recorder("new")
     fit(w.path, [new.model()], samples=w.samples, rows=50, epochs=1)
-    assert preview(w.path, [new.model()], budget="50%").known == 50
+    assert preview(w.path, [new.model()], RefreshOptions(budget="50%")).known == 50
     # For another model they mean nothing.
-    assert preview(w.path, [Recorder("other").model()], budget="50%").known == 0
+    assert preview(w.path, [Recorder("other").model()], RefreshOptions(budget="50%")).known == 0
     Cache.open(w.path).delete([new.seen[0]])
-    report = refresh(w.path, [new.model()], samples=w.samples, budget="0%")
+    report = refresh(w.path, [new.model()], RefreshOptions(budget="0%"), samples=w.samples)
     assert report.refreshed == 49
-    assert preview(w.path, [new.model()], budget="50%").known == 0
+    assert preview(w.path, [new.model()], RefreshOptions(budget="50%")).known == 0
 
 
 def test_pairs_known_from_elsewhere_cost_nothing(world):
@@ -151,7 +151,9 @@ def test_pairs_known_from_elsewhere_cost_nothing(world):
     old, new = outputs_of("old", range(1000, 1100)), outputs_of("new", range(1000, 1100))
     router = fit_outputs((ids, old, np.zeros(100, int)), [(ids, new)], ["new"], epochs=2)
     assert router.candidates[0].seconds is None
-    report = refresh(w.path, [Recorder("new").model()], samples=w.samples, router=router, budget="50%")
+    report = refresh(
+        w.path, [Recorder("new").model()], RefreshOptions(router=router, budget="50%"), samples=w.samples
+    )
     assert report.account["fit_forwards"] == {}
     assert report.prediction.rows == 20
     cached = fit_outputs(

@@ -100,35 +100,35 @@ def refresh(
 ) -> None:
     """Refresh a cache under a budget, as one atomic round.
 
-    Interrupted or killed, the same command goes on where it stopped; nothing is visible before the end.
+    Interrupted or killed, the same command resumes where it stopped; nothing is visible before the end.
     """
     from sparing.budget import Budget
     from sparing.cli.main import STARTED
+    from sparing.errors import InputError
+    from sparing.refresh import Correction, RefreshOptions
 
-    spent = Budget.parse(budget)
+    if finish and discard:
+        raise InputError("--finish commits what is staged and --discard drops it: give one of them")
+    corrects = correct or correct_within_budget
+    if recent and not corrects:
+        raise InputError("recent models take part in correction only: ask for it with --correct")
     loaded = load_models([*model, *(recent or [])], cost, batch_size, threads, provider)
     candidates, again = loaded[: len(model)], loaded[len(model) :]
-    common: dict[str, Any] = {
-        "budget": spent,
-        "scorer": scorer,
-        "router": router,
-        "target": target,
-        "only_positive": only_positive,
-        "objective": objective,
-        "correct": correct,
-        "correct_within_budget": correct_within_budget,
-        "recent": again,
-        "seed": seed,
-    }
+    options = RefreshOptions(
+        budget=Budget.parse(budget),
+        scorer=scorer,
+        router=router,
+        target=target,
+        only_positive=only_positive,
+        objective=objective,  # type: ignore[arg-type]
+        correction=Correction(recent=again, within_budget=correct_within_budget) if corrects else None,
+        seed=seed,
+    )
     if dry_run:
         from sparing.refresh import preview
 
-        _tell_preview(
-            preview(cache, candidates, samples=open_given_samples(samples, column), **common),
-            spent,
-            objective,
-            as_json,
-        )
+        seen = preview(cache, candidates, options, samples=open_given_samples(samples, column))
+        _tell_preview(seen, options, as_json)
         return
     from sparing.errors import ModelError
     from sparing.refresh import refresh as run_refresh
@@ -139,13 +139,12 @@ def refresh(
             report = run_refresh(
                 cache,
                 candidates,
+                options,
                 samples=values,
                 until=None if until is None else _next(until),
                 started=STARTED,
-                finish=finish,
-                discard=discard,
+                unfinished="commit" if finish else "discard" if discard else "resume",
                 on_progress=on_progress,
-                **common,
             )
     except (KeyboardInterrupt, ModelError):
         _tell_staged(cache)
@@ -194,14 +193,15 @@ def _tell_staged(cache: Path) -> None:
     rows = staging.order().num_rows
     done = sum(min(staged["chunk_rows"], rows - start) for start in staging.finished())
     hint(
-        f"{done:,} of {rows:,} rows are staged and nothing was committed: the same command goes on from "
+        f"{done:,} of {rows:,} rows are staged and nothing was committed: the same command resumes "
         "there; with --finish it commits what is staged as a shorter round"
     )
 
 
-def _tell_preview(preview: Any, budget: Any, objective: str, as_json: bool) -> None:
+def _tell_preview(preview: Any, options: Any, as_json: bool) -> None:
     from dataclasses import asdict
 
+    budget = options.budget
     result = {"dry_run": True, "budget": str(budget), **asdict(preview)}
     if as_json:
         print_json(result)
@@ -226,7 +226,7 @@ def _tell_preview(preview: Any, budget: Any, objective: str, as_json: bool) -> N
         typer.echo(f"  about {preview.cost:,.2f} units of cost")
     prediction = preview.prediction
     if prediction is None:
-        if objective == "consistency":
+        if options.objective == "consistency":
             typer.echo(
                 "  no held-out rows to predict consistency from: `sparing fit` makes a router that has them"
             )

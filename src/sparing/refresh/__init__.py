@@ -5,10 +5,13 @@ from sparing.refresh.correction.rules import Schedule, Step
 from sparing.refresh.filling import append_samples, fill
 from sparing.refresh.job import Preview, preview, refresh
 from sparing.refresh.learning import fit, fit_outputs
+from sparing.refresh.options import Correction, RefreshOptions
 from sparing.refresh.router import Router, train_router
 
 __all__ = [
+    "Correction",
     "Preview",
+    "RefreshOptions",
     "RefreshReport",
     "Router",
     "Schedule",

@@ -6,24 +6,24 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic, perf_counter
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from sparing.account import Account
-from sparing.budget import Budget, affordable
+from sparing.budget import affordable
 from sparing.cache import Cache
 from sparing.cache.known import drop_known
 from sparing.data.samples import Samples, open_samples
-from sparing.errors import CacheError
+from sparing.errors import CacheError, InputError
 from sparing.models import Model
 from sparing.progress import OnProgress
 from sparing.refresh.commit import RefreshReport, commit_round, report_of
-from sparing.refresh.correction.rules import Schedule
 from sparing.refresh.correction.screening import screen_rows
 from sparing.refresh.correction.settling import run_correction, to_screen
 from sparing.refresh.evidence import Prediction
+from sparing.refresh.options import RefreshOptions, Unfinished
 from sparing.refresh.planning import (
     count_assigned,
     left_alone,
@@ -32,8 +32,7 @@ from sparing.refresh.planning import (
     score_rows,
     temporary_folder,
 )
-from sparing.refresh.round import Objective, Round, prepare_round
-from sparing.refresh.router import Router
+from sparing.refresh.round import Round, prepare_round
 from sparing.refresh.running import chunk_rows_for, find_samples, run_order
 from sparing.refresh.staging import Staging
 
@@ -70,20 +69,7 @@ class Preview:
 
 
 def preview(
-    path: str | Path,
-    candidates: Sequence[Model],
-    *,
-    budget: str | Budget,
-    samples: Any = None,
-    scorer: str | None = None,
-    router: Router | str | Path | None = None,
-    target: str | None = None,
-    only_positive: bool = False,
-    objective: Objective = "consistency",
-    correct: bool | Schedule = False,
-    correct_within_budget: bool = False,
-    recent: Sequence[Model] = (),
-    seed: int = 0,
+    path: str | Path, candidates: Sequence[Model], options: RefreshOptions, *, samples: Any = None
 ) -> Preview:
     """Say what a budget would buy, without running a model or writing anything.
 
@@ -92,21 +78,7 @@ def preview(
     Returns:
         The preview.
     """
-    cache = Cache.open(path)
-    job = prepare_round(
-        cache,
-        candidates,
-        budget,
-        scorer,
-        router,
-        target,
-        only_positive,
-        seed,
-        correct,
-        correct_within_budget,
-        recent,
-        objective,
-    )
+    job = prepare_round(Cache.open(path), candidates, options)
     account = Account()
     with temporary_folder() as folder:
         scored = score_rows(job, Path(folder), account)
@@ -114,7 +86,7 @@ def preview(
         each = job.seconds_per_forward()
         if costs is None and job.budget.unit == "seconds" and each[0]:
             capacity = affordable(max(float(job.budget.amount) - job.spent_by_fit(), 0.0), each[0])
-        made = plan_rows(scored, capacity, costs, only_positive, account)
+        made = plan_rows(scored, capacity, costs, job.only_positive, account)
         counts = count_assigned(scored, made, len(job.candidates))
         if samples is not None:
             find_samples(order_rows(scored, made), job.candidates, open_samples(samples))
@@ -138,55 +110,30 @@ def preview(
 def refresh(
     path: str | Path,
     candidates: Sequence[Model],
+    options: RefreshOptions,
     *,
-    budget: str | Budget,
     samples: Any = None,
-    scorer: str | None = None,
-    router: Router | str | Path | None = None,
-    target: str | None = None,
-    only_positive: bool = False,
-    objective: Objective = "consistency",
-    correct: bool | Schedule = False,
-    correct_within_budget: bool = False,
-    recent: Sequence[Model] = (),
-    seed: int = 0,
     until: datetime | None = None,
     started: float | None = None,
-    finish: bool = False,
-    discard: bool = False,
+    unfinished: Unfinished = "resume",
     on_progress: OnProgress | None = None,
 ) -> RefreshReport:
     """Spend a budget on the rows of a cache where it is predicted to bring most (PURE, Algorithm 1).
 
     The work is staged chunk by chunk, in order of benefit, and becomes visible as one round at the end. After
-    a kill, the same call continues where it stopped.
+    a kill, the same call resumes where it stopped.
 
     Args:
         path: the cache.
         candidates: models that the round may run.
-        budget: what may be spent; see `Budget.parse`. What `fit` ran for these candidates on this cache's
-            rows counts in it, and those rows are refreshed without running them again. With one candidate, a
-            budget in seconds or cost runs rows in order of benefit until it is spent; with several, each row
-            gets the candidate that brings most for its cost, and rows that none improves are left alone.
+        options: the budget, what ranks the rows, and how they are stored.
         samples: where the sample values are: whatever `open_samples` takes; not needed when every candidate
             replays stored outputs.
-        scorer: what ranks the rows: "router", "change" (both need one), "entropy", "least-confidence",
-            "margin", "random", or "auto": what the router's held-out rows advise; by default the router when
-            there is one ("change" under the objective "accuracy"), else entropy.
-        router: from `fit`, or its file.
-        target: the candidate whose full re-run is the reference; the last one by default.
-        only_positive: leave alone rows that no candidate is predicted to improve.
-        objective: "consistency" stores the new distributions as they are; "accuracy" pools each with the one
-            that the row holds, by exponents fitted to the labelled rows that both are known of.
-        correct: from round 2 on, screen and settle rows that look stale (PURE, 3.3), by Table 3's schedule or
-            another; its forwards come on top of the budget.
-        correct_within_budget: correct, and pay for it from the budget.
-        recent: models of earlier rounds that correction may run again.
-        seed: decides the order among equal benefits.
         until: when to stop and commit what was reached, with time zone.
         started: `time.monotonic` value from which a budget in seconds counts; now by default.
-        finish: run nothing; commit what is staged as a shorter round.
-        discard: drop what an earlier, different call has staged, and start over.
+        unfinished: what to do about a round that was interrupted. "resume" continues it, if it was this same
+            call, and refuses to start another; "commit" runs nothing and commits what is staged as a shorter
+            round; "discard" drops what another call has staged, and starts over.
         on_progress: called after every chunk.
 
     Returns:
@@ -195,26 +142,15 @@ def refresh(
     Raises:
         BudgetError: the budget cannot be understood or weighed.
         InputError: samples are missing, the router does not know a candidate, or class counts differ.
-        ModelError: a model failed; what was computed is kept, and the same call continues.
+        ModelError: a model failed; what was computed is kept, and the same call resumes.
         CacheError: not a cache, another process writes to it, another round is unfinished, or a full disk.
     """
+    if unfinished not in get_args(Unfinished):
+        raise InputError(f"unfinished is {' or '.join(get_args(Unfinished))}, not {unfinished!r}")
     begun = monotonic() if started is None else started
     with Cache.open(path).lock():
         cache = Cache.open(path)
-        job = prepare_round(
-            cache,
-            candidates,
-            budget,
-            scorer,
-            router,
-            target,
-            only_positive,
-            seed,
-            correct,
-            correct_within_budget,
-            recent,
-            objective,
-        )
+        job = prepare_round(cache, candidates, options)
         staging = Staging(cache.staged_round)
         request = job.request()
         staged = staging.request()
@@ -225,17 +161,17 @@ def refresh(
                 return report_of(entry)
             staged = None
         if staged is not None and staged["digest"] != request["digest"]:
-            if not discard and staged["command"] == request["command"]:
+            if unfinished != "discard" and staged["command"] == request["command"]:
                 raise CacheError(
                     "the cache has changed since this round was staged: drop what is staged with --discard"
                 )
-            if not discard:
+            if unfinished != "discard":
                 raise CacheError(
                     f"an unfinished round is staged in this cache ({staged['what']}): give that command "
-                    "again to go on with it, add --finish to commit what is there, or --discard to drop it"
+                    "again to resume it, add --finish to commit what is there, or --discard to drop it"
                 )
             staged = None
-        if finish:
+        if unfinished == "commit":
             if staged is None:
                 raise CacheError("there is nothing to finish: no unfinished round is staged in this cache")
             report = commit_round(job, staging, staged, complete=False)

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +16,11 @@ from sparing.cache.known import Known, load_known
 from sparing.errors import BudgetError, InputError
 from sparing.models import Model
 from sparing.numerics.distributions import entropy
-from sparing.refresh.correction.rules import Schedule
 from sparing.refresh.correction.screening import RoundCorrection, prepare_correction
 from sparing.refresh.evidence import Prediction
+from sparing.refresh.options import Objective, RefreshOptions
 from sparing.refresh.router import Router
 from sparing.refresh.scorers import Scorer, named_scorer
-
-Objective = Literal["consistency", "accuracy"]
 
 
 @dataclass
@@ -240,39 +238,29 @@ class Round:
         return {**asked, "command": command, "digest": digest, "what": what}
 
 
-def prepare_round(
-    cache: Cache,
-    candidates: Sequence[Model],
-    budget: str | Budget,
-    scorer: str | None,
-    router: Router | str | Path | None,
-    target: str | None,
-    only_positive: bool,
-    seed: int,
-    correct: bool | Schedule = False,
-    correct_within_budget: bool = False,
-    recent: Sequence[Model] = (),
-    objective: Objective = "consistency",
-) -> Round:
+def prepare_round(cache: Cache, candidates: Sequence[Model], options: RefreshOptions) -> Round:
     """Check what a round is asked to do; see `sparing.refresh.job.refresh` for the arguments and errors."""
     if not candidates:
         raise InputError("a refresh needs at least one candidate model")
-    if objective not in ("consistency", "accuracy"):
-        raise InputError(f"the objective is consistency or accuracy, not {objective!r}")
+    objective, correction = options.objective, options.correction
+    if objective not in get_args(Objective):
+        raise InputError(f"the objective is {' or '.join(get_args(Objective))}, not {objective!r}")
     names = [model.name for model in candidates]
     if len(set(names)) < len(names):
         raise InputError(f"the candidates' names are not unique: {', '.join(names)}")
-    target = names[-1] if target is None else target
+    target = names[-1] if options.target is None else options.target
     if target not in names:
         raise InputError(f"the target {target!r} is not among the candidates {', '.join(names)}")
     metadata = cache.metadata
-    for model in (*candidates, *recent):
+    for model in (*candidates, *(() if correction is None else correction.recent)):
         metadata.check_classes(model.name, model.classes)
         metadata = metadata.with_model(ModelInfo(model.name, model.digest))
+    router = options.router
     if isinstance(router, str | Path):
         router = Router.load(router)
     if router is not None:
         _check_router(router, candidates)
+    scorer = options.scorer
     if scorer is None:
         scorer = "entropy" if router is None else router.preferred or _usual_scorer(router, target, objective)
     if scorer in ("router", "change", "auto"):
@@ -286,28 +274,30 @@ def prepare_round(
         ranking = router.scorer(names, scorer, target)
     else:
         ranking = named_scorer(scorer, names, target)
-    budget = budget if isinstance(budget, Budget) else Budget.parse(budget)
-    correction = None
-    if correct or correct_within_budget:
-        schedule = correct if isinstance(correct, Schedule) else Schedule()
-        correction = prepare_correction(
-            cache, candidates, recent, schedule, budget.unit, objective == "accuracy"
-        )
-    elif recent:
-        raise InputError("recent models take part in correction only: ask for it with --correct")
+    budget = options.budget if isinstance(options.budget, Budget) else Budget.parse(options.budget)
     return Round(
         cache,
         list(candidates),
-        ranking,
-        router,
-        budget,
-        target,
-        only_positive,
-        seed,
-        [load_known(cache.work_dir, cache.metadata, model.name, model.digest) for model in candidates],
-        correction,
-        correct_within_budget,
-        objective,
+        scorer=ranking,
+        router=router,
+        budget=budget,
+        target=target,
+        only_positive=options.only_positive,
+        seed=options.seed,
+        known=[load_known(cache.work_dir, cache.metadata, model.name, model.digest) for model in candidates],
+        correction=_correction(cache, candidates, options, budget),
+        correct_within_budget=correction is not None and correction.within_budget,
+        objective=objective,
+    )
+
+
+def _correction(
+    cache: Cache, candidates: Sequence[Model], options: RefreshOptions, budget: Budget
+) -> RoundCorrection | None:
+    if options.correction is None:
+        return None
+    return prepare_correction(
+        cache, candidates, options.correction, unit=budget.unit, pooling=options.objective == "accuracy"
     )
 
 

@@ -9,7 +9,7 @@ from sparing.errors import BudgetError, InputError, ModelError
 from sparing.evaluate.methods import METHODS, Method
 from sparing.evaluate.replay import simulate
 from sparing.models import Model
-from sparing.refresh import fit, preview, refresh
+from sparing.refresh import Correction, RefreshOptions, fit, preview, refresh
 from sparing.refresh.correction.rules import Schedule, Step
 
 C = 4
@@ -58,9 +58,11 @@ SAMPLES = {name: i for i, name in enumerate(IDS)}
 def update(path, t, told=None, **options):
     told = told or {}
     models = {j: told.get(j, Told(j)).model() for j in range(1, t + 1)}
-    recent = [models[j] for j in range(1, t)]
-    defaults = {"budget": "50%", "samples": SAMPLES, "correct": True, "recent": recent}
-    return refresh(path, [models[t]], **{**defaults, **options})
+    recent = options.pop("recent", [models[j] for j in range(1, t)])
+    schedule, within = options.pop("schedule", SCHEDULE), options.pop("within_budget", False)
+    correction = Correction(schedule=schedule, recent=recent, within_budget=within)
+    asked = RefreshOptions(**{"budget": "50%", "correction": correction, **options})
+    return refresh(path, [models[t]], asked, samples=SAMPLES)
 
 
 def stored(path):
@@ -79,7 +81,7 @@ def test_four_rounds_agree_with_the_replay(path, within, monkeypatch):
     simulation = simulate(tables(), methods="corrected", seeds=1)
     replay = (simulation.within_budget if within else simulation.methods)["corrected"]
     for t in range(1, 5):
-        report = update(path, t, correct_within_budget=within)
+        report = update(path, t, within_budget=within)
         account = report.account
         assert report.complete
         assert report.refreshed == replay.updates[0, t - 1]
@@ -140,7 +142,7 @@ def test_after_a_failure_in_any_part_the_same_call_goes_on(path, tmp_path, fail_
         update(where, 1)
         update(where, 2)
     schedule = Schedule(steps=(Step(0.5, 0.9, 3),))
-    whole = update(other, 3, correct=schedule)
+    whole = update(other, 3, schedule=schedule)
     first = {j: Told(j) for j in (1, 2)}
     count = {"n": 0}
 
@@ -156,12 +158,13 @@ def test_after_a_failure_in_any_part_the_same_call_goes_on(path, tmp_path, fail_
         return replace(model, function=function)
 
     trio = [limited(told) for told in (first[1], first[2], Told(3))]
-    options = {"budget": "50%", "samples": SAMPLES, "correct": schedule}
+    correction = Correction(schedule=schedule, recent=trio[:2])
+    options = RefreshOptions(budget="50%", correction=correction)
     with pytest.raises(ModelError):
-        refresh(path, [trio[2]], recent=trio[:2], **options)
+        refresh(path, [trio[2]], options, samples=SAMPLES)
     assert Cache.open(path).metadata.round == 2
     fail_after = 10**9
-    report = refresh(path, [trio[2]], recent=trio[:2], **options)
+    report = refresh(path, [trio[2]], options, samples=SAMPLES)
     for key in ("forwards", "screening_forwards", "voting_forwards"):
         assert report.account[key] == whole.account[key]
     total = sum(report.account["forwards"].values())
@@ -199,15 +202,17 @@ def test_a_router_is_asked_again_what_it_said(path):
 def test_a_preview_says_how_much_correction_may_take(path):
     update(path, 1)
     models = [Told(1).model(), Told(2).model()]
-    seen = preview(path, [models[1]], recent=[models[0]], budget="50%", correct_within_budget=True)
+    seen = preview(
+        path,
+        [models[1]],
+        RefreshOptions(budget="50%", correction=Correction(recent=[models[0]], within_budget=True)),
+    )
     assert seen.correction == 40 + 18
     assert seen.forwards == {"m2": 200 - 58}
 
 
 def test_bad_requests(path):
-    with pytest.raises(BudgetError, match="budget of time goes on until it is spent"):
+    with pytest.raises(BudgetError, match="budget of time runs until it is spent"):
         update(path, 1, budget="5s")
-    with pytest.raises(InputError, match="take part in correction only"):
-        update(path, 2, correct=False)
     with pytest.raises(InputError, match="the objective is consistency or accuracy"):
         update(path, 1, objective="speed")

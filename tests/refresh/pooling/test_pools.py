@@ -4,7 +4,7 @@ import pytest
 
 from sparing.cache import Cache, ModelInfo
 from sparing.models import Model
-from sparing.refresh import fit, refresh
+from sparing.refresh import Correction, RefreshOptions, fit, refresh
 from sparing.refresh.pooling.exponents import UNLABELLED
 
 C, M = 5, 600
@@ -55,7 +55,7 @@ def members(path):
 
 def test_pooled_rows_are_better_than_a_full_run(make):
     path = make()
-    report = refresh(path, [model(1)], samples=SAMPLES, budget="60%", objective="accuracy")
+    report = refresh(path, [model(1)], RefreshOptions(budget="60%", objective="accuracy"), samples=SAMPLES)
     assert accuracy(path) > (OUTPUTS[1].argmax(axis=1) == LABELS).mean() + 0.02
     judged = report.pooling["m1"]
     assert judged["rows"] == 360
@@ -67,7 +67,7 @@ def test_pooled_rows_are_better_than_a_full_run(make):
 
 def test_without_labels_the_default_is_stored(make):
     path = make(labels=None)
-    report = refresh(path, [model(1)], samples=SAMPLES, budget="100%", objective="accuracy")
+    report = refresh(path, [model(1)], RefreshOptions(budget="100%", objective="accuracy"), samples=SAMPLES)
     assert report.pooling["m1"] == {"old": 0.3, "new": 1.0, "pooled": None, "replaced": None, "rows": 0}
     expected = UNLABELLED.apply(OUTPUTS[0].astype(np.float16).astype(np.float32), OUTPUTS[1])
     np.testing.assert_allclose(Cache.open(path).get(IDS).probs, expected, atol=2e-3)
@@ -75,13 +75,15 @@ def test_without_labels_the_default_is_stored(make):
 
 def test_each_model_counts_once(make):
     path = make()
-    refresh(path, [model(1)], samples=SAMPLES, budget="50%", objective="accuracy")
+    refresh(path, [model(1)], RefreshOptions(budget="50%", objective="accuracy"), samples=SAMPLES)
     seen = []
-    report = refresh(path, [model(1, seen)], samples=SAMPLES, budget="100%", objective="accuracy")
+    report = refresh(
+        path, [model(1, seen)], RefreshOptions(budget="100%", objective="accuracy"), samples=SAMPLES
+    )
     assert report.refreshed == len(seen) == 300  # not those that hold it in their pool
     assert members(path) == [{"m0", "m1"}] * M
     # Fit does not draw them either.
-    refresh(path, [model(2)], samples=SAMPLES, budget="80%", objective="accuracy")
+    refresh(path, [model(2)], RefreshOptions(budget="80%", objective="accuracy"), samples=SAMPLES)
     again = []
     fit(path, [model(2, again)], samples=SAMPLES, rows=600, epochs=1)
     assert len(again) == 120
@@ -91,7 +93,7 @@ def test_pools_grow_over_rounds(make):
     path = make()
     accuracies = [accuracy(path)]
     for number in (1, 2, 3):
-        refresh(path, [model(number)], samples=SAMPLES, budget="100%", objective="accuracy")
+        refresh(path, [model(number)], RefreshOptions(budget="100%", objective="accuracy"), samples=SAMPLES)
         accuracies.append(accuracy(path))
     assert accuracies[3] > accuracies[1] > accuracies[0]
     assert members(path) == [{"m0", "m1", "m2", "m3"}] * M
@@ -109,7 +111,7 @@ def test_a_cache_that_would_hurt_is_replaced(make):
     new = 0.42 * right + 0.40 * wrong + 0.036
     path = make(first=old.astype(np.float32))
     knife = Model("hair", "d:hair", lambda ids, values: new[values].astype(np.float32), batch_size=8)
-    report = refresh(path, [knife], samples=SAMPLES, budget="100%", objective="accuracy")
+    report = refresh(path, [knife], RefreshOptions(budget="100%", objective="accuracy"), samples=SAMPLES)
     judged = report.pooling["hair"]
     assert judged["pooled"] < judged["replaced"] == 1.0
     assert (judged["old"], judged["new"]) == (0.0, 1.0)
@@ -119,16 +121,13 @@ def test_a_cache_that_would_hurt_is_replaced(make):
 
 def test_correction_pools_what_it_runs(make):
     path = make()
-    refresh(path, [model(1)], samples=SAMPLES, budget="30%", objective="accuracy")
+    refresh(path, [model(1)], RefreshOptions(budget="30%", objective="accuracy"), samples=SAMPLES)
     seen = []
     report = refresh(
         path,
         [model(2, seen)],
+        RefreshOptions(budget="30%", objective="accuracy", correction=Correction(recent=[model(1)])),
         samples=SAMPLES,
-        budget="30%",
-        objective="accuracy",
-        correct=True,
-        recent=[model(1)],
     )
     held = members(path)
     assert report.screened == 60
@@ -144,7 +143,9 @@ def test_correction_pools_what_it_runs(make):
 def test_what_fit_ran_is_pooled_too(make):
     path = make()
     router = fit(path, [model(1)], samples=SAMPLES, rows=200, epochs=1)
-    report = refresh(path, [model(1)], samples=SAMPLES, router=router, budget="50%", objective="accuracy")
+    report = refresh(
+        path, [model(1)], RefreshOptions(router=router, budget="50%", objective="accuracy"), samples=SAMPLES
+    )
     assert report.refreshed == 300
     assert report.pooling["m1"]["rows"] == 300
     assert members(path).count({"m0", "m1"}) == 300

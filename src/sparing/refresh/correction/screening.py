@@ -20,6 +20,7 @@ from sparing.refresh.correction.rules import (
     normalised_benefit,
     omission_risk,
 )
+from sparing.refresh.options import Correction
 
 Floats = npt.NDArray[np.float32]
 
@@ -120,20 +121,14 @@ class RoundCorrection:
 
 
 def prepare_correction(
-    cache: Cache,
-    candidates: Sequence[Model],
-    recent: Sequence[Model],
-    schedule: Schedule,
-    unit: str,
-    pooling: bool,
+    cache: Cache, candidates: Sequence[Model], asked: Correction, *, unit: str, pooling: bool
 ) -> RoundCorrection | None:
-    """Say how the next round corrects; None when the schedule leaves it alone.
+    """Decide how the next round corrects; None when the schedule leaves it alone.
 
     Args:
         cache: the cache before the round.
         candidates: the round's candidates.
-        recent: models of earlier rounds that can be run again.
-        schedule: the protocol.
+        asked: the schedule, and the models of earlier rounds that can be run again.
         unit: unit of the round's budget.
         pooling: whether rows pool what correction runs, instead of voting.
 
@@ -142,17 +137,17 @@ def prepare_correction(
     """
     if unit == "seconds":
         raise BudgetError(
-            "correction looks at rows that the budget leaves out, but a budget of time goes on until it is "
+            "correction looks at rows that the budget leaves out, but a budget of time runs until it is "
             "spent: give a share, rows or cost"
         )
-    step = schedule.at(cache.metadata.round + 1)
+    step = asked.schedule.at(cache.metadata.round + 1)
     if step is None:
         return None
     names = [model.name for model in candidates]
     window = recent_models(cache.metadata, names)[-step.window :]
-    given = {model.name: model for model in (*recent, *candidates)}
+    given = {model.name: model for model in (*asked.recent, *candidates)}
     return RoundCorrection(
-        schedule,
+        asked.schedule,
         step,
         tuple(window),
         tuple(given.get(name) for name in window),

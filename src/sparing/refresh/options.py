@@ -1,0 +1,61 @@
+"""What a round is asked to do, as values that `refresh`, `preview` and the command line share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from sparing.budget import Budget
+from sparing.models import Model
+from sparing.refresh.correction.rules import Schedule
+from sparing.refresh.router import Router
+
+Objective = Literal["consistency", "accuracy"]
+
+Unfinished = Literal["resume", "commit", "discard"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Correction:
+    """From round 2 on, screen rows that look stale and settle them (PURE, 3.3).
+
+    Attributes:
+        schedule: how much is screened and settled; PURE's Table 3 by default.
+        recent: models of earlier rounds that may be run again.
+        within_budget: whether the forwards are paid from the budget; on top of it by default.
+    """
+
+    schedule: Schedule = field(default_factory=Schedule)
+    recent: Sequence[Model] = ()
+    within_budget: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefreshOptions:
+    """What a round may spend, and what decides where.
+
+    Attributes:
+        budget: what may be spent; see `Budget.parse`. What `fit` ran for the candidates on the cache's rows
+            counts in it, and those rows are refreshed without running them again. With one candidate, a
+            budget in seconds or cost runs rows in order of benefit until it is spent; with several, each row
+            gets the candidate that brings most for its cost, and rows that none improves are left alone.
+        scorer: what ranks the rows: "router", "change" (both need one), "entropy", "least-confidence",
+            "margin", "random", or "auto": what the router's held-out rows advise. By default the router when
+            there is one ("change" under the objective "accuracy"), else entropy.
+        router: from `fit`, or its file.
+        target: the candidate whose full re-run is the reference; the last one by default.
+        only_positive: leave alone rows that no candidate is predicted to improve.
+        objective: "consistency" stores the new outputs as they are; "accuracy" pools each with the one that
+            the row holds, by exponents fitted to the labelled rows that both are known of.
+        correction: how rows that look stale are corrected; None leaves them alone.
+        seed: decides the order among equal benefits.
+    """
+
+    budget: str | Budget
+    scorer: str | None = None
+    router: Router | str | Path | None = None
+    target: str | None = None
+    only_positive: bool = False
+    objective: Objective = "consistency"
+    correction: Correction | None = None
+    seed: int = 0
