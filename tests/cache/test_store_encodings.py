@@ -8,7 +8,18 @@ from sparing.cache import Cache, ModelInfo
 from sparing.cache.encodings import parse_encoding
 from sparing.errors import InputError
 
-NAMES = ["float32", "float16", "int8", "int4", "top2-int4", "top1-int4-uint16", "top3-int4", "int4-uniform"]
+NAMES = [
+    "float32",
+    "float16",
+    "int8",
+    "int4",
+    "top2-int4",
+    "top1-int4-uint16",
+    "top3-int4",
+    "int4-uniform",
+    "top3-int8",
+    "top2-float16",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -63,7 +74,19 @@ def test_conversion_is_a_version_of_its_own(make_cache, name):
 
 
 @pytest.mark.parametrize(
-    "name", ["float16", "int8", "int4", "top8-int4", "top4-int4", "top1-int4", "top8-int4-uint16"]
+    "name",
+    [
+        "float16",
+        "int8",
+        "int4",
+        "top8-int4",
+        "top4-int4",
+        "top1-int4",
+        "top8-int4-uint16",
+        "top8-int8",
+        "top4-float16",
+        "top1-float32",
+    ],
 )
 def test_the_data_file_holds_about_what_the_encoding_says(tmp_path, name):
     # 100 classes and rows without any pattern that compression could use.

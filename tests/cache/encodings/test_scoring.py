@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from scipy.stats import entropy as scipy_entropy
-from tests.cache.encodings.test_encodings import LOSSLESS_TOP, UNIFORM, tables
+from tests.cache.encodings.test_encodings import LOSSLESS_TOP, UNIFORM, WIDE, tables
 
 from sparing.cache.encodings import encoded, parse_encoding
 from sparing.cache.encodings.scoring import largest, multiply, uncertainty
@@ -27,7 +27,7 @@ def product(rows, matrix, descending):
     return result
 
 
-@pytest.mark.parametrize("name", [*LOSSLESS_TOP, *UNIFORM])
+@pytest.mark.parametrize("name", [*LOSSLESS_TOP, *UNIFORM, *WIDE])
 @settings(max_examples=40, deadline=None)
 @given(tables())
 def test_compiled_scores_are_those_of_the_decoded_rows(name, probs):
@@ -47,7 +47,7 @@ def test_compiled_scores_are_those_of_the_decoded_rows(name, probs):
 
 
 @pytest.mark.parametrize("descending", [False, True])
-@pytest.mark.parametrize("name", [*LOSSLESS_TOP, "int4-uniform", "top3-int4-uniform"])
+@pytest.mark.parametrize("name", [*LOSSLESS_TOP, *WIDE, "int4-uniform", "top3-int4-uniform"])
 @settings(max_examples=30, deadline=None)
 @given(tables())
 def test_products_are_those_of_the_decoded_rows(name, descending, probs):

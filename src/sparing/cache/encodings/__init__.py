@@ -13,11 +13,12 @@ from sparing.cache.encodings.encoding import Encoded, Encoding
 from sparing.cache.encodings.floats import Floats16, Floats32
 from sparing.cache.encodings.levels import Levels
 from sparing.cache.encodings.lists import Int4Lists, UniformLists
+from sparing.cache.encodings.wide_lists import WideLists
 from sparing.errors import InputError
 
 __all__ = ["DEFAULT", "ENCODINGS", "Encoded", "Encoding", "encoded", "parse_encoding"]
 
-ENCODINGS: tuple[type[Encoding], ...] = (Floats32, Floats16, Levels, Int4Lists, UniformLists)
+ENCODINGS: tuple[type[Encoding], ...] = (Floats32, Floats16, Levels, Int4Lists, UniformLists, WideLists)
 """Every family of encodings; a name belongs to the one whose pattern it matches."""
 
 DEFAULT = "float16"
