@@ -147,7 +147,7 @@ def stand_in(folder: Path, experts: list[str], images: list[TestImage]) -> Path:
     fitted = Calibration(
         tuple(map(float, scale)), tuple(map(float, -scores.mean(axis=0) * scale)), len(images)
     )
-    point = Point("none", "seconds", (0.0,) * len(known), 0.0, expected_cost=0.0, expected_accuracy=0.0)
+    point = Point("none", (0.0,) * len(known), 0.0, 0.0, 0.0, unit="seconds")
     write_router(folder, replace(description, calibration=fitted, points=(point,)))
     return folder
 

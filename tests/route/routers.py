@@ -88,8 +88,8 @@ def make_router(folder: Path, *, save=save_images_model, experts=None, classes=C
 
 
 POINTS = (
-    Point("5ms", "seconds", (0.001, 0.009), 0.0, expected_cost=0.005, expected_accuracy=0.9),
-    Point("1ms", "seconds", (0.001, 0.009), 1e6, expected_cost=0.001, expected_accuracy=0.8),
+    Point("5ms", (0.001, 0.009), 0.0, expected_cost=0.005, expected_accuracy=0.9, unit="seconds"),
+    Point("1ms", (0.001, 0.009), 1e6, expected_cost=0.001, expected_accuracy=0.8, unit="seconds"),
 )
 
 

@@ -216,7 +216,7 @@ def test_other_chances_make_former_points_void(tmp_path):
 
 @pytest.mark.parametrize("objective", ["trade-off", "entropy"])
 def test_other_objectives_have_no_chances_but_points(tmp_path, objective):
-    old = Point("9ms", "seconds", (1.0, 2.0), 0.0, expected_cost=1.0, expected_accuracy=0.5)
+    old = Point("9ms", (1.0, 2.0), 0.0, expected_cost=1.0, expected_accuracy=0.5, unit="seconds")
     router = world.make_router(tmp_path / "g", objective, points=(old,))
     found = calibrate(router, world.FakeProfile(), world.samples(300), latencies=["4ms"])
     assert found.calibration is None

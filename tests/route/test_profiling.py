@@ -293,10 +293,10 @@ def test_damage_is_told(pair, tmp_path):
     good = json.loads(written.read_text())
     for bad in ("{", "[]", "{}", json.dumps({**good, "experts": [{}, {}]}), b"\xff\xfe"):
         written.write_bytes(bad if isinstance(bad, bytes) else bad.encode())
-        with pytest.raises(InputError, match=r"profile.json: damaged"):
+        with pytest.raises(InputError, match=r"profile.json: "):
             open_profile(tmp_path / "p")
     written.write_text(json.dumps({**good, "format": 99}))
-    with pytest.raises(InputError, match="format 99, this version reads 1"):
+    with pytest.raises(InputError, match=r"newer release of Sparing \(format 99"):
         open_profile(tmp_path / "p")
     asked = len(pair[0].asked)
     mended = profile(models(pair), NUMBERS, tmp_path / "p")  # writes it anew, and runs nothing but latency

@@ -55,14 +55,30 @@ def test_what_is_written_is_what_is_opened(folder):
 )
 def test_a_damaged_description_is_one_clear_error(folder, path, value):
     change(folder, path, value)
-    with pytest.raises(InputError, match=r"router\.json: damaged"):
+    with pytest.raises(InputError, match=r"router\.json: "):
+        open_router(folder)
+
+
+def test_what_is_damaged_is_named_with_what_is_allowed(folder):
+    change(folder, ("points", 1, "multiplier"), -1)
+    with pytest.raises(
+        InputError, match=r"router\.json: points\[1\]\.multiplier must be a number from 0, got -1"
+    ):
+        open_router(folder)
+    change(folder, ("points", 1, "multiplier"), 1)
+    change(folder, ("points", 1, "costs"), [0.001])
+    with pytest.raises(InputError, match=r"2 experts, and numbers for \[1, 2\]; train the router again"):
+        open_router(folder)
+    change(folder, ("points",), [])
+    change(folder, ("objective",), "guess")
+    with pytest.raises(InputError, match="unknown objective 'guess'; there are benefit, trade-off, entropy"):
         open_router(folder)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "3", "[" * 100_000, "\udcff"])
 def test_what_is_no_description_is_one_clear_error(folder, text):
     (folder / "router.json").write_bytes(text.encode("utf-8", "surrogateescape"))
-    with pytest.raises(InputError, match=r"router\.json: damaged"):
+    with pytest.raises(InputError, match=r"router\.json: "):
         open_router(folder)
 
 

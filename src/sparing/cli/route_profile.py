@@ -1,5 +1,6 @@
 """`sparing route profile`: what experts answer, and how long they take on this machine."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -104,7 +105,7 @@ def _as_json(
         "decoding": None if decoding is None else {"median": decoding.median, "p95": decoding.p95},
         "experts": [
             {
-                **expert.to_dict(),
+                **asdict(expert),
                 "accuracy": {severity: values[i] for severity, values in accuracy.items()} or None,
             }
             for i, expert in enumerate(made.experts)

@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from msgspec import Meta
 
 from sparing.data.samples import Samples, open_samples
 from sparing.errors import InputError
@@ -18,7 +19,7 @@ from sparing.images import CLEAN, Corruption
 from sparing.machine import describe as describe_machine
 from sparing.models import Model, load_model
 from sparing.progress import OnProgress
-from sparing.route.experts import Expert, Latency, expert_from_dict, latency_from_dict
+from sparing.route.experts import Expert, Latency
 from sparing.route.filling import fill, missing
 from sparing.route.hashing import contents, keys
 from sparing.route.labels import check_classes
@@ -27,6 +28,7 @@ from sparing.route.loading import load_experts, probe, shared_classes
 from sparing.route.outputs import Identity, Memo, describe, short
 from sparing.storage.files import write_text
 from sparing.storage.locks import write_lock
+from sparing.storage.readers import read_json
 
 FORMAT = 1
 BATCH = 32
@@ -214,8 +216,6 @@ def open_profile(path: str | Path) -> Profile:
             f"{path}: no profile here (profile.json is missing); `sparing route profile` makes one"
         )
     opened = _read(path)
-    if len(opened.experts) < 2:
-        raise InputError(f"{what}: damaged (fewer than two experts); profile again")
     opened._memo()
     return opened
 
@@ -325,32 +325,27 @@ def _measured(
         for expert, one, many in zip(made.experts, single, batched, strict=True)
     )
     result = replace(made, experts=experts, decoding=decoding)
-    values = {
-        "format": FORMAT,
-        "machine": result.machine,
-        "decoding": None if result.decoding is None else asdict(result.decoding),
-        "classes": result.classes,
-        "experts": [expert.to_dict() for expert in experts],
-    }
-    write_text(result.path / "profile.json", json.dumps(values, indent=1) + "\n")
+    file = _File(result.machine, result.decoding, result.classes, experts)
+    write_text(result.path / "profile.json", json.dumps({"format": FORMAT, **asdict(file)}, indent=1) + "\n")
     return result
 
 
+@dataclass(frozen=True)
+class _File:
+    """What `profile.json` holds."""
+
+    machine: str
+    decoding: Latency | None
+    classes: tuple[str, ...] | None
+    experts: Annotated[tuple[Expert, ...], Meta(min_length=2)]
+
+
 def _read(path: Path) -> Profile:
-    what = path / "profile.json"
-    try:
-        values = json.loads(what.read_text(encoding="utf-8"))
-        if values["format"] != FORMAT:
-            raise InputError(f"{what}: format {values['format']}, this version reads {FORMAT}")
-        decoding, classes = values["decoding"], values["classes"]
-        return Profile(
-            path=path,
-            experts=tuple(expert_from_dict(one, str(what)) for one in values["experts"]),
-            classes=None if classes is None else tuple(map(str, classes)),
-            machine=str(values["machine"]),
-            decoding=None if decoding is None else latency_from_dict(decoding, str(what)),
-        )
-    except OSError as error:
-        raise InputError(f"{what}: cannot be read: {error.strerror}") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{what}: damaged ({error!r}); profile again") from error
+    read = read_json(path / "profile.json", _File, newest=FORMAT)
+    return Profile(
+        path=path,
+        experts=read.experts,
+        classes=read.classes,
+        machine=read.machine,
+        decoding=read.decoding,
+    )

@@ -10,16 +10,18 @@ Folders written by version 0.1.0 name the three files `gater.*`; they load, and 
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Meta
 
 from sparing.errors import InputError, ModelError, SparingError
 from sparing.models.onnx import OnnxFunction, load_function
 from sparing.route.choosing import Indices, choose
-from sparing.route.experts import Expert, Latency, expert_from_dict, latency_from_dict
+from sparing.route.experts import Expert, Latency
 from sparing.storage.files import write_text
+from sparing.storage.readers import read_json
 
 FORMAT = 1
 STEM, OLD_STEM = "router", "gater"
@@ -51,20 +53,20 @@ class Point:
 
     Attributes:
         budget: the budget as the user put it, such as "5ms", "p95 20ms" or "0.4 dollars".
-        unit: what costs count: "seconds"; "share", of the samples that take longer than a limit; or the unit
-            of the experts' stated costs.
         costs: what each expert counts against the budget, the router's own cost included.
         multiplier: the price of one unit of cost; see `choose`.
         expected_cost: mean cost per sample on the calibration samples.
         expected_accuracy: accuracy on the calibration samples.
+        unit: what costs count: "seconds"; "share", of the samples that take longer than a limit; or the unit
+            of the experts' stated costs.
     """
 
     budget: str
-    unit: str
     costs: tuple[float, ...]
-    multiplier: float
+    multiplier: Annotated[float, Meta(ge=0)]
     expected_cost: float
     expected_accuracy: float
+    unit: str = ""
 
 
 @dataclass(frozen=True)
@@ -233,48 +235,15 @@ def stem_of(path: Path) -> str | None:
 
 
 def read_router(path: Path) -> RouterDescription:
-    """Read `router.json`; InputError when it is damaged or of another version."""
+    """Read `router.json`; InputError when it is damaged or of a newer version."""
     file = path / f"{stem_of(path) or STEM}.json"
-    what = str(file)
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-        if values["format"] != FORMAT:
-            raise InputError(f"{what}: format {values['format']}, this version reads {FORMAT}")
-        if values["objective"] not in OBJECTIVES:
-            raise InputError(f"{what}: unknown objective {values['objective']!r}")
-        fitted = values["calibration"]
-        described = RouterDescription(
-            objective=values["objective"],
-            experts=tuple(expert_from_dict(one, what) for one in values["experts"]),
-            single=latency_from_dict(values["single"], what),
-            batched=latency_from_dict(values["batched"], what),
-            classes=None if values["classes"] is None else tuple(map(str, values["classes"])),
-            training=dict(values["training"]),
-            calibration=None
-            if fitted is None
-            else Calibration(
-                tuple(map(float, fitted["scale"])), tuple(map(float, fitted["bias"])), int(fitted["samples"])
-            ),
-            points=tuple(_point(one) for one in values["points"]),
-        )
-        _check(described)
-        return described
-    except OSError as error:
-        raise InputError(f"{what}: cannot be read: {error.strerror}") from error
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"{what}: damaged ({error!r}); train the router again") from error
-
-
-def _point(values: dict[str, Any]) -> Point:
-    budget = str(values["budget"])
-    return Point(
-        budget=budget,
-        unit=str(values.get("unit") or _old_unit(budget)),
-        costs=tuple(map(float, values["costs"])),
-        multiplier=float(values["multiplier"]),
-        expected_cost=float(values["expected_cost"]),
-        expected_accuracy=float(values["expected_accuracy"]),
-    )
+    read = read_json(file, RouterDescription, newest=FORMAT)
+    points = tuple(replace(p, unit=p.unit or _old_unit(p.budget)) for p in read.points)
+    described = replace(read, points=points)
+    problem = _problem(described)
+    if problem is not None:
+        raise InputError(f"{file}: {problem}; train the router again")
+    return described
 
 
 def _old_unit(budget: str) -> str:
@@ -283,19 +252,15 @@ def _old_unit(budget: str) -> str:
     return unit if unit and not first.startswith("p") else "share" if unit else "seconds"
 
 
-def _check(described: RouterDescription) -> None:
-    """Raise ValueError where numbers are not finite, or not one per expert."""
+def _problem(described: RouterDescription) -> str | None:
+    """Say what in a description does not fit together; None when all of it does."""
     n = len(described.experts)
-    rows = [(*point.costs, point.multiplier, point.expected_cost) for point in described.points]
     lengths = {len(point.costs) for point in described.points}
     if described.calibration is not None:
-        fitted = described.calibration
-        rows.append((*fitted.scale, *fitted.bias))
-        lengths |= {len(fitted.scale), len(fitted.bias)}
-    if n < 2 or lengths - {n}:
-        raise ValueError(f"{n} experts, and numbers for {sorted(lengths)}")
-    if not all(np.isfinite(row).all() for row in rows) or any(p.multiplier < 0 for p in described.points):
-        raise ValueError("a cost, a price or a calibration is not a finite number")
+        lengths |= {len(described.calibration.scale), len(described.calibration.bias)}
+    if described.objective not in OBJECTIVES:
+        return f"unknown objective {described.objective!r}; there are {', '.join(OBJECTIVES)}"
+    return f"{n} experts, and numbers for {sorted(lengths)}" if n < 2 or lengths - {n} else None
 
 
 def write_router(path: Path, description: RouterDescription) -> None:
