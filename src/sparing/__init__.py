@@ -9,6 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sparing import bounds as bounds
+    from sparing import evaluate as evaluate
+    from sparing import offload as offload
+    from sparing import refresh as refresh
+    from sparing import route as route
     from sparing.budget import Budget
     from sparing.cache import Cache, export, import_outputs
     from sparing.data.samples import open_samples

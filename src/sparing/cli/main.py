@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. Nothing heavy is i
 
 import contextlib
 import sys
-import time
 from typing import Annotated
 
 import typer
@@ -15,8 +14,6 @@ from sparing.cli import bounds, cache, evaluate, fit, offload, refresh, route, s
 from sparing.errors import SparingError
 
 _M_ARENA_MAX = -8
-STARTED = time.monotonic()
-"""When this command began: a budget in seconds covers the whole of it."""
 
 app = typer.Typer(
     name="sparing",

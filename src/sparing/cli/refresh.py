@@ -103,7 +103,7 @@ def refresh(
     Interrupted or killed, the same command resumes where it stopped; nothing is visible before the end.
     """
     from sparing.budget import Budget
-    from sparing.cli.main import STARTED
+    from sparing.cli import STARTED
     from sparing.errors import InputError
     from sparing.refresh import Correction, RefreshOptions
 
