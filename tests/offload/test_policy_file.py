@@ -1,6 +1,6 @@
 import pytest
 
-from sparing.errors import InputError
+from sparing.errors import InputError, StorageError
 from sparing.offload import Choice, Gate, Geometry, Policy, Scheme, read_policy, write_policy
 
 
@@ -23,8 +23,21 @@ def test_a_policy_comes_back_from_its_file(tmp_path):
     assert [policy.at(size) for size in (63, 64, 98)] == [None, None, None]
     assert str(policy.at(255).scheme) == "raw:sage:4"
     assert policy.at(10_000).fill == 200
-    with pytest.raises(InputError, match="cannot be written"):
-        write_policy(tmp_path, policy)
+
+
+def test_a_policy_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    path = tmp_path / "policy.toml"
+    before = Policy({64: None}, Geometry(32, 32, 4), Gate(), {})
+    write_policy(path, before)
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sparing.storage.files.sync", full)
+    with pytest.raises(StorageError, match=r"policy\.toml could not be written: No space left on device"):
+        write_policy(path, Policy({999: None}, Geometry(32, 32, 4), Gate(), {}))
+    assert read_policy(path).choices == before.choices
+    assert [found.name for found in tmp_path.iterdir()] == ["policy.toml"]
 
 
 GOOD = """version = 1
@@ -45,16 +58,18 @@ scheme = "whole:dct16"
     ("old", "new", "message"),
     [
         ("version = 1", "version = 2", "version 2"),
-        ("version = 1", "version 1", "not TOML"),
-        ("budget = 256", "budget = 0", "budget 0"),
-        ("budget = 256", "", "'budget' is missing"),
+        ("version = 1", "version 1", "not valid TOML"),
+        ("budget = 256", "budget = 0", r"budget must be a whole number from 1, got 0"),
+        ("budget = 256", "", r"choice\[0\].budget is missing"),
         ("whole:dct16", "whole:gif", "codec must be"),
-        ('scheme = "whole:dct16"', 'scheme = "whole:dct16"\nfill = 300', "fill must be"),
+        ('scheme = "whole:dct16"', 'scheme = "whole:dct16"\nfill = 300', "fill is 300, above the budget 256"),
         ('scheme = "whole:dct16"', 'scheme = "whole:dct16"\nedge_weight = -1', "edge_weight must be"),
         ("patch = 4", "patch = 5", "cannot be cut"),
         ("patch = 4", "patch = 4\nsize = 3", "size"),
         ("min-entropy", "variance", "variance"),
-        ("[[choice]]", "[choice]", "policy.toml"),
+        ("[[choice]]", "[choice]", "choice must be a list of tables"),
+        ("[[choice]]", "[[choice]]\nbudget = 256\n[[choice]]", "256 has two choices"),
+        ('scheme = "whole:dct16"', 'scheme = "whole:dct16"\nweight = 1', "unknown key 'weight'"),
     ],
 )
 def test_bad_policies_are_refused_and_the_file_is_named(tmp_path, old, new, message):

@@ -1,44 +1,85 @@
 """`policy.toml`: what `calibrate` found, for `send` and `evaluate` to read."""
 
 import dataclasses
-import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import tomli_w
+from msgspec import Meta, Struct
 
 from sparing.errors import InputError
 from sparing.offload.calibration import Policy
 from sparing.offload.edge import Choice
-from sparing.offload.gate import Gate
+from sparing.offload.gate import Gate, Measure
 from sparing.offload.models import Geometry
 from sparing.offload.schemes import Scheme
+from sparing.storage.files import write_text
+from sparing.storage.readers import read_toml
 
 _VERSION = 1
+_HEAD = "# Written by `sparing offload calibrate`: what to send at each budget of bytes.\n"
+
+_Bytes = Annotated[int, Meta(ge=1)]
+
+
+class _Geometry(Struct, frozen=True):
+    height: int
+    width: int
+    patch: int
+
+
+class _Gate(Struct, frozen=True):
+    measure: Measure = "min-entropy"
+    threshold: float = 1.0
+    share: float | None = None
+
+
+class _Choice(Struct, frozen=True):
+    budget: _Bytes
+    scheme: str | None = None
+    fill: _Bytes | None = None
+    edge_weight: Annotated[float, Meta(ge=0, le=100)] = 0.0
+    accuracy_offloaded: float | None = None
+    mean_bytes: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.fill is not None and self.fill > self.budget:
+            raise ValueError(f"fill is {self.fill}, above the budget {self.budget}")
+
+
+class _Policy(Struct, frozen=True):
+    geometry: _Geometry
+    gate: _Gate
+    choice: list[_Choice]
+
+    def __post_init__(self) -> None:
+        budgets = [choice.budget for choice in self.choice]
+        for budget in budgets:
+            if budgets.count(budget) > 1:
+                raise ValueError(f"the budget {budget} has two choices")
 
 
 def write_policy(path: str | Path, policy: Policy) -> None:
-    """Write a policy as TOML.
+    """Write a policy as TOML, whole or not at all.
 
     Raises:
-        InputError: the file cannot be written.
+        StorageError: the file could not be written; what was there before still is.
     """
-    gate = {key: value for key, value in dataclasses.asdict(policy.gate).items() if value is not None}
-    lines = [
-        "# Written by `sparing offload calibrate`: what to send at each budget of bytes.",
-        f"version = {_VERSION}",
-        *_table("[geometry]", dataclasses.asdict(policy.geometry)),
-        *_table("[gate]", gate),
-    ]
+    entries = []
     for budget, choice in sorted(policy.choices.items()):
         entry: dict[str, Any] = {"budget": budget}
         if choice is not None:
             entry |= {"scheme": str(choice.scheme), "fill": choice.fill, "edge_weight": choice.edge_weight}
         found = policy.scores.get(budget, {})
         entry |= {key: round(found[key], 4) for key in ("accuracy_offloaded", "mean_bytes") if key in found}
-        lines += _table("[[choice]]", entry)
-    try:
-        Path(path).write_text("\n".join(lines) + "\n")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+        entries.append(entry)
+    document = {
+        "version": _VERSION,
+        "geometry": dataclasses.asdict(policy.geometry),
+        "gate": {key: value for key, value in dataclasses.asdict(policy.gate).items() if value is not None},
+        "choice": entries,
+    }
+    write_text(path, _HEAD + tomli_w.dumps(document))
 
 
 def read_policy(path: str | Path) -> Policy:
@@ -47,47 +88,24 @@ def read_policy(path: str | Path) -> Policy:
     Raises:
         InputError: no such file, not TOML, or an entry is missing, unknown or out of range; it is named.
     """
+    read = read_toml(path, _Policy, newest=_VERSION, version_key="version")
     try:
-        with Path(path).open("rb") as file:
-            data = tomllib.load(file)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not TOML: {error}") from error
-    if data.get("version") != _VERSION:
-        raise InputError(f"{path}: version {data.get('version')!r}, this release reads version {_VERSION}")
-    choices: dict[int, Choice | None] = {}
-    scores: dict[int, dict[str, Any]] = {}
-    try:
-        for entry in data["choice"]:
-            budget = entry["budget"]
-            if not isinstance(budget, int) or budget < 1:
-                raise InputError(f"the budget {budget!r} must be a whole number of bytes from 1 up")
-            choices[budget] = _choice(entry, budget)
-            scores[budget] = {k: entry[k] for k in ("accuracy_offloaded", "mean_bytes") if k in entry}
-        return Policy(choices, Geometry(**data["geometry"]), Gate(**data["gate"]), scores)
+        return Policy(
+            {entry.budget: _choice(entry) for entry in read.choice},
+            Geometry(read.geometry.height, read.geometry.width, read.geometry.patch),
+            Gate(read.gate.measure, read.gate.threshold, read.gate.share),
+            {entry.budget: _scores(entry) for entry in read.choice},
+        )
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    except KeyError as error:
-        raise InputError(f"{path}: {error.args[0]!r} is missing") from error
-    except (TypeError, AttributeError) as error:
-        raise InputError(f"{path}: {error}") from error
 
 
-def _choice(entry: dict[str, Any], budget: int) -> Choice | None:
-    if "scheme" not in entry:
+def _choice(entry: _Choice) -> Choice | None:
+    if entry.scheme is None:
         return None
-    fill, weight = entry.get("fill", budget), entry.get("edge_weight", 0.0)
-    if not (isinstance(fill, int) and 1 <= fill <= budget):
-        raise InputError(f"fill must be a whole number from 1 to the budget {budget}, got {fill!r}")
-    if not (isinstance(weight, int | float) and 0 <= weight <= 100):
-        raise InputError(f"edge_weight must be a number from 0 to 100, got {weight!r}")
-    return Choice(Scheme.parse(str(entry["scheme"])), fill, float(weight))
+    return Choice(Scheme.parse(entry.scheme), entry.fill or entry.budget, entry.edge_weight)
 
 
-def _table(head: str, values: dict[str, Any]) -> list[str]:
-    shown = [
-        f'{key} = "{value}"' if isinstance(value, str) else f"{key} = {value}"
-        for key, value in values.items()
-    ]
-    return ["", head, *shown]
+def _scores(entry: _Choice) -> dict[str, Any]:
+    found = {"accuracy_offloaded": entry.accuracy_offloaded, "mean_bytes": entry.mean_bytes}
+    return {key: value for key, value in found.items() if value is not None}
