@@ -64,8 +64,16 @@ def test_costs_per_sample(tmp_path):
     with pytest.raises(InputError, match="cost of 'b' for id 'y' is -2"):
         read_sample_costs(path, outcomes)
     write(path, "id,a,b\nx,1,2\ny,1,\n")
-    with pytest.raises(InputError, match="must hold a number in every row"):
+    with pytest.raises(InputError, match="column 'b' is empty in row 2"):
         read_sample_costs(path, outcomes)
+    write(path, "id,a,b\nx,1,2\ny,n/a,3\n")
+    with pytest.raises(InputError, match="column 'a' is 'n/a' in row 2, not a number"):
+        read_sample_costs(path, outcomes)
+    write(path, "id,a,b\nx,1 ms,2 s\ny,3 ms,3 s\n")
+    with pytest.raises(InputError, match="column 'b' is in s, column 'a' in ms; write all costs in one unit"):
+        read_sample_costs(path, outcomes)
+    write(path, 'id,a,b\nx,1 ms,2 ms\ny,"3,000 ms",4 ms\n')
+    assert read_sample_costs(path, outcomes).tolist() == [[1, 2], [3000, 4]]
     write(path, "id,a,b\n1,1,2\n2,1,3\n")
     with pytest.raises(InputError, match="same type"):
         read_sample_costs(path, outcomes)

@@ -49,7 +49,7 @@ def test_missing_outcomes_stop_by_default(tmp_path):
     path = write(tmp_path / "o.csv", MISSING)
     with pytest.raises(InputError, match=r"1 of 3 models lack some of the 3 samples: b \(1\).*keep the 2"):
         read_outcomes([path])
-    with pytest.raises(InputError, match="'skip' is none of"):
+    with pytest.raises(InputError, match="'skip' must be one of"):
         read_outcomes([path], missing="skip")
 
 
@@ -123,7 +123,12 @@ def test_output_tables_that_do_not_match(tmp_path):
         ("id,a\n", "has no rows"),
         ("id\n1\n", "no column of a model"),
         ("name,a\n1,1\n", r"no column 'id'; name the id column \(--id\)"),
-        ("id,a\n1,0.5\n", r"holds 0\.5; without a label column"),
+        ("id,a\n1,0.5\n", r"column 'a' is 0\.5 in row 1; without a label column"),
+        ("id,a\n1,1\n2,n/a\n3,0\n", "column 'a' is 'n/a' in row 2, where other rows hold numbers"),
+        (
+            "id,label,a\n1,3,3\n2,3,2\n3,2,n/a\n",
+            "column 'a' is 'n/a' in row 3, where other rows hold numbers",
+        ),
         ("id,a\n1,cat\n", "holds string; without a label column"),
         ("id,label,a\n1,cat,3\n", "holds int64, but the labels are string"),
         ("id,label,a\n1,,3\n2,3,3\n", "1 rows have no label"),

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 from msgspec import Meta, Struct
 
 from sparing.bounds.columns import Table, listed
+from sparing.bounds.numbers import read_numbers
 from sparing.bounds.outcomes import Missing, Outcomes, ids_of, read_outcomes
 from sparing.errors import InputError
 from sparing.ids import IdIndex, name_first
@@ -115,7 +115,8 @@ def read_sample_costs(
         Shape (m, N), in the order of the outcomes.
 
     Raises:
-        InputError: a column, an id or a value is missing, or a value is no number.
+        InputError: a column, an id or a value is missing, a value is not a number, or columns differ in
+            their unit.
     """
     table = Table(path)
     rows = IdIndex(ids_of(table, id_column), what=str(path)).positions(outcomes.ids)
@@ -123,11 +124,16 @@ def read_sample_costs(
     if (rows < 0).any():
         raise InputError(f"{path}: {name_first(outcomes.ids, rows < 0, lambda _: 'has no costs')}")
     costs = np.empty((len(outcomes.ids), len(outcomes.names)))
+    units = {}
     for j, name in enumerate(outcomes.names):
-        column = table.read([name])[name]
-        if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)) or column.null_count:
-            raise InputError(f"{path}: column {name!r} must hold a number in every row, got {column.type}")
-        costs[:, j] = column.to_numpy()[rows]
+        values, units[name] = read_numbers(table.read([name])[name], f"{path}: column {name!r}")
+        first = outcomes.names[0]
+        if units[name] != units[first]:
+            raise InputError(
+                f"{path}: column {name!r} is in {units[name] or 'no unit'}, column {first!r} in "
+                f"{units[first] or 'no unit'}; write all costs in one unit"
+            )
+        costs[:, j] = values[rows]
         bad = ~(np.isfinite(costs[:, j]) & (costs[:, j] >= 0))
         if bad.any():
             where = outcomes.ids[int(bad.argmax())].as_py()

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sparing.bounds.columns import Table, listed
+from sparing.bounds.numbers import row_that_is_no_number
 from sparing.data.tables import NO_LABEL, iter_outputs
 from sparing.errors import InputError
 from sparing.ids import IdIndex, as_ids, name_first
@@ -70,7 +71,7 @@ def read_outcomes(
             values that are no outcomes, or missing values under "error".
     """
     if missing not in get_args(Missing):
-        raise InputError(f"missing: {missing!r} is none of {', '.join(get_args(Missing))}")
+        raise InputError(f"missing: {missing!r} must be one of {', '.join(get_args(Missing))}")
     if not paths:
         raise InputError("outcomes: no table was given")
     files = [Path(path) for path in paths]
@@ -124,7 +125,7 @@ def _from_columns(
                 if known is None:
                     known = np.ones(right.shape, np.bool_)
                 known[rows, j] = pc.is_valid(values).to_numpy(zero_copy_only=False)
-            by_model[j] = _right(values, truth, f"{table.path}: column {name!r}")
+            by_model[j] = _right(values, truth, f"{table.path}: column {name!r}", start)
         right[rows] = by_model.T
         start += len(batch)
     classes: Options = None
@@ -140,7 +141,7 @@ def _from_columns(
     return names, ids, right, known, classes
 
 
-def _right(values: pa.Array, truth: pa.Array | None, where: str) -> npt.NDArray[np.bool_]:
+def _right(values: pa.Array, truth: pa.Array | None, where: str, rows_before: int) -> npt.NDArray[np.bool_]:
     values = _decoded(values)
     kind = values.type
     if pa.types.is_null(kind):
@@ -153,22 +154,35 @@ def _right(values: pa.Array, truth: pa.Array | None, where: str) -> npt.NDArray[
                 return _plain(pc.equal(values, truth))
         except pa.ArrowException:
             pass
+        _name_what_is_no_number(values, where, rows_before)
         raise InputError(f"{where} holds {kind}, but the labels are {truth.type}; they cannot be compared")
     if pa.types.is_boolean(kind):
         return _plain(values)
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        _name_what_is_no_number(values, where, rows_before)
         raise InputError(
             f"{where} holds {kind}; without a label column a model's column says true or false, 1 or 0. "
             "For predictions, name the label column (--label)"
         )
     bad = pc.and_(pc.not_equal(values, 0), pc.not_equal(values, 1))
     if pc.any(bad).as_py():
-        first = pc.filter(values, bad)[0].as_py()
+        row = pc.index(bad, True).as_py()
         raise InputError(
-            f"{where} holds {first!r}; without a label column a model's column says true or false, 1 or 0. "
-            "For predictions, name the label column (--label)"
+            f"{where} is {values[row].as_py()!r} in row {rows_before + row + 1}; without a label column a "
+            "model's column says true or false, 1 or 0. For predictions, name the label column (--label)"
         )
     return _plain(pc.equal(values, 1))
+
+
+def _name_what_is_no_number(values: pa.Array, where: str, rows_before: int) -> None:
+    if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+        return
+    row = row_that_is_no_number(values)
+    if row is not None:
+        raise InputError(
+            f"{where} is {values[row].as_py()!r} in row {rows_before + row + 1}, where other rows hold "
+            "numbers; leave the cell empty where the outcome is not known"
+        )
 
 
 def _decoded(values: pa.Array) -> pa.Array:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparing.bounds.columns import Table
+from sparing.bounds.numbers import read_numbers
 from sparing.errors import InputError
 from sparing.numerics.frontier import by_cost, static_mixture
 
@@ -65,7 +66,7 @@ def make_states(names: Sequence[str], costs: npt.ArrayLike, accuracies: npt.Arra
     """
     cost, accuracy = np.asarray(costs, np.float64), np.asarray(accuracies, np.float64)
     if not len(names):
-        raise InputError("states: there are none; give at least one model with its cost and accuracy")
+        raise InputError("states: there are none; at least one model with its cost and accuracy is needed")
     if cost.shape != (len(names),) or accuracy.shape != (len(names),):
         raise InputError(
             f"states: {len(names)} names, but costs of shape {cost.shape} "
@@ -108,7 +109,7 @@ def envelope(states: States, kind: Envelope = "pareto") -> tuple[States, list[Dr
         InputError: an unknown kind.
     """
     if kind not in get_args(Envelope):
-        raise InputError(f"envelope: {kind!r} is none of {', '.join(get_args(Envelope))}")
+        raise InputError(f"envelope: {kind!r} must be one of {', '.join(get_args(Envelope))}")
     if kind == "all":
         return states, []
     hull = static_mixture(states.costs, states.accuracies)
@@ -139,25 +140,24 @@ def read_states(path: str | Path) -> States:
     """Read a state space from a CSV or Parquet table with the columns name, cost and accuracy.
 
     Args:
-        path: the table; further columns are ignored.
+        path: the table; further columns are ignored. Numbers are read as by `read_numbers`: "77.7%" is an
+            accuracy of 0.777, and costs may be "1,200" or "2.1 ms", in one unit.
 
     Returns:
         The states, cheapest first.
 
     Raises:
-        InputError: the file cannot be read, a column is missing or no number, or `make_states` objects.
+        InputError: the file cannot be read, a column is missing or holds something else than numbers (row and
+            value are named), or `make_states` objects.
     """
     table = Table(path)
     table.need("name", "cost", "accuracy")
     columns = table.read(["name", "cost", "accuracy"])
-    values = {}
-    for column in ("cost", "accuracy"):
-        cells = columns[column].to_pylist()
-        for row, cell in enumerate(cells):
-            if isinstance(cell, bool) or not isinstance(cell, int | float):
-                raise InputError(f"{path}: row {row + 1}: {column} is {cell!r}, not a number")
-        values[column] = cells
+    costs, _ = read_numbers(columns["cost"], f"{path}: cost")
+    accuracies, unit = read_numbers(columns["accuracy"], f"{path}: accuracy")
+    if unit not in ("", "%"):
+        raise InputError(f"{path}: accuracy has the unit {unit!r}; accuracies are shares in [0, 1], or in %")
     names = ["" if name is None else str(name) for name in columns["name"].to_pylist()]
     if "" in names:
         raise InputError(f"{path}: row {names.index('') + 1}: the name is empty")
-    return make_states(names, values["cost"], values["accuracy"])
+    return make_states(names, costs, accuracies)
