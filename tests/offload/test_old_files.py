@@ -11,7 +11,7 @@ from sparing.offload import Choice, Gate, Geometry, Scheme, read_policy
 from sparing.offload.wire.agreement import agreement
 from sparing.offload.wire.payload import codec_of, unpack
 
-FILES = Path(__file__).parents[1] / "files" / "0.1" / "offload"
+FILES = Path(__file__).parent / "files" / "0.1"
 PAYLOADS = json.loads((FILES / "payloads.json").read_text())
 
 
