@@ -1,6 +1,6 @@
 """The prediction cache: rows, rounds and their record, on disk."""
 
-from sparing.cache.export import export
+from sparing.cache.exporting import export
 from sparing.cache.importing import import_outputs
 from sparing.cache.metadata import Metadata, ModelInfo
 from sparing.cache.rows import Rows

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sparing.cache.encodings import Encoded, Encoding, encoded
+from sparing.data.tables import NO_LABEL
 
-NO_LABEL = -1
 COLUMNS = ["id", "probs", "label", "model", "round", "score"]
 
 
@@ -57,20 +57,20 @@ def never_refreshed(
     model: int,
     round_: int,
 ) -> Rows:
-    """Make rows that a model wrote in a round for the first time."""
+    """Return rows that a model wrote in a round for the first time."""
     m = len(ids)
     return Rows(
-        ids,
-        probs,
-        np.full(m, NO_LABEL, np.int64) if labels is None else labels,
-        np.full(m, model, np.int64),
-        np.full(m, round_, np.int64),
-        np.full(m, np.nan, np.float32),
+        ids=ids,
+        distributions=probs,
+        labels=np.full(m, NO_LABEL, np.int64) if labels is None else labels,
+        models=np.full(m, model, np.int64),
+        rounds=np.full(m, round_, np.int64),
+        scores=np.full(m, np.nan, np.float32),
     )
 
 
 def schema_of(id_type: pa.DataType, encoding: Encoding) -> pa.Schema:
-    """Give the columns of a cache."""
+    """Return the columns of a cache."""
     return pa.schema(
         [
             pa.field("id", id_type, nullable=False),
@@ -107,12 +107,12 @@ def from_batch(batch: pa.RecordBatch, encoding: Encoding, compiled: bool = False
         return values
 
     return Rows(
-        batch.column("id"),
-        encoding.from_column(batch.column("probs"), compiled),
-        numbers("label", NO_LABEL, np.int64),
-        numbers("model", 0, np.int64),
-        numbers("round", 0, np.int64),
-        numbers("score", float("nan"), np.float32),
+        ids=batch.column("id"),
+        distributions=encoding.from_column(batch.column("probs"), compiled),
+        labels=numbers("label", NO_LABEL, np.int64),
+        models=numbers("model", 0, np.int64),
+        rounds=numbers("round", 0, np.int64),
+        scores=numbers("score", float("nan"), np.float32),
     )
 
 

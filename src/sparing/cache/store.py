@@ -3,43 +3,26 @@
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import lance
-import lance.optimize
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from lance.dataset import Transaction
 
-from sparing.cache import transactions
+from sparing.cache import transactions, upkeep
 from sparing.cache.encodings import DEFAULT, Encoding, parse_encoding
 from sparing.cache.known import forget_ids
 from sparing.cache.metadata import PROPERTY, Metadata, ModelInfo
-from sparing.cache.rows import (
-    COLUMNS,
-    Rows,
-    from_batch,
-    from_table,
-    never_refreshed,
-    schema_of,
-    to_batch,
-)
+from sparing.cache.rows import Rows, never_refreshed, schema_of, to_batch
+from sparing.cache.view import CHUNK_ROWS, View
 from sparing.errors import CacheError, CacheLockedError, InputError
 from sparing.storage import files
 from sparing.storage.locks import write_lock
 from sparing.storage.readers import as_kind, read_json
-
-CHUNK_ROWS = 32_768
-# Lance reads ahead by whole files and hundreds of batches; this keeps memory from growing with the cache.
-_READAHEAD = {"batch_readahead": 2, "fragment_readahead": 1, "io_buffer_size": 16 << 20}
-
-_LARGE = 200_000_000
-"""Probabilities of a table whose scoring takes numpy about as long as loading compiled loops."""
 
 
 class Cache:
@@ -49,10 +32,8 @@ class Cache:
     opened at until it commits something itself; readers never see half a round.
     """
 
-    def __init__(self, path: Path, dataset: Any, metadata: Metadata) -> None:
-        self.path = path
-        self.metadata = metadata
-        self._dataset = dataset
+    def __init__(self, view: View) -> None:
+        self._view = view
 
     @classmethod
     def open(cls, path: str | Path, version: int | None = None) -> "Cache":
@@ -65,16 +46,7 @@ class Cache:
         Raises:
             CacheError: no cache there, no such version, or written by a newer release.
         """
-        path = Path(path)
-        if not path.exists():
-            raise CacheError(f"there is no cache at {path}: make one with `sparing cache import` or `fill`")
-        try:
-            dataset = lance.dataset(str(path), version=version)
-        except (ValueError, OSError) as error:
-            if version is not None and (path / "_versions").is_dir():
-                raise CacheError(f"{path} has no version {version}: see `sparing cache history`") from error
-            raise CacheError(f"{path} is not a cache: `sparing cache import` or `fill` makes one") from error
-        return cls(path, dataset, transactions.read_metadata(dataset, path))
+        return cls(View.open(Path(path), version))
 
     @classmethod
     def create(
@@ -99,7 +71,7 @@ class Cache:
             record: what else the history should say of this first fill.
 
         Raises:
-            CacheError: something is at the path already, or the disk would not take it.
+            CacheError: something is at the path already, or writing failed.
             InputError: no rows, class names that do not match, or an unknown encoding.
         """
         path = Path(path)
@@ -133,27 +105,33 @@ class Cache:
             lance.LanceDataset.commit(str(draft), transaction)
         return cls.open(path)
 
+    @property
+    def path(self) -> Path:
+        """The folder of the cache."""
+        return self._view.path
+
+    @property
+    def metadata(self) -> Metadata:
+        """What the cache knows about itself."""
+        return self._view.metadata
+
     def __len__(self) -> int:
-        return int(self._dataset.count_rows())
+        return self._view.rows
 
     @property
     def version(self) -> int:
         """The version of the rows in view."""
-        return int(self._dataset.version)
+        return self._view.version
 
     @property
     def id_type(self) -> pa.DataType:
         """The type of the ids: string or int64."""
-        return self._dataset.schema.field("id").type
+        return self._view.id_type
 
     @property
     def encoding(self) -> Encoding:
         """How distributions are stored."""
-        return parse_encoding(self.metadata.encoding, self.metadata.n_classes)
-
-    @property
-    def _large(self) -> bool:
-        return len(self) * self.metadata.n_classes >= _LARGE
+        return self._view.encoding
 
     @property
     def work_dir(self) -> Path:
@@ -188,9 +166,7 @@ class Cache:
 
     def scan(self, chunk_rows: int = CHUNK_ROWS) -> Iterator[Rows]:
         """Read all rows, chunk by chunk, in bounded memory."""
-        form, large = self.encoding, self._large
-        for batch in self._dataset.to_batches(batch_size=chunk_rows, columns=COLUMNS, **_READAHEAD):
-            yield from_batch(batch, form, large)
+        return self._view.scan(chunk_rows)
 
     def get(self, ids: Sequence[Any] | pa.Array) -> Rows:
         """Look rows up by id.
@@ -205,7 +181,7 @@ class Cache:
             InputError: ids of another type.
         """
         wanted = self.as_ids(ids)
-        return self.take(self._positions(wanted))
+        return self.take(self._view.positions(wanted))
 
     def as_ids(self, ids: Sequence[Any] | pa.Array) -> pa.Array:
         """Check that ids are of the cache's type.
@@ -236,12 +212,12 @@ class Cache:
                 the round. Version and time are filled in.
 
         Raises:
-            CacheError: the disk would not take it; nothing has changed then.
+            CacheError: writing failed; nothing has changed then.
         """
-        schema, form = self._dataset.schema, self.encoding
+        schema, form = self._view.dataset.schema, self.encoding
 
         def write(reader: pa.RecordBatchReader) -> Transaction:
-            update = self._dataset.merge_insert("id").when_matched_update_all()
+            update = self._view.dataset.merge_insert("id").when_matched_update_all()
             transaction: Transaction = update.execute_uncommitted(reader)[0]
             return transaction
 
@@ -251,7 +227,8 @@ class Cache:
                 (to_batch(schema, rows, form) for rows in batches), schema, write
             )
             written = sum(path.stat().st_size for path in files.files_below(self.path) - known)
-            self._commit(transaction, metadata(), record(written), known)
+            committed = metadata()
+            self._view = self._view.committed(transaction, record(written), known, committed)
 
     def append(
         self,
@@ -269,12 +246,12 @@ class Cache:
 
         Raises:
             InputError: ids that are in the cache already or of another type, or other class counts.
-            CacheError: the disk would not take it, or the model's name is taken.
+            CacheError: writing failed, or the model's name is taken.
         """
         self._refuse_staged_round()
         metadata = self.metadata.with_model(model)
         index = [known.name for known in metadata.models].index(model.name)
-        schema, form = self._dataset.schema, self.encoding
+        schema, form = self._view.dataset.schema, self.encoding
         added = 0
 
         def batches() -> Iterator[pa.RecordBatch]:
@@ -282,9 +259,9 @@ class Cache:
             for ids, probs, labels in chunks:
                 ids = self.as_ids(ids)
                 self._check_classes(probs)
-                present = self._positions(ids)
+                present = self._view.positions(ids)
                 if len(present):
-                    taken = self._dataset.take(present[:1], columns=["id"])["id"][0].as_py()
+                    taken = self._view.ids_at(present[:1])[0].as_py()
                     raise InputError(
                         f"{len(present)} of the ids are in the cache already, for example {taken!r}: "
                         "refresh them instead, or delete them first"
@@ -295,10 +272,11 @@ class Cache:
 
         with transactions.writing(self.path):
             known = files.files_below(self.path)
-            transaction = transactions.new_fragments(batches(), schema, self._dataset, "append")
+            transaction = transactions.new_fragments(batches(), schema, self._view.dataset, "append")
             if added == 0:
                 raise InputError("there are no rows to append")
-            self._commit(transaction, metadata, {"op": "append", "rows": added, "model": model.name}, known)
+            record = {"op": "append", "rows": added, "model": model.name}
+            self._view = self._view.committed(transaction, record, known, metadata)
         return added
 
     def delete(self, ids: Sequence[Any] | pa.Array) -> int:
@@ -312,23 +290,23 @@ class Cache:
         """
         self._refuse_staged_round()
         wanted = self.as_ids(ids).unique()
-        found = self._dataset.take(np.sort(self._positions(wanted)), columns=["id"])["id"]
+        found = self._view.ids_at(self._view.positions(wanted))
         if len(found) < len(wanted):
-            missing = wanted.filter(pc.invert(pc.is_in(wanted, value_set=found.combine_chunks())))
+            missing = wanted.filter(pc.invert(pc.is_in(wanted, value_set=found)))
             raise InputError(f"{len(missing)} ids are not in the cache, for example {missing[0].as_py()!r}")
         if not len(wanted):
             return 0
         with transactions.writing(self.path):
             forget_ids(self.work_dir, wanted)
             known = files.files_below(self.path)
-            removal = self._dataset.merge_insert("id").when_matched_delete()
+            removal = self._view.dataset.merge_insert("id").when_matched_delete()
             transaction = removal.execute_uncommitted(pa.table({"id": wanted}))[0]
-            self._commit(transaction, self.metadata, {"op": "delete", "rows": len(wanted)}, known)
+            self._view = self._view.committed(transaction, {"op": "delete", "rows": len(wanted)}, known)
         return len(wanted)
 
     def ids(self) -> pa.Array:
         """Read the ids of all rows, in the order of `scan` and `take`."""
-        return self._dataset.to_table(columns=["id"])["id"].combine_chunks()
+        return self._view.ids()
 
     def take(self, positions: npt.NDArray[np.int64]) -> Rows:
         """Read the rows at positions, sorted by id.
@@ -336,13 +314,11 @@ class Cache:
         Args:
             positions: places in `ids`, in any order, none twice.
         """
-        # Lance reads ascending positions fastest.
-        table = self._dataset.take(np.sort(positions), columns=COLUMNS)
-        return from_table(table.sort_by("id").combine_chunks(), self.encoding, self._large)
+        return self._view.take(positions)
 
     def versions(self) -> list[int]:
         """List the versions that can still be opened, oldest first."""
-        return [int(entry["version"]) for entry in self._dataset.versions()]
+        return self._view.versions()
 
     def rollback(self, round_: int) -> None:
         """Go back to how the cache stood at the end of an earlier round, as a new version.
@@ -354,28 +330,7 @@ class Cache:
             CacheError: no version of that round is left (compaction keeps only some).
         """
         self._refuse_staged_round()
-        kept = set(self.versions())
-        candidates = [
-            entry["version"]
-            for entry in self.metadata.history
-            if entry["round"] == round_ and entry["version"] in kept
-        ]
-        if not candidates:
-            left = sorted({e["round"] for e in self.metadata.history if e["version"] in kept})
-            raise CacheError(f"round {round_} cannot be restored: versions are left of rounds {left}")
-        old = Cache.open(self.path, version=max(candidates))
-        known = files.files_below(self.path)
-        record = {
-            "op": "rollback",
-            "from_round": self.metadata.round,
-            "from_rows": len(self),
-            "rows": len(old),
-        }
-        # Models and routers only ever grow, and history is what happened: the round alone goes back.
-        metadata = replace(self.metadata, round=old.metadata.round, encoding=old.metadata.encoding)
-        transaction = Transaction(self.version, lance.LanceOperation.Restore(old.version))
-        with transactions.writing(self.path):
-            self._commit(transaction, metadata, record, known)
+        self._view = upkeep.roll_back(self._view, round_)
 
     def convert(self, encoding: str) -> None:
         """Store all distributions in another encoding, as a new version of the same round.
@@ -387,19 +342,10 @@ class Cache:
 
         Raises:
             InputError: an unknown encoding, or the one that the cache has already.
-            CacheError: a round is staged, or the disk would not take it; nothing has changed then.
+            CacheError: a round is staged, or writing failed; nothing has changed then.
         """
         self._refuse_staged_round()
-        form = parse_encoding(encoding, self.metadata.n_classes)
-        if encoding == self.metadata.encoding:
-            raise InputError(f"{self.path} is encoded as {encoding} already")
-        schema = schema_of(self.id_type, form)
-        record = {"op": "convert", "from": self.metadata.encoding, "to": encoding}
-        with transactions.writing(self.path):
-            known = files.files_below(self.path)
-            batches = (to_batch(schema, rows, form) for rows in self.scan())
-            transaction = transactions.new_fragments(batches, schema, self._dataset, "overwrite")
-            self._commit(transaction, replace(self.metadata, encoding=encoding), record, known)
+        self._view = upkeep.convert(self._view, encoding)
 
     def compact(self, keep_rounds: int = 2) -> dict[str, int]:
         """Rewrite the rows into few files and drop the versions that rollback no longer needs.
@@ -412,34 +358,11 @@ class Cache:
 
         Raises:
             InputError: a negative number of rounds.
-            CacheError: the disk would not take it.
+            CacheError: writing failed.
         """
-        if keep_rounds < 0:
-            raise InputError(f"cannot keep {keep_rounds} rounds: give 0 or more")
         self._refuse_staged_round()
         before = self.disk_bytes()
-        with transactions.writing(self.path):
-            known = files.files_below(self.path)
-            lance.optimize.Compaction.execute(self._dataset, {})
-            self._dataset = lance.dataset(str(self.path))
-            transaction = Transaction(
-                self.version,
-                lance.LanceOperation.UpdateConfig(
-                    config_updates=lance.LanceOperation.UpdateMap({"sparing.compacted": transactions.now()})
-                ),
-            )
-            self._commit(transaction, self.metadata, {"op": "compact", "kept_rounds": keep_rounds}, known)
-            newest: dict[int, int] = {}
-            for entry in self.metadata.history:
-                newest[entry["round"]] = max(newest.get(entry["round"], 0), entry["version"])
-            current = self.metadata.round
-            needed = {v for r, v in newest.items() if current - keep_rounds <= r <= current}
-            # The lock says that no other writer is at work, so unreferenced files are leftovers.
-            self._dataset.cleanup_old_versions(
-                older_than=timedelta(0),
-                delete_unverified=True,
-                versions=[v for v in self.versions() if v not in needed and v != self.version],
-            )
+        self._view = upkeep.compact(self._view, keep_rounds)
         return {"bytes_before": before, "bytes_after": self.disk_bytes()}
 
     def disk_bytes(self) -> int:
@@ -458,27 +381,11 @@ class Cache:
             in the data files; row: bytes of all its columns there. Rows that an update has replaced still
             count until the next compaction.
         """
-        m = max(len(self), 1)
-        on_disk = {field.id: field.bytes_on_disk for field in self._dataset.stats.data_stats().fields}
-        probs = next(field for field in self._dataset.lance_schema.fields() if field.name() == "probs")
-        parts = [probs, *probs.children()]
-        return {
-            "nominal": self.encoding.nominal_bytes,
-            "probs": sum(on_disk[part.id()] for part in parts) / m,
-            "row": sum(on_disk.values()) / m,
-        }
+        return self._view.row_bytes()
 
     def as_stored(self, probs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Give distributions as they read once the cache has stored them."""
         return self.encoding.encode(probs).decode()
-
-    def _positions(self, wanted: pa.Array) -> npt.NDArray[np.int64]:
-        found, start = [np.zeros(0, dtype=np.int64)], 0
-        for batch in self._dataset.to_batches(columns=["id"], batch_size=CHUNK_ROWS):
-            hits = pc.is_in(batch.column(0), value_set=wanted).to_numpy(zero_copy_only=False)
-            found.append(np.flatnonzero(hits) + start)
-            start += batch.num_rows
-        return np.concatenate(found)
 
     def _refuse_staged_round(self) -> None:
         if self.unfinished_round() is not None:
@@ -492,13 +399,6 @@ class Cache:
             raise InputError(
                 f"distributions over {probs.shape[1]} classes, but this cache has {self.metadata.n_classes}"
             )
-
-    def _commit(
-        self, transaction: Transaction, metadata: Metadata, record: dict[str, Any], known: set[Path]
-    ) -> None:
-        self._dataset, self.metadata = transactions.commit(
-            self._dataset, self.path, transaction, metadata, record, known
-        )
 
 
 def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:

@@ -20,6 +20,7 @@ def commit(
     dataset: Any,
     path: Path,
     transaction: Transaction,
+    *,
     metadata: Metadata,
     record: dict[str, Any],
     known: set[Path],

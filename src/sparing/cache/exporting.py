@@ -7,8 +7,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sparing.cache.rows import NO_LABEL
-from sparing.cache.store import CHUNK_ROWS, Cache
+from sparing.cache.store import Cache
+from sparing.cache.view import CHUNK_ROWS
+from sparing.data.tables import NO_LABEL
 from sparing.errors import CacheError, InputError
 from sparing.storage.files import replacing
 

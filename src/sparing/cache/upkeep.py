@@ -1,0 +1,81 @@
+"""What changes a cache without a model: going back to a round, another encoding, fewer files.
+
+Each takes the version in view and returns the one that it made. The caller holds the lock and has made sure
+that no round is staged.
+"""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import lance
+import lance.optimize
+from lance.dataset import Transaction
+
+from sparing.cache import transactions
+from sparing.cache.encodings import parse_encoding
+from sparing.cache.rows import schema_of, to_batch
+from sparing.cache.view import View
+from sparing.errors import CacheError, InputError
+from sparing.storage import files
+
+
+def roll_back(view: View, round_: int) -> View:
+    """Go back to how the cache stood at the end of an earlier round; see `Cache.rollback`."""
+    kept = set(view.versions())
+    history = view.metadata.history
+    candidates = [e["version"] for e in history if e["round"] == round_ and e["version"] in kept]
+    if not candidates:
+        left = sorted({entry["round"] for entry in history if entry["version"] in kept})
+        raise CacheError(f"round {round_} cannot be restored: versions are left of rounds {left}")
+    old = View.open(view.path, max(candidates))
+    known = files.files_below(view.path)
+    record = {
+        "op": "rollback",
+        "from_round": view.metadata.round,
+        "from_rows": view.rows,
+        "rows": old.rows,
+    }
+    # Models and rankers only ever grow, and history is what happened: the round alone goes back.
+    metadata = replace(view.metadata, round=old.metadata.round, encoding=old.metadata.encoding)
+    transaction = Transaction(view.version, lance.LanceOperation.Restore(old.version))
+    with transactions.writing(view.path):
+        return view.committed(transaction, record, known, metadata)
+
+
+def convert(view: View, encoding: str) -> View:
+    """Store all distributions in another encoding; see `Cache.convert`."""
+    form = parse_encoding(encoding, view.metadata.n_classes)
+    if encoding == view.metadata.encoding:
+        raise InputError(f"{view.path} is encoded as {encoding} already")
+    schema = schema_of(view.id_type, form)
+    record = {"op": "convert", "from": view.metadata.encoding, "to": encoding}
+    with transactions.writing(view.path):
+        known = files.files_below(view.path)
+        batches = (to_batch(schema, rows, form) for rows in view.scan())
+        transaction = transactions.new_fragments(batches, schema, view.dataset, "overwrite")
+        return view.committed(transaction, record, known, replace(view.metadata, encoding=encoding))
+
+
+def compact(view: View, keep_rounds: int) -> View:
+    """Rewrite the rows into few files and drop old versions; see `Cache.compact`."""
+    if keep_rounds < 0:
+        raise InputError(f"cannot keep {keep_rounds} rounds: give 0 or more")
+    with transactions.writing(view.path):
+        known = files.files_below(view.path)
+        lance.optimize.Compaction.execute(view.dataset, {})
+        view = replace(view, dataset=lance.dataset(str(view.path)))
+        updates = lance.LanceOperation.UpdateMap({"sparing.compacted": transactions.now()})
+        transaction = Transaction(view.version, lance.LanceOperation.UpdateConfig(config_updates=updates))
+        view = view.committed(transaction, {"op": "compact", "kept_rounds": keep_rounds}, known)
+        newest: dict[int, int] = {}
+        for entry in view.metadata.history:
+            newest[entry["round"]] = max(newest.get(entry["round"], 0), entry["version"])
+        current = view.metadata.round
+        needed = {v for r, v in newest.items() if current - keep_rounds <= r <= current}
+        # The lock says that no other writer is at work, so unreferenced files are leftovers.
+        view.dataset.cleanup_old_versions(
+            older_than=timedelta(0),
+            delete_unverified=True,
+            versions=[v for v in view.versions() if v not in needed and v != view.version],
+        )
+    return view

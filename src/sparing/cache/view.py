@@ -1,0 +1,154 @@
+"""One version of a cache, for reading."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lance
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sparing.cache import transactions
+from sparing.cache.encodings import Encoding, parse_encoding
+from sparing.cache.metadata import Metadata
+from sparing.cache.rows import COLUMNS, Rows, from_batch, from_table
+from sparing.errors import CacheError
+
+CHUNK_ROWS = 32_768
+# Lance reads ahead by whole files and hundreds of batches; this keeps memory from growing with the cache.
+_READAHEAD = {"batch_readahead": 2, "fragment_readahead": 1, "io_buffer_size": 16 << 20}
+
+_LARGE = 200_000_000
+"""Probabilities of a table whose scoring takes numpy about as long as loading compiled loops."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A version of a cache.
+
+    Attributes:
+        path: the folder of the cache.
+        dataset: the Lance dataset at this version.
+        metadata: what the cache knew about itself then.
+    """
+
+    path: Path
+    dataset: Any
+    metadata: Metadata
+
+    @classmethod
+    def open(cls, path: Path, version: int | None = None) -> "View":
+        """Open the newest version, or an older one.
+
+        Raises:
+            CacheError: no cache there, no such version, or written by a newer release.
+        """
+        if not path.exists():
+            raise CacheError(f"there is no cache at {path}: make one with `sparing cache import` or `fill`")
+        try:
+            dataset = lance.dataset(str(path), version=version)
+        except (ValueError, OSError) as error:
+            if version is not None and (path / "_versions").is_dir():
+                raise CacheError(f"{path} has no version {version}: see `sparing cache history`") from error
+            raise CacheError(f"{path} is not a cache: `sparing cache import` or `fill` makes one") from error
+        return cls(path, dataset, transactions.read_metadata(dataset, path))
+
+    def committed(
+        self, transaction: Any, record: dict[str, Any], known: set[Path], metadata: Metadata | None = None
+    ) -> "View":
+        """Make a transaction and its record visible in one version; see `transactions.commit`.
+
+        Args:
+            transaction: what changes.
+            record: what the history says of it.
+            known: the files that were there before the transaction wrote its own.
+            metadata: the metadata to commit; what it is now by default.
+
+        Returns:
+            The new version.
+        """
+        dataset, metadata = transactions.commit(
+            self.dataset,
+            self.path,
+            transaction,
+            metadata=self.metadata if metadata is None else metadata,
+            record=record,
+            known=known,
+        )
+        return View(self.path, dataset, metadata)
+
+    @property
+    def version(self) -> int:
+        """The number of the version."""
+        return int(self.dataset.version)
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return int(self.dataset.count_rows())
+
+    @property
+    def id_type(self) -> pa.DataType:
+        """The type of the ids: string or int64."""
+        return self.dataset.schema.field("id").type
+
+    @property
+    def encoding(self) -> Encoding:
+        """How distributions are stored."""
+        return parse_encoding(self.metadata.encoding, self.metadata.n_classes)
+
+    def scan(self, chunk_rows: int = CHUNK_ROWS) -> Iterator[Rows]:
+        """Read all rows, chunk by chunk, in bounded memory."""
+        form, large = self.encoding, self._large
+        for batch in self.dataset.to_batches(batch_size=chunk_rows, columns=COLUMNS, **_READAHEAD):
+            yield from_batch(batch, form, large)
+
+    def ids(self) -> pa.Array:
+        """Read the ids of all rows, in the order of `scan` and `take`."""
+        return self.dataset.to_table(columns=["id"])["id"].combine_chunks()
+
+    def ids_at(self, positions: npt.NDArray[np.int64]) -> pa.Array:
+        """Read the ids at ascending positions."""
+        return self.dataset.take(positions, columns=["id"])["id"].combine_chunks()
+
+    def take(self, positions: npt.NDArray[np.int64]) -> Rows:
+        """Read the rows at positions, sorted by id.
+
+        Args:
+            positions: places in `ids`, in any order, none twice.
+        """
+        # Lance reads ascending positions fastest.
+        table = self.dataset.take(np.sort(positions), columns=COLUMNS)
+        return from_table(table.sort_by("id").combine_chunks(), self.encoding, self._large)
+
+    def positions(self, wanted: pa.Array) -> npt.NDArray[np.int64]:
+        """Find the places of ids, ascending; unknown ones are left out."""
+        found, start = [np.zeros(0, dtype=np.int64)], 0
+        for batch in self.dataset.to_batches(columns=["id"], batch_size=CHUNK_ROWS):
+            hits = pc.is_in(batch.column(0), value_set=wanted).to_numpy(zero_copy_only=False)
+            found.append(np.flatnonzero(hits) + start)
+            start += batch.num_rows
+        return np.concatenate(found)
+
+    def versions(self) -> list[int]:
+        """List the versions that can still be opened, oldest first."""
+        return [int(entry["version"]) for entry in self.dataset.versions()]
+
+    def row_bytes(self) -> dict[str, float]:
+        """Measure what a row takes; see `Cache.row_bytes`."""
+        m = max(self.rows, 1)
+        on_disk = {field.id: field.bytes_on_disk for field in self.dataset.stats.data_stats().fields}
+        probs = next(field for field in self.dataset.lance_schema.fields() if field.name() == "probs")
+        parts = [probs, *probs.children()]
+        return {
+            "nominal": self.encoding.nominal_bytes,
+            "probs": sum(on_disk[part.id()] for part in parts) / m,
+            "row": sum(on_disk.values()) / m,
+        }
+
+    @property
+    def _large(self) -> bool:
+        return self.rows * self.metadata.n_classes >= _LARGE
