@@ -327,7 +327,7 @@ def test_nothing_missing_needs_neither_the_lock_nor_the_experts(pair, tmp_path):
 
 
 def test_a_profile_of_version_0_1_gives_what_it_stored():
-    saved = Path(__file__).parent / "saved" / "0.1"
+    saved = Path(__file__).parents[1] / "files" / "0.1" / "route"
     opened = open_profile(saved / "profile")
     assert [expert.name for expert in opened.experts] == ["small", "large"]
     table = pa.table({"id": [f"p{i}" for i in range(4)], "image": [png(image(i)) for i in range(4)]})

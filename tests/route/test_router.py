@@ -117,10 +117,10 @@ def test_the_sample_whose_scores_are_no_numbers_is_named(tmp_path):
         router.scores(["a"], [np.zeros(3)])
 
 
-SAVED = Path(__file__).parent / "saved" / "0.1"
+SAVED = Path(__file__).parents[1] / "files" / "0.1" / "route"
 
 
-def test_a_folder_of_version_0_1_loads_and_keeps_its_names(tmp_path):
+def test_an_older_folder_loads_and_keeps_its_names(tmp_path):
     folder = shutil.copytree(SAVED / "gater", tmp_path / "gater")
     before = json.loads((folder / "gater.json").read_text())
     router = open_router(folder)

@@ -4,7 +4,7 @@
 - `router.toml`: how a sample becomes the input, as beside any ONNX model
 - `router.json`: objective, experts, latencies, calibration and operating points
 
-Folders written by version 0.1.0 name the three files `gater.*`; they load, and stay as they are named.
+Older folders name the three files `gater.*`; they load, and keep those names.
 """
 
 import json
@@ -25,7 +25,7 @@ from sparing.storage.readers import read_json
 
 FORMAT = 1
 STEM, OLD_STEM = "router", "gater"
-"""What the three files are called before their suffix, now and in folders written by version 0.1.0."""
+"""What the three files are called before their suffix, now and in older folders."""
 
 OBJECTIVES = ("benefit", "trade-off", "entropy")
 """What a router's scores are: the logit of each expert being right; the paper's routing logits; the predicted
@@ -247,7 +247,7 @@ def read_router(path: Path) -> RouterDescription:
 
 
 def _old_unit(budget: str) -> str:
-    """Read the unit off a budget's name, in files of version 0.1.0, which say it nowhere else."""
+    """Read the unit off a budget's name, in older files, which state it nowhere else."""
     first, _, unit = budget.partition(" ")
     return unit if unit and not first.startswith("p") else "share" if unit else "seconds"
 
