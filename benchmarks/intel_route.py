@@ -32,7 +32,7 @@ from sparing.numerics.frontier import headroom_at_cost, oracle_frontier, static_
 from sparing.route.baselines import STATISTICS
 from sparing.route.baselines.cascades import cascade, cascade_orders, stops
 from sparing.route.baselines.mixtures import mixture_shares
-from sparing.route.calibration import calibration_errors, fit_calibration
+from sparing.route.chances import calibration_errors, fit_calibration
 from sparing.route.choosing import choose, solve_multiplier
 from sparing.route.evaluation import paired_difference
 from sparing.route.experts import Latency

@@ -13,7 +13,7 @@ from sparing.numerics.frontier import headroom_at_cost, oracle_frontier, static_
 from sparing.progress import OnProgress
 from sparing.route.advice import advise
 from sparing.route.baselines import BASELINES, STATISTICS, Curve, Policy
-from sparing.route.calibration import calibration_errors
+from sparing.route.chances import calibration_errors
 from sparing.route.choosing import Indices, mean_cost
 from sparing.route.judging import (
     Judged,
