@@ -4,8 +4,10 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 # Torch is optional. `make torch` installs this build and what is tested with it; CI does, so that no test is skipped.
 TORCH  ?= torch==2.13.0 onnxscript transformers
+# A sum ends in other bits on another processor: the tests run as on this one, and as on a second kind.
+CORETYPE ?= Haswell
 
-.PHONY: demo test lint types check bench format torch clean
+.PHONY: demo test test-coretype lint types check bench format torch clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -22,6 +24,9 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
+test-coretype: $(VENV)/installed
+	OPENBLAS_CORETYPE=$(CORETYPE) $(BIN)/python -m pytest -n 2 --dist loadgroup
+
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -29,7 +34,7 @@ lint: $(VENV)/installed
 types: $(VENV)/installed
 	$(BIN)/mypy
 
-check: lint types test
+check: lint types test test-coretype
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix .

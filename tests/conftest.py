@@ -5,12 +5,18 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import settings
+from threadpoolctl import threadpool_info
 
 from sparing.cache import Cache, ModelInfo
 
 # A slow machine is no failure: speed is measured in benchmarks.
 settings.register_profile("sparing", deadline=None)
 settings.load_profile("sparing")
+
+
+def pytest_report_header():
+    kinds = {library.get("architecture", "unknown") for library in threadpool_info()}
+    return f"BLAS computes for: {', '.join(sorted(kinds))}"
 
 
 @pytest.fixture(scope="session")
