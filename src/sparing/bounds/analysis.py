@@ -168,7 +168,9 @@ def analyse(
     if outcomes is not None:
         if costs is None:
             raise InputError("outcomes need costs: one per model, or one per model and sample")
-        exact = _exact(outcomes, costs, beta0, beta1, options, replicates, seed)
+        exact = _exact(
+            outcomes, costs, beta0=beta0, beta1=beta1, classes=options, replicates=replicates, seed=seed
+        )
         warnings += _chance_warnings(exact)
         if alpha is None and len(kept) > 1:
             columns = np.array([outcomes.names.index(name) for name in kept.names])

@@ -88,7 +88,18 @@ def exact_oracle(correct: Outcomes, costs: Floats) -> Oracle:
     best_cost, best_accuracy = float(mean_costs[baseline]), float(accuracies[baseline])
     bound = Bound(float(frontier.costs[-1]), float(frontier.accuracies[-1]), best_cost, best_accuracy)
     equal = Bound(frontier.cost_at(best_accuracy), best_accuracy, best_cost, best_accuracy)
-    return Oracle(bound, bought, frontier, equal, mean_costs, accuracies, baseline, order, p_errors, alphas)
+    return Oracle(
+        bound=bound,
+        bought=bought,
+        frontier=frontier,
+        equal_accuracy=equal,
+        costs=mean_costs,
+        accuracies=accuracies,
+        baseline=baseline,
+        order=order,
+        p_errors=p_errors,
+        alphas=alphas,
+    )
 
 
 def shared_errors(

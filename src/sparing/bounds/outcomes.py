@@ -91,7 +91,7 @@ def read_outcomes(
         names, ids, right, known, classes = _from_columns(
             first, models, id_column, label_column, classes_column
         )
-    return _without_missing(names, ids, right, known, classes, missing)
+    return _without_missing(names, ids, right, known=known, classes=classes, missing=missing)
 
 
 Read = tuple[list[str], pa.Array, npt.NDArray[np.bool_], npt.NDArray[np.bool_] | None, Options]

@@ -142,8 +142,13 @@ class _Prefix:
             return _Prefix(self.score << width | digit, self.score_bits + width)
         return _Prefix(self.score, 64, self.tie << width | digit, self.tie_bits + width)
 
-    def arguments(self) -> tuple[np.uint64, int, np.uint64, int]:
-        return np.uint64(self.score), self.score_bits, np.uint64(self.tie), self.tie_bits
+    def arguments(self) -> dict[str, np.uint64 | int]:
+        return {
+            "score": np.uint64(self.score),
+            "score_bits": self.score_bits,
+            "tie": np.uint64(self.tie),
+            "tie_bits": self.tie_bits,
+        }
 
     def matches(self, items: Items, compiled: bool) -> Bools:
         """Say which items share the prefix, shape (m,)."""
@@ -151,7 +156,7 @@ class _Prefix:
         if compiled:
             from sparing.numerics.kernels.counting import match
 
-            match(items.scores, items.ties, *self.arguments(), mask)
+            match(items.scores, items.ties, **self.arguments(), matches=mask)
             return mask
         if self.score_bits:
             mask &= _descending(items.scores) >> np.uint64(64 - self.score_bits) == self.score
@@ -235,7 +240,7 @@ class _Tally:
 
             kinds = None if items.kinds is None else items.kinds.astype(np.int64, copy=False)
             low, high, nan = count_digits(
-                items.scores, items.ties, kinds, *prefix.arguments(), self.width, self.counts
+                items.scores, items.ties, kinds, **prefix.arguments(), width=self.width, counts=self.counts
             )
             if nan:
                 raise InputError(_NAN)

@@ -98,14 +98,14 @@ class Bench:
             wanted = labels[offloads]
             kept_right = int((probs[~offloads].argmax(axis=1) == labels[~offloads]).sum())
         return cls(
-            chosen,
-            seen,
-            wanted,
-            float((whole == wanted).mean()),
-            len(pixels),
-            kept_right,
-            edge.geometry,
-            labels is not None,
+            pixels=chosen,
+            seen=seen,
+            labels=wanted,
+            ceiling=float((whole == wanted).mean()),
+            requests=len(pixels),
+            kept_right=kept_right,
+            geometry=edge.geometry,
+            labelled=labels is not None,
         )
 
 

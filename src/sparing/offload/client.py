@@ -158,7 +158,9 @@ class Client:
                             raise _RefusedError("edge and server differ in geometry, codec or version")
                         probs = _distribution(body, classes)
                         seconds = _seconds(headers.get("x-server-seconds", ""))
-                        return Reply(probs, "", tries, wire, perf_counter() - started, seconds)
+                        return Reply(
+                            probs, "", tries, wire, seconds=perf_counter() - started, server_seconds=seconds
+                        )
                     except _RetryableError as problem:
                         error = str(problem)
                         if isinstance(problem.__cause__, httpx.ConnectError | httpx.ConnectTimeout):

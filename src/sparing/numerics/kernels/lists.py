@@ -70,7 +70,7 @@ def score_lists(
     """
     k = len(listed)
     for i in range(len(rows)):
-        rest, total = read_weights(rows[i], first, tables, uniform, unlisted, listed)
+        rest, total = read_weights(rows[i], first, tables, uniform=uniform, unlisted=unlisted, listed=listed)
         if what == ENTROPY:
             inner = rest * unlisted * ln(bits_of(rest))
             for j in range(k):

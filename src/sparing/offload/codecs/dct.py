@@ -160,7 +160,7 @@ def decode(data: bytes, height: int, width: int, block: int) -> Pixels:
     order, classes = _layout(rows, cols, block)
     stream = np.frombuffer(data, dtype=np.uint8)[1:]
     quantised = np.zeros((3, rows, cols, block, block), dtype=np.int16)
-    read = _decode(stream, quantised, order, classes, class_shift(quality, busy), ODDS)
+    read = _decode(stream, quantised, order, classes, shift=class_shift(quality, busy), odds=ODDS)
     if len(stream) > read or (len(stream) and stream[-1] == 0):
         raise InputError(f"the image takes fewer bytes than the {len(data)} that came")
     return inverse(quantised * np.float32(step_of(quality)), height, width)
@@ -174,7 +174,7 @@ def class_shift(quality: int, busy: int) -> int:
 # Payloads choose the shapes of mosaics: few are kept, so that no sequence of them fills the memory.
 @lru_cache(maxsize=8)
 def _layout(rows: int, cols: int, block: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-    return layout_of(rows, cols, block, FREQUENCY_EDGES, CLASSES, MEAN_CLASS)
+    return layout_of(rows, cols, block, edges=FREQUENCY_EDGES, by_frequency=CLASSES, of_mean=MEAN_CLASS)
 
 
 def layout_of(
@@ -258,7 +258,7 @@ def _lengths(q: Any, order: Any, classes: Any, shifts: Any, odds: Any) -> Any:
             for col in range(q.shape[2]):
                 for channel in range(3):
                     size = abs(q[channel, row, col, u, v])
-                    level = _activity(q, channel, row, col, u, v)
+                    level = _activity(q, channel, row, col, u=u, v=v)
                     for busy in range(len(shifts)):
                         kind = _class(classes[channel, row, col, u, v], shifts[busy])
                         nonzero = odds[0, kind, level] / 65536.0
@@ -282,7 +282,7 @@ def _encode(q: Any, order: Any, classes: Any, shift: int, odds: Any) -> Any:
             for col in range(q.shape[2]):
                 for channel in range(3):
                     value = q[channel, row, col, u, v]
-                    level = _activity(q, channel, row, col, u, v)
+                    level = _activity(q, channel, row, col, u=u, v=v)
                     kind = _class(classes[channel, row, col, u, v], shift)
                     size = abs(value)
                     rangecoder.put(buffer, state, int(size > 0), odds[0, kind, level])
@@ -308,7 +308,7 @@ def _decode(data: Any, q: Any, order: Any, classes: Any, shift: int, odds: Any) 
         for row in range(q.shape[1]):
             for col in range(q.shape[2]):
                 for channel in range(3):
-                    level = _activity(q, channel, row, col, u, v)
+                    level = _activity(q, channel, row, col, u=u, v=v)
                     kind = _class(classes[channel, row, col, u, v], shift)
                     if not rangecoder.get(data, state, odds[0, kind, level]):
                         continue
@@ -343,7 +343,7 @@ def count(q: Any, order: Any, classes: Any, shift: int, counts: Any) -> None:
             for col in range(q.shape[2]):
                 for channel in range(3):
                     size = abs(q[channel, row, col, u, v])
-                    level = _activity(q, channel, row, col, u, v)
+                    level = _activity(q, channel, row, col, u=u, v=v)
                     kind = _class(classes[channel, row, col, u, v], shift)
                     counts[0, min(size, 1), kind, level] += 1
                     if size > 0:
