@@ -460,7 +460,7 @@ def test_bad_requests_write_nothing(world, tmp_path):
         (InputError, "needs the samples", {"samples": None}),
         (InputError, "not among the samples, for example 's0007'", {"samples": missing, "budget": "100%"}),
         (InputError, "ids of type string", {"samples": numbers}),
-        (InputError, "gives? 3 classes", {"candidates": [other]}),
+        (InputError, "3 classes, where 5 are expected", {"candidates": [other]}),
         (CacheError, "another digest", {"candidates": [Model("old", "d:other", lambda i, v: None)]}),
         (InputError, "not for 'newer'", {"candidates": [Recorder("newer").model()], "router": router}),
         (

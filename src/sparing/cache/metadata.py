@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from sparing.errors import CacheError
+from sparing.outputs import Classes, OutputKind
 from sparing.storage.readers import parse_json
 
 FORMAT = 1
@@ -60,6 +61,11 @@ class Metadata:
     models: tuple[ModelInfo, ...] = ()
     history: tuple[dict[str, Any], ...] = ()
     routers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> OutputKind:
+        """The kind of output that the rows hold, with its dimensions."""
+        return Classes(self.n_classes, self.classes)
 
     def model_index(self, name: str) -> int | None:
         """Find a model's position by its name."""

@@ -183,15 +183,15 @@ def _next(clock: str) -> Any:
 
 def _tell_staged(cache: Path) -> None:
     from sparing.cache import Cache
+    from sparing.refresh.slices import staged_slices
     from sparing.refresh.staging import Staging
 
     opened = Cache.open(cache)
-    staging, staged = Staging(opened.staged_round), opened.unfinished_round()
-    if staged is None:
+    if opened.unfinished_round() is None:
         hint("nothing had been staged yet; the cache is as it was")
         return
-    rows = staging.order().num_rows
-    done = sum(min(staged["chunk_rows"], rows - start) for start in staging.finished())
+    slices = staged_slices(Staging(opened.staged_round)).values()
+    rows, done = sum(part.order().num_rows for part in slices), sum(part.rows_done() for part in slices)
     hint(
         f"{done:,} of {rows:,} rows are staged and nothing was committed: the same command resumes "
         "there; with --finish it commits what is staged as a shorter round"

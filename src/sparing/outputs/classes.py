@@ -66,6 +66,10 @@ class Classes:
             )
         return probs
 
+    def matches(self, outputs: Float32) -> bool:
+        """Return whether distributions are over C classes."""
+        return int(outputs.shape[1]) == self.n_classes
+
     def join(self, parts: Sequence[Float32]) -> Float32:
         """Return the distributions of several parts, one after the other."""
         return np.concatenate([np.zeros((0, self.n_classes), np.float32), *parts])

@@ -50,6 +50,9 @@ class OutputKind(Protocol):
             InputError: an output is invalid, or its dimensions are not this kind's.
         """
 
+    def matches(self, outputs: Outputs) -> bool:
+        """Return whether checked outputs have the dimensions of this kind."""
+
     def join(self, parts: Sequence[Outputs]) -> Outputs:
         """Return the outputs of several parts, one after the other; of none, outputs of length 0."""
 

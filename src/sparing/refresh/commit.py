@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +14,14 @@ from sparing.account import Account
 from sparing.cache import Cache, ModelInfo, Rows
 from sparing.cache.metadata import Metadata
 from sparing.numerics.selection import tie_keys
-from sparing.refresh.correction.settling import corrected_rows, count_corrections, labelled_alternatives
+from sparing.outputs import Outputs
+from sparing.refresh.correction.settling import corrected_rows, labelled_alternatives, screened_rows
 from sparing.refresh.evidence import Prediction
 from sparing.refresh.pooling.exponents import Judgement
 from sparing.refresh.pooling.pools import Labelled, Pools, spread, stored_probs
+from sparing.refresh.records import RoundRecord
 from sparing.refresh.round import Round
+from sparing.refresh.slices import Slices, chunk_rows, purpose_of, updates
 from sparing.refresh.staging import Chunk, Staging
 
 Floats = npt.NDArray[np.float32]
@@ -63,50 +66,53 @@ class RefreshReport:
     pooling: dict[str, dict[str, float | None]] | None = None
 
 
-def commit_round(round_: Round, staging: Staging, staged: dict[str, Any], complete: bool) -> RefreshReport:
+def commit_round(round_: Round, slices: Slices, record: RoundRecord, complete: bool) -> RefreshReport:
     """Make everything that is staged visible as one round.
 
     Args:
         round_: what was asked for.
-        staging: what was computed.
-        staged: the staged request.
+        slices: what was computed.
+        record: what the round began with.
         complete: whether everything planned was run.
 
     Returns:
         The report.
 
     Raises:
-        CacheError: the disk would not take it; everything stays staged.
+        CacheError: writing failed; everything stays staged.
     """
     cache = round_.cache
-    account = _account(round_, staging, staged)
-    run = sum(len(staging.read(start).probs) for start in staging.finished())
-    totals = staged["totals"]
-    prediction = round_.predict(run, totals["competing"], totals["rows"])
+    account = _account(round_, slices, record)
+    run = sum(part.rows_done() for part in updates(slices))
+    prediction = round_.predict(run, record.totals.competing, record.totals.rows)
+    tally = _Tally(cache)
+
+    def report(pools: Pools) -> RefreshReport:
+        result = _report(round_, record, account, tally, pools)
+        screened = 0 if round_.correction is None else screened_rows(slices).num_rows
+        return replace(result, complete=complete, prediction=prediction, screened=screened)
+
     if run == 0 and not round_.known_rows() and round_.correction is None:
         # Nothing to store: a round that changes nothing would only make history harder to read.
-        pools = Pools(cache.metadata, {}, round_.seed)
-        return _report(round_, pools, staging, staged, complete, account, _Tally(cache), prediction)
-    pools = Pools(_metadata(round_, account), _labelled(round_, staging), round_.seed)
-    tally = _Tally(cache)
+        return report(Pools(cache.metadata, {}, round_.seed))
+    pools = Pools(_metadata(round_, account), _labelled(round_, slices), round_.seed)
     started = perf_counter()
 
-    def record(bytes_written: int) -> dict[str, Any]:
+    def entry(bytes_written: int) -> dict[str, Any]:
         account.seconds["writing"] += perf_counter() - started
         account.bytes_written = bytes_written
-        report = _report(round_, pools, staging, staged, complete, account, tally, prediction)
         return {
             "op": "refresh",
-            "request": staged["digest"],
-            "what": staged["what"],
-            "scorer": staged["scorer"],
-            "digests": staged["models"],
-            "target": staged["target"],
-            "seed": staged["seed"],
-            "report": asdict(report),
+            "request": record.digest,
+            "what": record.what,
+            "scorer": record.scorer,
+            "digests": record.models,
+            "target": record.target,
+            "seed": record.seed,
+            "report": asdict(report(pools)),
         }
 
-    cache.refresh_rows(tally.counting(_all_rows(round_, staging, pools)), lambda: pools.metadata, record)
+    cache.refresh_rows(tally.counting(_all_rows(round_, slices, pools)), lambda: pools.metadata, entry)
     return report_of(cache.metadata.history[-1])
 
 
@@ -130,34 +136,30 @@ class _Tally:
             self.rows += 0 if corrected else len(rows)
             self.corrected += len(rows) if corrected else 0
             self.right_before += right_before
-            self.right_after += int((self.cache.as_stored(rows.probs).argmax(axis=1) == rows.labels).sum())
+            after = self.cache.metadata.kind.correct(self.cache.as_stored(rows.probs), rows.labels)
+            self.right_after += int(after.sum())
             yield rows
 
 
-def _account(round_: Round, staging: Staging, staged: dict[str, Any]) -> Account:
-    account = Account(rows_scored=staged["account"]["rows_scored"])
-    account.seconds.update(staged["account"]["seconds"])
-    order = staging.order()
-    for start in staging.finished():
-        chunk = staging.read(start)
-        _add_seconds(account, chunk)
-        run = np.bincount(_candidates(order, chunk), minlength=len(round_.candidates))
-        account.forwards.update({name: int(n) for name, n in zip(round_.names, run, strict=True) if n})
-        account.wasted_forwards += (chunk.attempts - 1) * len(chunk.probs)
-    account.wasted_forwards += _interrupted(staging, staged["chunk_rows"])
-    if round_.correction is not None:
-        for kind, (part, names) in count_corrections(round_, staging).items():
-            counter = account.screening_forwards if kind == "screening" else account.voting_forwards
-            chosen = part.order()
-            for start in part.finished():
-                chunk = part.read(start)
-                _add_seconds(account, chunk)
-                counter.update(Counter(names[_candidates(chosen, chunk)].tolist()))
-                account.wasted_forwards += (chunk.attempts - 1) * len(chunk.probs)
-            account.forwards.update(counter)
-            request = part.request()
-            if request is not None:
-                account.wasted_forwards += _interrupted(part, request["chunk_rows"])
+def _account(round_: Round, slices: Slices, record: RoundRecord) -> Account:
+    account = Account(rows_scored=record.rows_scored)
+    account.seconds.update(record.seconds)
+    correction = round_.correction
+    for name, part in slices.items():
+        purpose = purpose_of(name)
+        models = round_.candidates if purpose == "update" or correction is None else correction.given
+        order, spent = part.order(), Counter[str]()
+        for chunk in part.chunks():
+            _add_seconds(account, chunk)
+            run = np.bincount(_candidates(order, chunk), minlength=len(models))
+            spent.update({model.name: int(n) for model, n in zip(models, run, strict=True) if n})
+            account.wasted_forwards += (chunk.attempts - 1) * len(chunk)
+        account.wasted_forwards += _interrupted(part, chunk_rows(name, part))
+        account.forwards.update(spent)
+        if purpose == "screening":
+            account.screening_forwards.update(spent)
+        if purpose == "voting":
+            account.voting_forwards.update(spent)
     for model, known in zip(round_.candidates, round_.known, strict=True):
         if known is not None:
             account.forwards[model.name] += len(known.ids)
@@ -193,53 +195,59 @@ def _metadata(round_: Round, account: Account) -> Metadata:
     return metadata
 
 
-def _all_rows(round_: Round, staging: Staging, pools: Pools) -> Iterator[tuple[Rows, int, bool]]:
+def _all_rows(round_: Round, slices: Slices, pools: Pools) -> Iterator[tuple[Rows, int, bool]]:
     """Yield the rows to store, how many of them were right before, and whether correction settled them."""
-    for rows, right in _updated_rows(round_, staging, pools):
+    for rows, right in _updated_rows(round_, slices, pools):
         yield rows, right, False
     if round_.correction is None:
         return
-    for part, probs, held in corrected_rows(round_, staging, pools):
-        rows = _rows(part["id"].combine_chunks(), probs, part["label"], held, part["score"], pools)
-        yield rows, int(part["right"].to_numpy().sum()), True
+    for part, outputs, held in corrected_rows(round_, slices, pools):
+        yield _rows(part, outputs, held, pools), int(part["right"].to_numpy().sum()), True
 
 
-def _updated_rows(round_: Round, staging: Staging, pools: Pools) -> Iterator[tuple[Rows, int]]:
+def _updated_rows(round_: Round, slices: Slices, pools: Pools) -> Iterator[tuple[Rows, int]]:
     """Yield the staged rows, then those that fit ran."""
-    order = staging.order()
-    for start in staging.finished():
-        chunk = staging.read(start)
-        part = order.slice(start, len(chunk.probs))
-        old = stored_probs(round_.cache, part) if round_.objective == "accuracy" else None
-        probs, held = _joined(round_, pools, old, part["model"], chunk.probs, _candidates(order, chunk))
-        rows = _rows(part["id"].combine_chunks(), probs, part["label"], held, part["score"], pools)
-        yield rows, int(part["right"].to_numpy().sum())
+    for staging in updates(slices):
+        order = staging.order()
+        for chunk in staging.chunks():
+            part = order.slice(chunk.start, len(chunk))
+            old = None
+            if round_.objective == "accuracy":
+                old = _Held(stored_probs(round_.cache, part), part["model"].to_numpy())
+            outputs, held = _joined(round_, pools, old, chunk.outputs, _candidates(order, chunk))
+            yield _rows(part, outputs, held, pools), int(part["right"].to_numpy().sum())
     known = _known(round_)
     if known is None:
         return
-    old_rows, probs, candidate = known
-    probs, held = _joined(round_, pools, old_rows.probs, old_rows.models, probs, candidate)
+    old_rows, new, candidate = known
+    outputs, held = _joined(round_, pools, _Held(old_rows.probs, old_rows.models), new, candidate)
     score = round_.benefits(old_rows, tie_keys(old_rows.ids, round_.seed)).max(axis=1)
-    rows = _rows(old_rows.ids, probs, old_rows.labels, held, score, pools)
-    yield rows, int((old_rows.encoded.classes() == old_rows.labels).sum())
+    part = pa.table({"id": old_rows.ids, "label": old_rows.labels, "score": score})
+    right = old_rows.encoded.classes() == old_rows.labels
+    yield _rows(part, outputs, held, pools), int(right.sum())
 
 
-def _known(round_: Round) -> tuple[Rows, Floats, Integers] | None:
-    """Give the rows that fit ran: as the cache holds them, their new distributions and whose they are."""
+def _known(round_: Round) -> tuple[Rows, Outputs, Integers] | None:
+    """Return the rows that fit ran: as the cache holds them, their new outputs and whose they are."""
     chosen = round_.known_rows()
     if not chosen:
         return None
     old = round_.cache.get(pa.array(list(chosen), type=round_.cache.id_type))
     picks = [chosen[name] for name in old.ids.to_pylist()]
-    known = [item.probs if item is not None else None for item in round_.known]
-    probs = np.stack([known[candidate][position] for candidate, position in picks])  # type: ignore[index]
-    return old, probs, np.array([candidate for candidate, _ in picks], dtype=np.int64)
+    return old, round_.outputs_of(picks), np.array([candidate for candidate, _ in picks], dtype=np.int64)
+
+
+class _Held(NamedTuple):
+    """What m rows hold before the update: their outputs, and which entry of the cache's models made them."""
+
+    outputs: Outputs
+    models: npt.NDArray[np.integer[Any]]
 
 
 def _joined(
-    round_: Round, pools: Pools, old: Floats | None, held: Any, new: Floats, candidate: Integers
-) -> tuple[Floats, Integers]:
-    """Give what rows hold after the update: the new distributions, or pooled with the old ones."""
+    round_: Round, pools: Pools, old: _Held | None, new: Outputs, candidate: Integers
+) -> tuple[Outputs, Integers]:
+    """Return what rows hold after the update: the new outputs, or pooled with the old ones."""
     if round_.objective == "consistency" or old is None:
         index = [pools.metadata.model_index(name) for name in round_.names]
         return new, np.array(index, dtype=np.int64)[candidate]
@@ -247,20 +255,21 @@ def _joined(
     for number, name in enumerate(round_.names):
         mine = candidate == number
         if mine.any():
-            before = np.asarray(held).astype(np.int64)[mine]
-            probs[mine], models[mine] = pools.join(old[mine], before, new[mine], name)
+            before = old.models.astype(np.int64)[mine]
+            probs[mine], models[mine] = pools.join(old.outputs[mine], before, new[mine], name)
     return probs, models
 
 
-def _rows(ids: pa.Array, probs: Floats, labels: Any, held: Integers, score: Any, pools: Pools) -> Rows:
-    rounds = np.full(len(ids), pools.metadata.round, dtype=np.int64)
+def _rows(part: pa.Table, outputs: Outputs, held: Integers, pools: Pools) -> Rows:
+    """Make rows of columns id, label and score, their outputs and what those are made of."""
+    rounds = np.full(part.num_rows, pools.metadata.round, dtype=np.int64)
     # A row that no candidate could be run on was predicted to gain nothing.
-    scores = np.maximum(np.asarray(score, dtype=np.float32), np.finfo(np.float32).min)
-    return Rows(ids, probs, np.asarray(labels), held, rounds, scores)
+    scores = np.maximum(part["score"].to_numpy().astype(np.float32), np.finfo(np.float32).min)
+    return Rows(part["id"].combine_chunks(), outputs, part["label"].to_numpy(), held, rounds, scores)
 
 
-def _labelled(round_: Round, staging: Staging) -> dict[str, Labelled]:
-    """Collect labelled rows of which both distributions are known, by model; nothing unless rows pool."""
+def _labelled(round_: Round, slices: Slices) -> dict[str, Labelled]:
+    """Collect labelled rows of which both outputs are known, by model; nothing unless rows pool."""
     if round_.objective == "consistency":
         return {}
     found: dict[str, list[Labelled]] = {}
@@ -272,19 +281,19 @@ def _labelled(round_: Round, staging: Staging) -> dict[str, Labelled]:
             found.setdefault(name, []).append(
                 Labelled(old_rows.probs[at], probs[at], old_rows.labels[at], old_rows.models[at])
             )
-    order = staging.order()
-    finished = sum(len(staging.read(start).probs) for start in staging.finished())
-    marked = np.flatnonzero(order["label"].to_numpy()[:finished] >= 0)
-    for number, name in enumerate(round_.names):
-        at = spread(marked[order["candidate"].to_numpy()[marked] == number])
-        if len(at):
-            part = order.take(pa.array(at))
-            new = staging.outputs(at, round_.cache.metadata.n_classes)
-            held = part["model"].to_numpy().astype(np.int64)
-            old = stored_probs(round_.cache, part)
-            found.setdefault(name, []).append(Labelled(old, new, part["label"].to_numpy(), held))
+    for staging in updates(slices):
+        order = staging.order()
+        marked = np.flatnonzero(order["label"].to_numpy()[: staging.rows_done()] >= 0)
+        for number, name in enumerate(round_.names):
+            at = spread(marked[order["candidate"].to_numpy()[marked] == number])
+            if len(at):
+                part = order.take(pa.array(at))
+                new = staging.outputs(at, round_.cache.metadata.kind)
+                held = part["model"].to_numpy().astype(np.int64)
+                old = stored_probs(round_.cache, part)
+                found.setdefault(name, []).append(Labelled(old, new, part["label"].to_numpy(), held))
     if round_.correction is not None:
-        for name, rows in labelled_alternatives(round_, staging).items():
+        for name, rows in labelled_alternatives(round_, slices).items():
             if name not in round_.names:
                 found[name] = [rows]
     return {name: _together(parts) for name, parts in found.items()}
@@ -300,40 +309,32 @@ def _together(parts: list[Labelled]) -> Labelled:
 
 
 def _candidates(order: pa.Table, chunk: Chunk) -> npt.NDArray[np.int64]:
-    part: npt.NDArray[np.int64] = order["candidate"].slice(chunk.start, len(chunk.probs)).to_numpy()
+    part: npt.NDArray[np.int64] = order["candidate"].slice(chunk.start, len(chunk)).to_numpy()
     return part.astype(np.int64)
 
 
 def _report(
-    round_: Round,
-    pools: Pools,
-    staging: Staging,
-    staged: dict[str, Any],
-    complete: bool,
-    account: Account,
-    tally: _Tally,
-    prediction: Prediction | None,
+    round_: Round, record: RoundRecord, account: Account, tally: _Tally, pools: Pools
 ) -> RefreshReport:
-    totals = staged["totals"]
-    labelled, right = totals["labelled"], totals["right"]
+    totals = record.totals
+    labelled, right = totals.labelled, totals.right
     forwards = account.forwards.total()
     pooling = None
     if round_.objective == "accuracy":
         pooling = {name: _describe(pools.judgement(name)) for name in round_.names}
     return RefreshReport(
-        pools.metadata.round,
-        totals["rows"],
-        tally.rows,
-        complete,
-        account.to_dict(),
-        forwards / totals["rows"] if totals["rows"] else 0.0,
-        _share_of_time(round_, staged, account),
-        right / labelled if labelled else None,
-        (right - tally.right_before + tally.right_after) / labelled if labelled else None,
-        prediction,
-        0 if round_.correction is None else staging.table("screened").num_rows,
-        tally.corrected,
-        pooling,
+        round=pools.metadata.round,
+        rows=totals.rows,
+        refreshed=tally.rows,
+        complete=True,
+        account=account.to_dict(),
+        share_of_forwards=forwards / totals.rows if totals.rows else 0.0,
+        share_of_time=_share_of_time(round_, totals.rows, account),
+        accuracy_before=right / labelled if labelled else None,
+        accuracy=(right - tally.right_before + tally.right_after) / labelled if labelled else None,
+        prediction=None,
+        corrected=tally.corrected,
+        pooling=pooling,
     )
 
 
@@ -348,7 +349,7 @@ def _describe(judged: Judgement) -> dict[str, float | None]:
     }
 
 
-def _share_of_time(round_: Round, staged: dict[str, Any], account: Account) -> float | None:
+def _share_of_time(round_: Round, rows: int, account: Account) -> float | None:
     """Compare this round's seconds with what running the target on every row would take."""
     each: dict[str, float] = {}
     for model in round_.candidates:
@@ -356,11 +357,11 @@ def _share_of_time(round_: Round, staged: dict[str, Any], account: Account) -> f
         seconds = model.cost if model.cost is not None and model.unit == "seconds" else measured
         if seconds is not None:
             each[model.name] = seconds
-    if any(name not in each for name in (*account.forwards, staged["target"])):
+    if any(name not in each for name in (*account.forwards, round_.target)):
         return None
     forwards = account.forwards.total()
     reading = account.seconds["reading"] / forwards if forwards else 0.0
-    full = staged["totals"]["rows"] * (each[staged["target"]] + reading)
+    full = rows * (each[round_.target] + reading)
     overhead = sum(spent for phase, spent in account.seconds.items() if phase != "model")
     running = sum(count * each[name] for name, count in account.forwards.items())
     return (overhead + running) / full if full else None

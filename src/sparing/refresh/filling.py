@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -15,6 +16,7 @@ from sparing.data.samples import Samples, open_samples
 from sparing.errors import CacheError, CacheLockedError, InputError
 from sparing.models import Model
 from sparing.progress import OnProgress
+from sparing.refresh.records import FillRecord
 from sparing.refresh.running import chunk_rows_for, run_order
 from sparing.refresh.staging import Staging
 from sparing.storage.locks import write_lock
@@ -114,27 +116,32 @@ def _run_all(
     base: str,
     on_progress: OnProgress | None,
 ) -> None:
-    request = {"model": model.digest, "rows": len(positions), "first": str(samples.ids[0]), "base": base}
-    staged = staging.request()
-    if staged is None or {key: staged[key] for key in request} != request:
+    wanted = FillRecord(
+        chunk_rows=chunk_rows_for(len(positions), [model]),
+        model=model.digest,
+        rows=len(positions),
+        first=str(samples.ids[0]),
+        base=base,
+    )
+    staged = staging.record(FillRecord)
+    if staged is None or msgspec.structs.replace(staged, chunk_rows=wanted.chunk_rows) != wanted:
         order = pa.table(
             {
                 "id": samples.ids.take(pa.array(positions)),
                 "candidate": np.zeros(len(positions), dtype=np.int16),
             }
         )
-        staged = {**request, "chunk_rows": chunk_rows_for(len(positions), model.batch_size)}
+        staged = wanted
         staging.begin(staged, order)
-    run_order(staging, [model], samples, chunk_rows=staged["chunk_rows"], on_progress=on_progress)
+    run_order(staging, [model], samples, chunk_rows=staged.chunk_rows, on_progress=on_progress)
 
 
 def _outputs(staging: Staging, samples: Samples) -> Iterator[Filled]:
     order = staging.order()
     labels = samples.labels()
-    for start in staging.finished():
-        chunk = staging.read(start)
-        ids = order["id"].slice(start, len(chunk.probs)).combine_chunks()
-        yield ids, chunk.probs, None if labels is None else labels[samples.index_of(ids)]
+    for chunk in staging.chunks():
+        ids = order["id"].slice(chunk.start, len(chunk)).combine_chunks()
+        yield ids, chunk.outputs, None if labels is None else labels[samples.index_of(ids)]
 
 
 def _info(model: Model, staging: Staging) -> ModelInfo:
@@ -146,7 +153,7 @@ def _info(model: Model, staging: Staging) -> ModelInfo:
 
 def _account(model: Model, staging: Staging) -> dict[str, Any]:
     seconds = {"model": 0.0, "reading": 0.0}
-    for start in staging.finished():
-        for phase, spent in staging.read(start).seconds.items():
+    for chunk in staging.chunks():
+        for phase, spent in chunk.seconds.items():
             seconds[phase.partition(":")[0]] += spent
     return {"forwards": {model.name: staging.order().num_rows}, "seconds": seconds}

@@ -2,10 +2,10 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from time import monotonic, perf_counter
+from time import monotonic
 from typing import Any, get_args
 
 import numpy as np
@@ -15,25 +15,25 @@ from sparing.account import Account
 from sparing.budget import affordable
 from sparing.cache import Cache
 from sparing.cache.known import drop_known
-from sparing.data.samples import Samples, open_samples
+from sparing.data.samples import open_samples
 from sparing.errors import CacheError, InputError
 from sparing.models import Model
 from sparing.progress import OnProgress
 from sparing.refresh.commit import RefreshReport, commit_round, report_of
-from sparing.refresh.correction.screening import screen_rows
-from sparing.refresh.correction.settling import run_correction, to_screen
 from sparing.refresh.evidence import Prediction
 from sparing.refresh.options import RefreshOptions, Unfinished
+from sparing.refresh.planners import PlanOnce
 from sparing.refresh.planning import (
     count_assigned,
-    left_alone,
     order_rows,
     plan_rows,
     score_rows,
     temporary_folder,
 )
+from sparing.refresh.records import RoundRecord
 from sparing.refresh.round import Round, prepare_round
-from sparing.refresh.running import chunk_rows_for, find_samples, run_order
+from sparing.refresh.running import find_samples, run_order
+from sparing.refresh.slices import run_slices, staged_slices
 from sparing.refresh.staging import Staging
 
 COMMIT_SECONDS = 0.5
@@ -152,56 +152,69 @@ def refresh(
         cache = Cache.open(path)
         job = prepare_round(cache, candidates, options)
         staging = Staging(cache.staged_round)
-        request = job.request()
-        staged = staging.request()
+        staged = staging.record(RoundRecord)
         if staged is not None and (entry := _committed(cache, staged)) is not None:
             # Killed between the commit and the clean-up: the round is there already.
             _clean_up(job, staging)
-            if staged["command"] == request["command"]:
+            if staged.command == job.command:
                 return report_of(entry)
-            staged = None
-        if staged is not None and staged["digest"] != request["digest"]:
-            if unfinished != "discard" and staged["command"] == request["command"]:
-                raise CacheError(
-                    "the cache has changed since this round was staged: drop what is staged with --discard"
-                )
+        elif staged is not None and staged.digest != job.digest:
             if unfinished != "discard":
-                raise CacheError(
-                    f"an unfinished round is staged in this cache ({staged['what']}): give that command "
-                    "again to resume it, add --finish to commit what is there, or --discard to drop it"
-                )
-            staged = None
+                raise _refusal(job, staged)
+            staging.clear()
         if unfinished == "commit":
-            if staged is None:
+            if not staging.begun:
                 raise CacheError("there is nothing to finish: no unfinished round is staged in this cache")
-            report = commit_round(job, staging, staged, complete=False)
+            complete = False
         else:
-            values = None if samples is None else open_samples(samples)
-            if staged is None:
-                staged = _stage(job, staging, request, values)
-            elapsed = max((staging.read(start).elapsed for start in staging.finished()), default=0.0)
-            complete = run_order(
-                staging,
-                job.candidates,
-                values,
-                chunk_rows=staged["chunk_rows"],
-                n_classes=cache.metadata.n_classes,
-                elapsed_before=elapsed + monotonic() - begun,
-                deadline=_deadline(job, staged, until, begun, elapsed),
-                on_progress=on_progress,
-            )
-            if complete and job.correction is not None:
-                complete = run_correction(
-                    job,
-                    staging,
-                    values,
-                    elapsed + monotonic() - begun,
-                    _deadline(job, staged, until, begun, elapsed),
-                    on_progress,
-                )
-            report = commit_round(job, staging, staged, complete)
+            complete = _run(job, staging, samples, until=until, begun=begun, on_progress=on_progress)
+        staged = staging.record(RoundRecord)
+        if staged is None:
+            raise AssertionError("the round was not staged")
+        report = commit_round(job, staged_slices(staging), staged, complete)
         _clean_up(job, staging)
         return report
+
+
+def _run(
+    job: Round,
+    staging: Staging,
+    samples: Any,
+    *,
+    until: datetime | None,
+    begun: float,
+    on_progress: OnProgress | None,
+) -> bool:
+    """Run what is left of a round; False when its time ended first."""
+    values = None if samples is None else open_samples(samples)
+    elapsed = max(
+        (chunk.elapsed for part in staged_slices(staging).values() for chunk in part.chunks()), default=0.0
+    )
+
+    def run(part: Staging, models: Sequence[Model], chunk_rows: int) -> bool:
+        return run_order(
+            part,
+            models,
+            values,
+            chunk_rows=chunk_rows,
+            kind=job.cache.metadata.kind,
+            elapsed_before=elapsed + monotonic() - begun,
+            deadline=_deadline(job, until, begun, elapsed),
+            on_progress=on_progress,
+        )
+
+    return run_slices(staging, PlanOnce(job, values), run)
+
+
+def _refusal(job: Round, staged: RoundRecord) -> CacheError:
+    if staged.command == job.command:
+        return CacheError(
+            "the cache has changed since this round was staged: drop what is staged with --discard"
+        )
+    return CacheError(
+        f"an unfinished round is staged in this cache ({staged.what}): give that command "
+        "again to resume it, add --finish to commit what is there, or --discard to drop it"
+    )
 
 
 def _clean_up(job: Round, staging: Staging) -> None:
@@ -210,47 +223,18 @@ def _clean_up(job: Round, staging: Staging) -> None:
         drop_known(job.cache.work_dir, model.name, model.digest)
 
 
-def _committed(cache: Cache, staged: dict[str, Any]) -> dict[str, Any] | None:
-    return next((e for e in cache.metadata.history if e.get("request") == staged["digest"]), None)
+def _committed(cache: Cache, staged: RoundRecord) -> dict[str, Any] | None:
+    return next((e for e in cache.metadata.history if e.get("request") == staged.digest), None)
 
 
-def _stage(job: Round, staging: Staging, request: dict[str, Any], samples: Samples | None) -> dict[str, Any]:
-    account = Account()
-    with temporary_folder() as folder:
-        scored = score_rows(job, Path(folder), account)
-        capacity, costs = job.capacity(scored.totals.rows)
-        made = plan_rows(scored, capacity, costs, job.only_positive, account)
-        started = perf_counter()
-        order = order_rows(scored, made)
-        tables = {}
-        if job.correction is not None:
-            count = job.correction.step.screened(scored.totals.rows)
-            tables["screened"] = screen_rows(lambda: left_alone(scored, made), count)
-    find_samples(order, job.candidates, samples)
-    if job.correction is not None:
-        models = [model for model in job.correction.models if model is not None]
-        find_samples(to_screen(job, tables["screened"]), models, samples)
-    account.seconds["selection"] += perf_counter() - started
-    staged = {
-        **request,
-        "chunk_rows": chunk_rows_for(order.num_rows, max(model.batch_size for model in job.candidates)),
-        "totals": asdict(scored.totals),
-        "account": account.to_dict(),
-    }
-    staging.begin(staged, order, **tables)
-    return staged
-
-
-def _deadline(
-    job: Round, staged: dict[str, Any], until: datetime | None, begun: float, elapsed: float
-) -> float | None:
+def _deadline(job: Round, until: datetime | None, begun: float, elapsed: float) -> float | None:
     """Find when chunks must be done, on the monotonic clock: the sooner of the budget's end and `until`."""
     ends = []
     if job.budget.unit == "seconds":
         ends.append(begun + float(job.budget.amount) - job.spent_by_fit() - elapsed)
     if until is not None:
         ends.append(monotonic() + until.timestamp() - datetime.now(UTC).timestamp())
-    keep_back = COMMIT_SECONDS + COMMIT_SECONDS_PER_ROW * staged["totals"]["rows"]
+    keep_back = COMMIT_SECONDS + COMMIT_SECONDS_PER_ROW * len(job.cache)
     return min(ends) - keep_back if ends else None
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -20,6 +21,7 @@ from sparing.numerics.selection import Items, find_cut, tie_keys
 from sparing.progress import OnProgress
 from sparing.refresh.change import ChangePredictor, train_change
 from sparing.refresh.evidence import gather_evidence
+from sparing.refresh.records import FitRecord
 from sparing.refresh.router import InputForm, Router, train_router
 from sparing.refresh.running import chunk_rows_for, find_samples, run_order
 from sparing.refresh.staging import Staging
@@ -78,34 +80,34 @@ def fit(
             )
         drawn = _draw(cache, candidates, rows, seed)
         staging = Staging(cache.work_dir / "fit")
-        request = {
-            "names": [model.name for model in candidates],
-            "digests": [model.digest for model in candidates],
-            "rows": rows,
-            "seed": seed,
-            "version": cache.version,
-        }
-        staged = staging.request()
-        if staged is not None and {key: staged[key] for key in request} != request:
+        wanted = FitRecord(
+            chunk_rows=0,
+            names=[model.name for model in candidates],
+            digests=[model.digest for model in candidates],
+            rows=rows,
+            seed=seed,
+            version=cache.version,
+        )
+        staged = staging.record(FitRecord)
+        if staged is not None and msgspec.structs.replace(staged, chunk_rows=0) != wanted:
             # Another fit was interrupted here: what it has paid for is kept.
-            _keep(cache, staging, staged["names"], staged["digests"], staged["chunk_rows"])
+            _keep(cache, staging, staged)
             staged = None
         values = None if samples is None else open_samples(samples)
         if staged is None:
             order = _order(drawn, [_known(cache, model) for model in candidates])
             find_samples(order, candidates, values)
-            batch = max(model.batch_size for model in candidates)
-            staged = {**request, "chunk_rows": chunk_rows_for(order.num_rows, batch)}
+            staged = msgspec.structs.replace(wanted, chunk_rows=chunk_rows_for(order.num_rows, candidates))
             staging.begin(staged, order)
         run_order(
             staging,
             candidates,
             values,
-            chunk_rows=staged["chunk_rows"],
-            n_classes=cache.metadata.n_classes,
+            chunk_rows=staged.chunk_rows,
+            kind=cache.metadata.kind,
             on_progress=on_progress,
         )
-        _keep(cache, staging, staged["names"], staged["digests"], staged["chunk_rows"])
+        _keep(cache, staging, staged)
         old = cache.get(drawn)
         known = [item for model in candidates if (item := _known(cache, model)) is not None]
         router = _fit_pairs(
@@ -235,25 +237,25 @@ def _order(drawn: pa.Array, known: Sequence[Known | None]) -> pa.Table:
     return pa.table({"id": pa.concat_arrays(ids), "candidate": np.concatenate(candidate)})
 
 
-def _keep(
-    cache: Cache, staging: Staging, names: Sequence[str], digests: Sequence[str], chunk_rows: int
-) -> None:
+def _keep(cache: Cache, staging: Staging, staged: FitRecord) -> None:
     """Move what is staged to where the next round finds it."""
     order = staging.order()
     ids, candidate = order["id"].combine_chunks(), order["candidate"].to_numpy()
-    chunks = [staging.read(start) for start in staging.finished()]
-    rows = np.concatenate([np.zeros(0, np.int64), *(c.start + np.arange(len(c.probs)) for c in chunks)])
-    for index, (name, digest) in enumerate(zip(names, digests, strict=True)):
+    chunks = list(staging.chunks())
+    rows = np.concatenate([np.zeros(0, np.int64), *(c.start + np.arange(len(c)) for c in chunks)])
+    for index, (name, digest) in enumerate(zip(staged.names, staged.digests, strict=True)):
         mine = candidate[rows] == index
         if not mine.any():
             continue
-        probs = np.concatenate([chunk.probs for chunk in chunks])[mine]
+        outputs = cache.metadata.kind.join([chunk.outputs for chunk in chunks])[mine]
         seconds = sum(chunk.seconds.get(f"model:{name}", 0.0) for chunk in chunks)
         # A chunk that was begun again may have been run in part before: counted for its first candidate.
-        again = {c.start: (c.attempts - 1) * len(c.probs) for c in chunks}
-        begun = {at: n * min(chunk_rows, len(candidate) - at) for at, n in staging.interrupted().items()}
+        again = {c.start: (c.attempts - 1) * len(c) for c in chunks}
+        begun = {
+            at: n * min(staged.chunk_rows, len(candidate) - at) for at, n in staging.interrupted().items()
+        }
         wasted = sum(count for at, count in {**again, **begun}.items() if candidate[at] == index)
-        known = Known(ids.take(pa.array(rows[mine])), probs, seconds, wasted)
+        known = Known(ids.take(pa.array(rows[mine])), outputs, seconds, wasted)
         keep_known(cache.work_dir, cache.metadata, name, digest, known)
     staging.clear()
 

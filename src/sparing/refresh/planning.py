@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -18,29 +17,13 @@ from sparing.cache import Rows
 from sparing.cache.transactions import writing
 from sparing.errors import InputError
 from sparing.numerics.selection import Items, in_order, tie_keys
+from sparing.refresh.records import Totals
 from sparing.refresh.round import Round
 from sparing.storage.arrow import read_arrow, write_arrow
 
 # A second hash settles equal tie keys: for strings, sorting the ids themselves would cost more than all the
 # rest, for a case that comes up once in 2**64 pairs of rows.
 _SECOND_HASH = 0x5EC0
-
-
-@dataclass(frozen=True)
-class Totals:
-    """What the scoring pass counted.
-
-    Attributes:
-        rows: rows of the cache.
-        competing: rows that some candidate may still be run on.
-        labelled: rows with a label.
-        right: labelled rows whose cached class is the label.
-    """
-
-    rows: int = 0
-    competing: int = 0
-    labelled: int = 0
-    right: int = 0
 
 
 class Scored:

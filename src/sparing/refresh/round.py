@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -16,6 +16,7 @@ from sparing.cache.known import Known, load_known
 from sparing.errors import BudgetError, InputError
 from sparing.models import Model
 from sparing.numerics.distributions import entropy
+from sparing.outputs import Outputs
 from sparing.refresh.correction.screening import RoundCorrection, prepare_correction
 from sparing.refresh.evidence import Prediction
 from sparing.refresh.options import Objective, RefreshOptions
@@ -134,7 +135,7 @@ class Round:
         forwards = self.correction.reserve(rows)
         if self.budget.unit in ("share", "rows"):
             return forwards
-        costs = [model.cost for model in self.correction.models if model is not None]
+        costs = [model.cost for model in self.correction.given]
         if any(cost is None for cost in costs):
             raise BudgetError(
                 "a budget in cost needs the cost of every model that corrects: state it with --cost"
@@ -186,15 +187,17 @@ class Round:
         target = self.known[self.names.index(self.target)]
         if target is None:
             return None
-        wanted = dict(zip(target.ids.to_pylist(), target.probs.argmax(axis=1), strict=True))
+        wanted = dict(zip(target.ids.to_pylist(), range(len(target.ids)), strict=True))
         if any(name not in wanted for name in chosen):
             return None
-        agree = [
-            item.probs[position].argmax() == wanted[name]
-            for name, (candidate, position) in chosen.items()
-            if (item := self.known[candidate]) is not None
-        ]
-        return float(sum(agree)) / len(agree)
+        stored = self.outputs_of(chosen.values())
+        reference = target.probs[np.array([wanted[name] for name in chosen])]
+        return float(self.cache.metadata.kind.agree(stored, reference).mean(dtype=np.float64))
+
+    def outputs_of(self, chosen: Iterable[tuple[int, int]]) -> Outputs:
+        """Return what fit ran, for pairs of a candidate's index and a position in its known rows."""
+        known = [item.probs if item is not None else None for item in self.known]
+        return np.stack([known[candidate][position] for candidate, position in chosen])  # type: ignore[index]
 
     def known_rows(self) -> dict[Any, tuple[int, int]]:
         """Choose, for every row that fit ran, the candidate with the largest true entropy decrease.
@@ -214,13 +217,14 @@ class Round:
                     best[name], lowest[name] = (index, position), float(left)
         return best
 
-    def request(self) -> dict[str, Any]:
-        """Describe the round, so that a restart can tell whether it is the same.
+    @property
+    def what(self) -> str:
+        """The round in words."""
+        return f"{', '.join(self.names)} under {self.budget}, ranked by {self.scorer.name}"
 
-        Returns:
-            What was asked for, a digest of it ("command"), and one that includes the version of the cache
-            that it starts from ("digest").
-        """
+    @property
+    def command(self) -> str:
+        """Digest of what was asked for, so that a restart can tell whether it is the same."""
         asked = {
             "models": {model.name: model.digest for model in self.candidates},
             "scorer": self.scorer.digest,
@@ -232,10 +236,12 @@ class Round:
             "correction": None if self.correction is None else self.correction.describe(),
             "correct_within_budget": self.correct_within_budget,
         }
-        command = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
-        digest = hashlib.sha256(f"{command} {self.cache.version}".encode()).hexdigest()
-        what = f"{', '.join(self.names)} under {self.budget}, ranked by {self.scorer.name}"
-        return {**asked, "command": command, "digest": digest, "what": what}
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def digest(self) -> str:
+        """Digest of what was asked for and of the version of the cache that the round starts from."""
+        return hashlib.sha256(f"{self.command} {self.cache.version}".encode()).hexdigest()
 
 
 def prepare_round(cache: Cache, candidates: Sequence[Model], options: RefreshOptions) -> Round:

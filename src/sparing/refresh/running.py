@@ -1,27 +1,32 @@
 """Carrying out an order of work chunk by chunk, so that a kill costs no more than the chunk in flight."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from time import monotonic, perf_counter
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from sparing.data.samples import Samples
 from sparing.errors import InputError
+from sparing.execution import Engine, Local
 from sparing.models import Model, run
+from sparing.outputs import Classes, OutputKind, Outputs
 from sparing.progress import OnProgress, Progress
 from sparing.refresh.staging import Chunk, Staging
 
 FETCH_BATCHES = 4
 
 
-def chunk_rows_for(total: int, batch_size: int) -> int:
+def chunk_rows_for(total: int, models: Sequence[Model]) -> int:
     """Choose how many rows a chunk holds: about a hundredth of the work, whole batches, at most 8,192.
 
     A chunk is what a kill may cost and the step in which time is kept; each costs one synced file.
     """
+    batch_size = max(model.batch_size for model in models)
     wanted = min(max(total // 100, 128), 8192)
     return -(-wanted // batch_size) * batch_size
 
@@ -68,9 +73,10 @@ def run_order(
     samples: Samples | None,
     *,
     chunk_rows: int,
-    n_classes: int | None = None,
+    kind: OutputKind | None = None,
     elapsed_before: float = 0.0,
     deadline: float | None = None,
+    engine: Engine | None = None,
     on_progress: OnProgress | None = None,
 ) -> bool:
     """Run what is not finished yet of a staged order.
@@ -80,9 +86,10 @@ def run_order(
         models: the candidates, by the order's `candidate` column.
         samples: where the sample values are.
         chunk_rows: rows per chunk, the same on every run of one order.
-        n_classes: how many classes the models must give; None when nothing is known yet.
+        kind: the kind of output that the models must return; None when nothing is known yet.
         elapsed_before: seconds that the command had taken when this was called, restarts included.
         deadline: `time.monotonic` value at which no further chunk may still be running.
+        engine: where the chunks are computed; this process by default.
         on_progress: called after every chunk.
 
     Returns:
@@ -95,57 +102,76 @@ def run_order(
     order = staging.order()
     total = order.num_rows
     finished = set(staging.finished())
+    left = [start for start in range(0, total, chunk_rows) if start not in finished]
+    if not left:
+        return True
     positions = find_samples(order, models, samples)
     begun = monotonic()
-    done = sum(min(chunk_rows, total - start) for start in finished)
-    done_before, longest = done, 0.0
-    for start in range(0, total, chunk_rows):
-        if start in finished:
-            continue
-        if deadline is not None and monotonic() + longest > deadline:
-            return False
-        chunk_begun = monotonic()
-        staging.starting(start)
-        part = order.slice(start, chunk_rows)
-        where = None if positions is None else positions[start : start + chunk_rows]
-        probs, seconds = _run_chunk(part, models, samples, where, n_classes)
-        staging.add(Chunk(start, probs, seconds, elapsed_before + monotonic() - begun))
+    done = done_before = total - sum(min(chunk_rows, total - start) for start in left)
+    chunk_begun, longest, late = begun, 0.0, False
+
+    def works() -> Iterator[_Work]:
+        nonlocal chunk_begun, late
+        for start in left:
+            if deadline is not None and monotonic() + longest > deadline:
+                late = True
+                return
+            chunk_begun = monotonic()
+            staging.starting(start)
+            part = order.slice(start, chunk_rows)
+            where = None if positions is None else positions[start : start + chunk_rows]
+            yield _Work(start, part["id"].to_pylist(), part["candidate"].to_numpy(), where)
+
+    task = _RunChunk(models, samples, kind)
+    for work, outputs, found, seconds in (engine or Local()).map(task, works()):
+        staging.add(Chunk(work.start, outputs, found, seconds, elapsed_before + monotonic() - begun))
         longest = max(longest, monotonic() - chunk_begun)
-        done += part.num_rows
+        done += len(outputs)
         if on_progress is not None:
             spent = monotonic() - begun
-            left = spent / (done - done_before) * (total - done)
-            on_progress(Progress(done, total, spent, left))
-    return True
+            on_progress(Progress(done, total, spent, spent / (done - done_before) * (total - done)))
+    return not late
 
 
-def _run_chunk(
-    part: pa.Table, models: Sequence[Model], samples: Samples | None, positions: Any, n_classes: int | None
-) -> tuple[Any, dict[str, float]]:
-    ids = part["id"].to_pylist()
-    candidate = part["candidate"].to_numpy()
-    seconds: defaultdict[str, float] = defaultdict(float)
-    probs: Any = None
-    for index in np.unique(candidate):
-        model = models[index]
-        mine = np.flatnonzero(candidate == index)
-        # A few batches at a time: the values of a whole chunk of pictures may not fit into memory.
-        for start in range(0, len(mine), FETCH_BATCHES * model.batch_size):
-            rows = mine[start : start + FETCH_BATCHES * model.batch_size]
-            values = None
-            if model.needs_samples and samples is not None:
-                started = perf_counter()
-                values = samples.fetch(positions[rows])
-                seconds["reading"] += perf_counter() - started
-            outputs, spent = run(model, [ids[row] for row in rows], values)
-            seconds[f"model:{model.name}"] += spent
-            n_classes = outputs.shape[1] if n_classes is None else n_classes
-            if outputs.shape[1] != n_classes:
-                raise InputError(
-                    f"model {model.name!r} gives {outputs.shape[1]} classes, where {n_classes} are expected: "
-                    "old and new models must share their classes"
-                )
-            if probs is None:
-                probs = np.empty((len(ids), n_classes), dtype=np.float32)
-            probs[rows] = outputs
-    return probs, seconds
+@dataclass(frozen=True)
+class _Work:
+    """One chunk to run: where it starts, m ids, which model each goes to (m,), and its sample's position."""
+
+    start: int
+    ids: list[object]
+    candidate: npt.NDArray[np.integer[Any]]
+    positions: npt.NDArray[np.int64] | None
+
+
+@dataclass(frozen=True)
+class _RunChunk:
+    """Computes one chunk; all that it needs travels with it, as far as the models and samples do."""
+
+    models: Sequence[Model]
+    samples: Samples | None
+    kind: OutputKind | None
+
+    def __call__(self, work: _Work) -> tuple[_Work, Outputs, OutputKind, dict[str, float]]:
+        seconds: defaultdict[str, float] = defaultdict(float)
+        kind, parts, placed = self.kind, [], []
+        for index in np.unique(work.candidate):
+            model = self.models[index]
+            mine = np.flatnonzero(work.candidate == index)
+            # A few batches at a time: the values of a whole chunk of images may not fit into memory.
+            for start in range(0, len(mine), FETCH_BATCHES * model.batch_size):
+                rows = mine[start : start + FETCH_BATCHES * model.batch_size]
+                values = None
+                if model.needs_samples and self.samples is not None and work.positions is not None:
+                    started = perf_counter()
+                    values = self.samples.fetch(work.positions[rows])
+                    seconds["reading"] += perf_counter() - started
+                outputs, spent = run(model, [work.ids[row] for row in rows], values)
+                seconds[f"model:{model.name}"] += spent
+                kind = Classes.of(outputs) if kind is None else kind
+                if not kind.matches(outputs):
+                    kind.check(outputs, what=f"model {model.name!r}")
+                parts.append(outputs)
+                placed.append(rows)
+        if kind is None:
+            raise AssertionError("a chunk holds at least one row")
+        return work, kind.join(parts)[np.argsort(np.concatenate(placed))], kind, dict(seconds)

@@ -1,16 +1,19 @@
 """Unfinished work on disk: what a job has decided and computed so far, surviving any kill.
 
 A folder holds `order.arrow` (which sample goes to which candidate, in the order of work), `request.json`
-(what was asked for; its presence says that the order is complete) and one file per finished chunk. Every file
-appears whole or not at all.
+(the record that the work began with; its presence says that the order is complete) and one file per finished
+chunk. Every file appears whole or not at all. A round's first slice lies in the round's folder, later ones in
+folders inside it, by name.
 """
 
 import json
 import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -18,9 +21,15 @@ from msgspec import Struct
 
 from sparing.cache.transactions import writing
 from sparing.errors import CacheError
+from sparing.outputs import Classes, OutputKind, Outputs, read_kind
+from sparing.refresh.records import FORMAT, upgraded
 from sparing.storage.arrow import read_arrow, read_noted, write_arrow
 from sparing.storage.files import make_folder, replacing, sync, write_text
-from sparing.storage.readers import read_json
+from sparing.storage.readers import as_kind, read_json
+
+Record = TypeVar("Record", bound=Struct)
+
+RECORD = "request.json"
 
 
 @dataclass(frozen=True)
@@ -29,68 +38,97 @@ class Chunk:
 
     Attributes:
         start: position of its first row in the order.
-        probs: shape (rows, C), float32.
+        outputs: what the models returned, one per row.
+        kind: the kind of the outputs.
         seconds: measured seconds by phase ("model:NAME", "reading").
         elapsed: seconds that the whole command had taken when it was finished, restarts included.
         attempts: how often it was begun; filled in by `Staging.add`.
     """
 
     start: int
-    probs: npt.NDArray[np.float32]
+    outputs: Outputs
+    kind: OutputKind
     seconds: dict[str, float]
     elapsed: float
     attempts: int = 1
+
+    def __len__(self) -> int:
+        return len(self.outputs)
 
 
 class _Notes(Struct, frozen=True):
     seconds: dict[str, float]
     elapsed: float
     attempts: int
+    kind: dict[str, Any] | None = None
 
 
 class Staging:
-    """The folder of one unfinished job."""
+    """The folder of one piece of unfinished work."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def request(self) -> dict[str, Any] | None:
-        """Return what was asked for, or None when nothing is staged."""
-        path = self.folder / "request.json"
-        if not path.exists():
+    @property
+    def begun(self) -> bool:
+        """Whether work is staged here."""
+        return (self.folder / RECORD).exists()
+
+    def record(self, kind: type[Record]) -> Record | None:
+        """Read the record that the work began with; None when nothing is staged.
+
+        Raises:
+            CacheError: it is damaged, of another job, or written by a newer release; the message says what to
+                do.
+        """
+        path = self.folder / RECORD
+        if not self.begun:
             return None
         try:
-            return read_json(path, dict[str, Any], error=CacheError)
+            document = read_json(path, dict[str, Any], error=CacheError)
+            found = document.pop("format", 1)
+            if found == 1:
+                document = upgraded(document, kind)
+            elif found != FORMAT:
+                raise CacheError(f"{path} is staged work of another release of Sparing (format {found})")
+            return as_kind(document, kind, str(path), error=CacheError)
         except CacheError as error:
-            raise CacheError(f"{error}; delete {self.folder} to start over") from error
+            raise CacheError(
+                f"{error}; finish it with the release that staged it, or delete {self.folder} to start over"
+            ) from error
 
-    def begin(self, request: dict[str, Any], order: pa.Table, **tables: pa.Table) -> None:
-        """Start a job: whatever was staged before is dropped.
+    def begin(self, record: Struct, order: pa.Table, tables: Mapping[str, pa.Table] | None = None) -> None:
+        """Begin a piece of work: whatever was staged here before is dropped.
 
         Args:
-            request: what was asked for, as JSON values.
+            record: what the work is; a restart reads it back.
             order: the rows to run, in order.
             tables: what else the job needs to know; read back by name with `table`.
         """
         with writing(self.folder):
             self.clear()
             make_folder(self.folder, CacheError)
-            for name, table in {"order": order, **tables}.items():
+            for name, table in {"order": order, **(tables or {})}.items():
                 with replacing(self.folder / f"{name}.arrow", CacheError) as draft:
                     write_arrow(draft, table)
-            write_text(self.folder / "request.json", json.dumps(request), CacheError)
+            document = {"format": FORMAT, **msgspec.to_builtins(record)}
+            write_text(self.folder / RECORD, json.dumps(document), CacheError)
 
     def order(self) -> pa.Table:
-        """Give the rows to run, in order, mapped into memory."""
+        """Return the rows to run, in order, mapped into memory."""
         return self.table("order")
 
     def table(self, name: str) -> pa.Table:
-        """Give a table that the job began with, mapped into memory."""
+        """Return a table that the work began with, mapped into memory."""
         return read_arrow(self.folder / f"{name}.arrow", CacheError)
 
     def inside(self, name: str) -> "Staging":
-        """Give the folder of a later part of the same job; it goes when this one is cleared."""
+        """Return the folder of a later slice of the same job; it goes when this one is cleared."""
         return Staging(self.folder / name)
+
+    def names_inside(self) -> list[str]:
+        """List the later slices that were begun."""
+        return sorted(path.parent.name for path in self.folder.glob(f"*/{RECORD}"))
 
     def starting(self, start: int) -> None:
         """Note that a chunk is being computed, so that a restart can count what it repeats."""
@@ -101,9 +139,9 @@ class Staging:
         """Keep a finished chunk; on the disk when this returns."""
         marker = self.folder / f"started-{chunk.start:012d}"
         attempts = marker.stat().st_size if marker.exists() else 1
-        notes = {"seconds": chunk.seconds, "elapsed": chunk.elapsed, "attempts": attempts}
-        column = pa.FixedSizeListArray.from_arrays(pa.array(chunk.probs.ravel()), chunk.probs.shape[1])
-        table = pa.table({"probs": column}).replace_schema_metadata({"chunk": json.dumps(notes)})
+        notes = _Notes(chunk.seconds, chunk.elapsed, attempts, chunk.kind.spec())
+        table = pa.table(chunk.kind.to_columns(chunk.outputs))
+        table = table.replace_schema_metadata({"chunk": json.dumps(msgspec.to_builtins(notes))})
         with writing(self.folder):
             with replacing(self.folder / f"chunk-{chunk.start:012d}.arrow", CacheError) as draft:
                 write_arrow(draft, table)
@@ -114,7 +152,7 @@ class Staging:
         return sorted(int(path.stem.split("-")[1]) for path in self.folder.glob("chunk-*.arrow"))
 
     def interrupted(self) -> dict[int, int]:
-        """Give how often chunks were begun that are not finished, by where they start."""
+        """Return how often chunks were begun that are not finished, by where they start."""
         done = set(self.finished())
         begun = {int(p.name.split("-")[1]): p.stat().st_size for p in self.folder.glob("started-*")}
         return {start: attempts for start, attempts in begun.items() if start not in done}
@@ -123,31 +161,43 @@ class Staging:
         """Read a finished chunk back."""
         path = self.folder / f"chunk-{start:012d}.arrow"
         table, notes = read_noted(path, "chunk", _Notes, CacheError)
-        column = table["probs"].combine_chunks()
-        probs = column.flatten().to_numpy().reshape(-1, column.type.list_size)
-        return Chunk(start, probs, notes.seconds, notes.elapsed, notes.attempts)
+        if notes.kind is None:  # format 1 knew distributions over classes only
+            kind: OutputKind = Classes(table.schema.field("probs").type.list_size)
+        else:
+            kind = read_kind(notes.kind, str(path))
+        return Chunk(start, kind.from_columns(table), kind, notes.seconds, notes.elapsed, notes.attempts)
 
-    def outputs(self, rows: npt.NDArray[np.int64], n_classes: int) -> npt.NDArray[np.float32]:
-        """Read the finished distributions of some rows of the order.
+    def chunks(self) -> Iterator[Chunk]:
+        """Read the finished chunks back, in order."""
+        for start in self.finished():
+            yield self.read(start)
+
+    def rows_done(self) -> int:
+        """Count the rows in finished chunks."""
+        return sum(len(chunk) for chunk in self.chunks())
+
+    def outputs(self, rows: npt.NDArray[np.int64], kind: OutputKind) -> Outputs:
+        """Read the finished outputs of some rows of the order.
 
         Args:
             rows: shape (m,), positions in the order, each in a finished chunk.
-            n_classes: length C.
+            kind: the kind of the outputs.
 
         Returns:
-            Shape (m, C).
+            m outputs, in the order of the rows.
         """
-        result = np.empty((len(rows), n_classes), dtype=np.float32)
         starts = np.array(self.finished(), dtype=np.int64)
         where = np.searchsorted(starts, rows, side="right") - 1
+        parts, placed = [], [np.zeros(0, dtype=np.int64)]
         for index in np.unique(where):
-            mine = where == index
-            result[mine] = self.read(int(starts[index])).probs[rows[mine] - starts[index]]
-        return result
+            mine = np.flatnonzero(where == index)
+            parts.append(self.read(int(starts[index])).outputs[rows[mine] - starts[index]])
+            placed.append(mine)
+        return kind.join(parts)[np.argsort(np.concatenate(placed))]
 
     def clear(self) -> None:
-        """Drop everything; the request goes first, so that a half-cleared folder is no job."""
-        (self.folder / "request.json").unlink(missing_ok=True)
+        """Drop everything; the record goes first, so that a half-cleared folder is no job."""
+        (self.folder / RECORD).unlink(missing_ok=True)
         if self.folder.exists():
             sync(self.folder)
             shutil.rmtree(self.folder)

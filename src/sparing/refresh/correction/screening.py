@@ -52,6 +52,11 @@ class RoundCorrection:
     pooling: bool = False
 
     @property
+    def given(self) -> list[Model]:
+        """The models of the window that can be run, oldest first."""
+        return [model for model in self.models if model is not None]
+
+    @property
     def runnable(self) -> npt.NDArray[np.bool_]:
         """Which models of the window can be run, shape (k,)."""
         return np.array([model is not None for model in self.models])

@@ -1,6 +1,6 @@
-"""Carrying out a round's correction: run what screening compares, choose what is unstable, run the votes.
+"""A round's correction, after its update: what screening compares is run, what is unstable is put to a vote.
 
-Each part is staged like the update itself, so a kill costs at most the chunk in flight.
+Both are slices of the round like the update itself, so a kill costs at most the chunk in flight.
 """
 
 from collections.abc import Iterator
@@ -10,15 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from sparing.data.samples import Samples
 from sparing.numerics.distributions import js_divergence
 from sparing.numerics.selection import Items, in_order
-from sparing.progress import OnProgress
 from sparing.refresh.correction.rules import missing_votes, vote
 from sparing.refresh.correction.screening import RoundCorrection
 from sparing.refresh.pooling.pools import Labelled, Pools, spread, stored_probs
+from sparing.refresh.records import SliceRecord
 from sparing.refresh.round import Round
-from sparing.refresh.running import chunk_rows_for, run_order
+from sparing.refresh.running import chunk_rows_for
+from sparing.refresh.slices import SlicePlan, Slices, updates
 from sparing.refresh.staging import Staging
 
 Floats = npt.NDArray[np.float32]
@@ -27,9 +27,8 @@ Integers = npt.NDArray[np.int64]
 BLOCK = 8192
 
 
-def to_screen(round_: Round, screened: pa.Table) -> pa.Table:
+def to_screen(correction: RoundCorrection, screened: pa.Table) -> pa.Table:
     """List the forwards that comparing screened rows needs: columns id and candidate (of the runnable)."""
-    correction = _correction(round_)
     needed = _needed(screened)
     return pa.table(
         {
@@ -39,74 +38,44 @@ def to_screen(round_: Round, screened: pa.Table) -> pa.Table:
     )
 
 
-def run_correction(
-    round_: Round,
-    staging: Staging,
-    samples: Samples | None,
-    elapsed_before: float,
-    deadline: float | None,
-    on_progress: OnProgress | None,
-) -> bool:
-    """Run a staged round's correction, or what is left of it.
-
-    Returns:
-        Whether it is finished; False when the deadline came first.
-    """
+def plan_screening(round_: Round, slices: Slices) -> SlicePlan:
+    """Plan the slice that runs what screened rows are compared with."""
     correction = _correction(round_)
-    models = [model for model in correction.models if model is not None]
-    batch = max(model.batch_size for model in models)
-    screened = staging.table("screened")
-    screening, voting = staging.inside("screening"), staging.inside("voting")
-
-    def run(part: Staging) -> bool:
-        staged = part.request()
-        return run_order(
-            part,
-            models,
-            samples,
-            chunk_rows=1 if staged is None else staged["chunk_rows"],
-            n_classes=round_.cache.metadata.n_classes,
-            elapsed_before=elapsed_before,
-            deadline=deadline,
-            on_progress=on_progress,
-        )
-
-    if screening.request() is None:
-        order = to_screen(round_, screened)
-        screening.begin({"chunk_rows": chunk_rows_for(order.num_rows, batch)}, order)
-    if not run(screening):
-        return False
-    if voting.request() is None:
-        settled = _most_unstable(round_, screened, screening)
-        row, model = np.nonzero(_missing(correction, screened.take(pa.array(settled))))
-        order = pa.table(
-            {
-                "id": screened["id"].take(pa.array(settled[row])).combine_chunks(),
-                "candidate": _among_runnable(correction)[model],
-            }
-        )
-        voting.begin(
-            {"chunk_rows": chunk_rows_for(order.num_rows, batch)}, order, settled=pa.table({"row": settled})
-        )
-    return run(voting)
+    order = to_screen(correction, screened_rows(slices))
+    return SlicePlan("screening", _record(order, correction), order)
 
 
-def count_corrections(round_: Round, staging: Staging) -> dict[str, tuple[Staging, npt.NDArray[np.str_]]]:
-    """Give, for each part of the correction that was begun, its folder and the models by number."""
-    correction = _correction(round_)
-    names = np.array([model.name for model in correction.models if model is not None])
-    parts = {name: staging.inside(name) for name in ("screening", "voting")}
-    return {name: (part, names) for name, part in parts.items() if part.request() is not None}
+def plan_voting(round_: Round, slices: Slices) -> SlicePlan:
+    """Choose the most unstable screened rows, and plan the slice that runs the votes missing on them."""
+    correction, screened = _correction(round_), screened_rows(slices)
+    settled = _most_unstable(round_, screened, slices["screening"])
+    row, model = np.nonzero(_missing(correction, screened.take(pa.array(settled))))
+    order = pa.table(
+        {
+            "id": screened["id"].take(pa.array(settled[row])).combine_chunks(),
+            "candidate": _among_runnable(correction)[model],
+        }
+    )
+    return SlicePlan("voting", _record(order, correction), order, {"settled": pa.table({"row": settled})})
+
+
+def screened_rows(slices: Slices) -> pa.Table:
+    """Read the rows that the round screens, riskiest first; see `sparing.refresh.correction.screening`."""
+    return updates(slices)[-1].table("screened")
+
+
+def _record(order: pa.Table, correction: RoundCorrection) -> SliceRecord:
+    return SliceRecord(chunk_rows=chunk_rows_for(order.num_rows, correction.given))
 
 
 def corrected_rows(
-    round_: Round, staging: Staging, pools: Pools
+    round_: Round, slices: Slices, pools: Pools
 ) -> Iterator[tuple[pa.Table, Floats, Integers]]:
-    """Give the rows that the correction settles, block by block.
+    """Yield the rows that the correction settles, block by block.
 
     Args:
         round_: the round.
-        staging: what was computed.
+        slices: what was computed.
         pools: names of what rows hold; used when the round pools.
 
     Yields:
@@ -114,14 +83,14 @@ def corrected_rows(
         Rows whose forwards were not all run are left out.
     """
     correction = _correction(round_)
-    screening, voting = staging.inside("screening"), staging.inside("voting")
-    if voting.request() is None:
+    if "voting" not in slices:
         return
-    screened = staging.table("screened")
+    screening, voting, screened = slices["screening"], slices["voting"], screened_rows(slices)
+    kind = round_.cache.metadata.kind
     settled = voting.table("settled")["row"].to_numpy()
     missing = _missing(correction, screened.take(pa.array(settled)))
     ends = missing.sum(axis=1).cumsum()
-    done = sum(len(voting.read(start).probs) for start in voting.finished())
+    done = voting.rows_done()
     # Votes are run row by row in order of instability, so what is finished is a prefix of the rows.
     whole = int(np.searchsorted(ends, done, side="right"))
     settled, missing, ends = settled[:whole], missing[:whole], ends[:whole]
@@ -145,11 +114,11 @@ def corrected_rows(
         mine = stored >= 0
         shown[stored[mine], rows[mine]], known[stored[mine], rows[mine]] = old[mine], True
         ran = _needed(part)
-        compared = screening.outputs(which[settled[block]][ran], old.shape[1])
+        compared = screening.outputs(which[settled[block]][ran], kind)
         shown[alternative[ran], rows[ran]], known[alternative[ran], rows[ran]] = compared, True
         row, model = np.nonzero(missing[block])
         first = int(ends[begin] - missing[begin].sum())
-        shown[model, row] = voting.outputs(np.arange(first, first + len(row)), old.shape[1])
+        shown[model, row] = voting.outputs(np.arange(first, first + len(row)), kind)
         known[model, row] = True
         if correction.pooling:
             yield part, *_pool(correction, part, old, shown, known, stored, pools)
@@ -159,13 +128,12 @@ def corrected_rows(
         yield part, shown[winner, rows], entries[winner]
 
 
-def labelled_alternatives(round_: Round, staging: Staging) -> dict[str, Labelled]:
+def labelled_alternatives(round_: Round, slices: Slices) -> dict[str, Labelled]:
     """Collect labelled screened rows with what their comparison ran, by model."""
     correction = _correction(round_)
-    screening = staging.inside("screening")
-    screened = staging.table("screened")
-    if staging.inside("voting").request() is None:
+    if "voting" not in slices:
         return {}
+    screening, screened = slices["screening"], screened_rows(slices)
     ran = np.flatnonzero(_needed(screened) & (screened["label"].to_numpy() >= 0))
     which = (np.cumsum(_needed(screened)) - 1)[ran]
     chosen = screened["alternative"].to_numpy()[ran]
@@ -175,7 +143,7 @@ def labelled_alternatives(round_: Round, staging: Staging) -> dict[str, Labelled
         if len(mine):
             part = screened.take(pa.array(ran[mine]))
             old = stored_probs(round_.cache, part)
-            new = screening.outputs(which[mine], old.shape[1])
+            new = screening.outputs(which[mine], round_.cache.metadata.kind)
             found[name] = Labelled(
                 old, new, part["label"].to_numpy(), part["model"].to_numpy().astype(np.int64)
             )
@@ -207,7 +175,7 @@ def _most_unstable(round_: Round, screened: pa.Table, screening: Staging) -> Int
     for begin in range(0, screening.order().num_rows, BLOCK):
         at = np.flatnonzero(needed)[begin : begin + BLOCK]
         old = stored_probs(round_.cache, screened.take(pa.array(at)))
-        shown = screening.outputs(np.arange(begin, begin + len(at)), old.shape[1])
+        shown = screening.outputs(np.arange(begin, begin + len(at)), round_.cache.metadata.kind)
         divergence[at] = js_divergence(old, shown)
     items = Items(divergence, screened["tie"].to_numpy(), screened["second"].to_numpy())
     settled: Integers = in_order(items)[: correction.step.corrected(len(screened))]
