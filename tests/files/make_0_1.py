@@ -3,8 +3,9 @@
     git worktree add --detach OLD 07b49cb
     PYTHONPATH=OLD/src python tests/files/make_0_1.py
 
-It builds in /tmp/sparing-0.1, since profiles name their experts by absolute paths, and replaces what lies in
-`0.1` beside it. Running it again with a later version would defeat the purpose.
+It builds in /tmp/sparing-0.1, since profiles name their experts by absolute paths, and copies all but `route`
+to `0.1` beside it: empty that of its earlier files first. Running it again with a later
+version would defeat the purpose.
 """
 
 import io
@@ -370,8 +371,7 @@ def main():
         step()
     Path("expected.json").write_text(json.dumps(EXPECTED, indent=1, sort_keys=True) + "\n")
     shutil.rmtree("__pycache__", ignore_errors=True)
-    shutil.rmtree(HERE)
-    shutil.copytree(WORK, HERE)
+    shutil.copytree(WORK, HERE, dirs_exist_ok=True)
 
 
 if __name__ == "__main__":
