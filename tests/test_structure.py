@@ -136,3 +136,13 @@ def test_parameter_lists_stay_readable():
 @pytest.mark.parametrize("module", sorted(m for m in MODULES if package_of(m) and package_of(m) != "cli"))
 def test_nobody_imports_the_command_line(module):
     assert not [name for name in imports(module, TREES[module]) if package_of(name) == "cli"]
+
+
+def test_no_function_shares_the_name_of_its_module():
+    shared = []
+    for module, tree in TREES.items():
+        if package_of(module) == "cli":  # a verb of the command line is a function in the file of that verb
+            continue
+        name = module.rsplit(".", 1)[-1]
+        shared += [module for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name]
+    assert not shared

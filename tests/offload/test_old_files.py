@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sparing.offload import Choice, Gate, Geometry, Scheme, read_policy
-from sparing.offload.wire.agreement import agreement
+from sparing.offload.wire.agreement import terms_of
 from sparing.offload.wire.payload import codec_of, unpack
 
 FILES = Path(__file__).parent / "files" / "0.1"
@@ -28,7 +28,7 @@ def test_payloads_of_version_1_are_read(entry):
     payload, scheme = base64.b64decode(entry["payload"]), Scheme.parse(entry["scheme"])
     assert payload[0] >> 5 == 1
     assert codec_of(payload) == scheme.codec
-    template = agreement(geometry)["templates"].get(scheme.codec)
+    template = terms_of(geometry)["templates"].get(scheme.codec)
     if template != PAYLOADS["templates"].get(scheme.codec):
         pytest.skip(f"this {scheme.codec} library codes differently, which edge and server would notice")
     evidence = unpack(payload, geometry)

@@ -7,7 +7,7 @@ import pytest
 from sparing.errors import ModelError
 from sparing.offload import Choice, Gate, Scheme, ServerModel, prepare
 from sparing.offload.server import make_server
-from sparing.offload.wire.agreement import agreement
+from sparing.offload.wire.agreement import terms_of
 from sparing.offload.wire.payload import max_payload, unpack
 
 
@@ -91,7 +91,7 @@ def test_a_model_that_fails_is_500_without_details(payloads, geometry):
 
 def test_the_server_says_what_has_to_be_agreed_on(server, geometry):
     (answer,) = ask(make_server(server), [("GET", "/v1/model", {})])
-    assert answer.json() == {**agreement(geometry), "classes": 3}
+    assert answer.json() == {**terms_of(geometry), "classes": 3}
 
 
 def test_a_model_that_fails_on_any_image_is_named_before_serving(geometry):

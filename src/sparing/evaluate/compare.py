@@ -101,7 +101,13 @@ def evaluate(
     figures: dict[str, dict[str, list[Figures]]] = {name: {rate: [] for rate in budgets} for name in chosen}
     for seed in range(seeds):
         for name, by_rate in _one_seed(
-            pairs, ids, budgets, [*chosen, "random", *ORACLES], seed, fitted_on, cross_fit
+            pairs,
+            ids,
+            budgets,
+            [*chosen, "random", *ORACLES],
+            seed=seed,
+            train_rows=fitted_on,
+            cross_fit=cross_fit,
         ).items():
             if name in figures:
                 for rate, values in by_rate.items():
@@ -113,7 +119,14 @@ def evaluate(
     test_rows = m if cross_fit else m - fitted_on
     recommended, advice = advise(figures, test_rows)
     return Comparison(
-        table, target, m, fitted_on, test_rows, advice, recommended, _notes(pairs, budgets, chosen)
+        table,
+        target,
+        rows=m,
+        train_rows=fitted_on,
+        test_rows=test_rows,
+        advice=advice,
+        recommended=recommended,
+        notes=_notes(pairs, budgets, chosen),
     )
 
 

@@ -134,17 +134,17 @@ def simulate(
         for name in names:
             for within in (False, True) if both and METHODS[name].correct else (False,):
                 deployment = _Deployment(
-                    models,
-                    pairs.labels,
-                    tie_keys(ids, seed),
-                    METHODS[name],
-                    shares,
-                    within,
-                    schedule or Schedule(),
-                    seed,
-                    train_rows,
-                    labelled_rows,
-                    memory,
+                    models=models,
+                    labels=pairs.labels,
+                    ties=tie_keys(ids, seed),
+                    method=METHODS[name],
+                    budgets=shares,
+                    within=within,
+                    schedule=schedule or Schedule(),
+                    seed=seed,
+                    train_rows=train_rows,
+                    labelled_rows=labelled_rows,
+                    memory=memory,
                 )
                 for round_ in range(1, len(models)):
                     deployment.update(round_)
@@ -154,10 +154,10 @@ def simulate(
     return Simulation(
         {name: _gather(runs[name, False]) for name in names},
         {name: _gather(runs[name, True]) for name in names if (name, True) in runs},
-        len(pairs),
-        train_rows,
-        labelled_rows,
-        seeds,
+        rows=len(pairs),
+        train_rows=train_rows,
+        labelled_rows=labelled_rows,
+        seeds=seeds,
     )
 
 
@@ -353,7 +353,11 @@ class _Deployment:
 
     def pairs(self, rows: Integers, model: int) -> Pairs:
         return Pairs(
-            self.probs[rows], [self.models[model, rows]], 0, self.labels[rows], (), self.members[rows]
+            self.probs[rows],
+            [self.models[model, rows]],
+            target=0,
+            labels=self.labels[rows],
+            held=self.members[rows],
         )
 
     def stored_in(self, window: Integers, rows: Integers) -> Integers:

@@ -47,10 +47,10 @@ class Pairs:
         return Pairs(
             self.old[rows],
             [probs[rows] for probs in self.new],
-            self.target,
-            self.labels[rows],
-            [probs[rows] for probs in self.others],
-            None if self.held is None else self.held[rows],
+            target=self.target,
+            labels=self.labels[rows],
+            others=[probs[rows] for probs in self.others],
+            held=None if self.held is None else self.held[rows],
         )
 
     @property

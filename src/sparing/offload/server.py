@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from sparing.offload.models import Evidence, ServerModel
 from sparing.offload.schemes import best_fits
-from sparing.offload.wire.agreement import agreement, agreement_digest
+from sparing.offload.wire.agreement import agreement_digest, terms_of
 from sparing.offload.wire.payload import EIGHTHS, codec_of, max_payload, unpack, whole_head
 from sparing.serving.app import Limits, Metrics, make_app
 from sparing.serving.batching import Batcher
@@ -59,7 +59,7 @@ def make_server(
     blank = np.zeros((geometry.height, geometry.width, 3), dtype=np.uint8)
     unpack(whole_head("dct8", EIGHTHS) + (best_fits(blank, "dct8", [1000])[0] or b""), geometry)
     # So is the model, which thereby says how many classes it tells apart.
-    described = agreement(geometry) | {"classes": model.whole(blank[None]).shape[1]}
+    described = terms_of(geometry) | {"classes": model.whole(blank[None]).shape[1]}
 
     async def answer(request: Request) -> Response:
         payload = await request.body()

@@ -2,13 +2,13 @@ import pytest
 
 from sparing.errors import InputError
 from sparing.offload import Geometry
-from sparing.offload.wire.agreement import agreement, check_agreement
+from sparing.offload.wire.agreement import check_agreement, terms_of
 
 GEOMETRY = Geometry(32, 32, 4)
 
 
 def test_edge_and_server_notice_when_they_differ():
-    here = {**agreement(GEOMETRY), "classes": 10}
+    here = {**terms_of(GEOMETRY), "classes": 10}
     check_agreement(here, GEOMETRY, "avif", 10)
     for key in ("version", "height", "width", "patch", "classes"):
         with pytest.raises(InputError, match=f"differ in {key}"):
@@ -22,7 +22,7 @@ def test_edge_and_server_notice_when_they_differ():
 
 
 def test_a_codec_that_the_server_lacks_is_named():
-    here = {**agreement(GEOMETRY), "classes": 10}
+    here = {**terms_of(GEOMETRY), "classes": 10}
     with pytest.raises(InputError, match="does not read the codec 'jpeg'"):
         check_agreement({**here, "codecs": ["webp"]}, GEOMETRY, "jpeg", 10)
     with pytest.raises(InputError, match="does not read the codec 'jpeg'"):

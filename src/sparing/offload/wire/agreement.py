@@ -13,7 +13,7 @@ FIRST = ("webp", "jpeg", "avif", "dct8", "dct16", "dct32")
 """What servers read that do not name their codecs, as none did at first."""
 
 
-def agreement(geometry: Geometry) -> dict[str, Any]:
+def terms_of(geometry: Geometry) -> dict[str, Any]:
     """Return what a server says of itself: version, geometry, codecs, and digests of their templates.
 
     The version is that of this agreement, not of payloads: later kinds and codecs are agreed on by name.
@@ -45,7 +45,7 @@ def check_agreement(described: dict[str, Any], geometry: Geometry, codec: str, c
         InputError: another version, geometry or number of classes, a codec that the server does not know, or
             a library that codes differently.
     """
-    own = agreement(geometry) | {"classes": classes}
+    own = terms_of(geometry) | {"classes": classes}
     for key in ("version", "height", "width", "patch", "classes"):
         if described.get(key) != own[key]:
             raise InputError(
@@ -76,7 +76,7 @@ def agreement_digest(geometry: Geometry, codec: str) -> str:
     Returns:
         16 hexadecimal digits.
     """
-    agreed = agreement(geometry)
+    agreed = terms_of(geometry)
     del agreed["codecs"]  # the payload was read, so its codec is known
     agreed["templates"] = agreed["templates"].get(codec, "")
     return _digest(json.dumps([codec, agreed], sort_keys=True).encode())

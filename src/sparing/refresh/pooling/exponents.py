@@ -189,7 +189,7 @@ def choose_by_members(
         mine = members == index
         if 2 * FEWEST_LABELS <= mine.sum() < len(mine):
             own[index] = choose_pooling(
-                old[mine], new[mine], labels[mine], seed, shared.pooling, SHARED_WEIGHT
+                old[mine], new[mine], labels[mine], seed, prior=shared.pooling, weight=SHARED_WEIGHT
             )
     return own, shared
 
