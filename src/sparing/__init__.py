@@ -8,6 +8,8 @@ that `import sparing` costs nothing.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sparing.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from sparing import bounds as bounds
     from sparing import evaluate as evaluate
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
     from sparing.data.samples import open_samples
     from sparing.data.tables import read_outputs, write_outputs
     from sparing.models import Model, from_callable, from_torch, load_model
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "Budget": "sparing.budget",

@@ -15,6 +15,7 @@ from sparing.cache.importing import import_outputs
 from sparing.cache.metadata import PROPERTY, Metadata
 from sparing.cache.summary import summarise
 from sparing.errors import CacheError, InputError, LockedError
+from sparing.outputs import Classes
 
 
 def new_rows(cache, ids, seed=7, round_=1, model=1):
@@ -91,7 +92,7 @@ def test_append_delete_and_integer_ids(make_cache):
         cache.delete([3, 4])
     with pytest.raises(InputError, match="ids of type int64"):
         cache.get(["four"])
-    with pytest.raises(InputError, match="over 4 classes"):
+    with pytest.raises(InputError, match="4 classes, where 5 are expected"):
         cache.append([(pa.array([300]), distributions(1, 4), None)], ModelInfo("old", "d:old"))
     with pytest.raises(CacheError, match="another digest"):
         cache.append([(pa.array([300]), distributions(1), None)], ModelInfo("old", "d:other"))
@@ -260,13 +261,47 @@ def test_a_dead_process_holds_no_lock(make_cache):
 
 def test_metadata_survives_json():
     metadata = (
-        Metadata(3, classes=("a", "b", "c")).with_model(ModelInfo("m", "d", 0.5)).with_router(b"\x00weights")
+        Metadata(Classes(3, ("a", "b", "c")), "top2-int4")
+        .with_model(ModelInfo("m", "d", 0.5))
+        .with_router(b"\x00weights")
     )
     again = Metadata.from_json(metadata.to_json(), "here")
     assert again == metadata
     assert again.router(next(iter(again.routers))) == b"\x00weights"
     with pytest.raises(CacheError, match="the record in here: n_classes is missing"):
         Metadata.from_json('{"format": 1}', "here")
+
+
+def test_metadata_of_format_1_is_of_classes():
+    text = json.dumps(
+        {"format": 1, "n_classes": 3, "classes": ["a", "b", "c"], "routers": {"sha256:1": "AA=="}}
+    )
+    read = Metadata.from_json(text, "here")
+    assert read == Metadata(Classes(3, ("a", "b", "c")), "float16", routers={"sha256:1": "AA=="})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 3, "sparing": "0.9.1"}, r'newer release .*format 3.*pip install "sparing>=0\.9\.1"'),
+        ({"encoding": {"name": "int4", "version": 2}}, r"'int4' is of version 2, this release reads up to 1"),
+        ({"encoding": {"name": "int3", "version": 1}}, "here: there is no encoding 'int3'"),
+        (
+            {"kind": {"type": "boxes", "version": 1}},
+            "outputs of kind 'boxes', version 1, which this release does",
+        ),
+        ({"kind": {"type": "classes", "version": 7}}, "outputs of kind 'classes', version 7, which"),
+        ({"kind": {"version": 1}}, "needs a type and a version"),
+        ({"kind": {"type": "classes", "version": 1, "n_classes": 1, "classes": None}}, "n_classes must be"),
+        ({"round": "2"}, "round must be a whole number, got '2'"),
+        ({"models": [{"name": "m"}]}, r"models\[0\].digest is missing"),
+        ({"colour": 1}, "unknown key 'colour'"),
+    ],
+)
+def test_metadata_is_read_strictly(change, message):
+    text = json.dumps({**json.loads(Metadata(Classes(3), "int4").to_json()), **change})
+    with pytest.raises(CacheError, match=message):
+        Metadata.from_json(text, "here")
 
 
 @pytest.mark.parametrize("damage", [b"{", b"[]", b"{}", b'{"digest": 1}', b"\xff"])

@@ -76,7 +76,7 @@ def write_inputs():
     sys.path.insert(0, str(WORK))
     import models
 
-    from sparing.tables import write_outputs
+    from sparing.data.tables import write_outputs
 
     ids = [f"s{i:04d}" for i in range(400)]
     labels = models.newest(range(400)).argmax(axis=1)

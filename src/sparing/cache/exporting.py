@@ -15,7 +15,9 @@ from sparing.storage.files import replacing
 
 
 def export(cache: Cache, path: str | Path) -> int:
-    """Write all rows, sorted by id, as a Parquet table: id, probs, label, model, round, score.
+    """Write all rows, sorted by id, as a Parquet table.
+
+    Its columns are id, those of the kind of output (for distributions, probs), label, model, round and score.
 
     Args:
         cache: the cache, at the version to write.
@@ -38,12 +40,10 @@ def export(cache: Cache, path: str | Path) -> int:
         try:
             for start in range(0, len(order), CHUNK_ROWS):
                 rows = cache.take(order[start : start + CHUNK_ROWS])
-                flat = pa.array(rows.probs.ravel())
-                probs = pa.FixedSizeListArray.from_arrays(flat, cache.metadata.n_classes)
                 table = pa.table(
                     {
                         "id": rows.ids,
-                        "probs": probs.cast(pa.list_(pa.float32())),
+                        **_plain(cache.kind.to_columns(rows.outputs)),
                         "label": pa.array(rows.labels, mask=rows.labels == NO_LABEL),
                         "model": names.take(pa.array(rows.models)),
                         "round": rows.rounds,
@@ -56,3 +56,12 @@ def export(cache: Cache, path: str | Path) -> int:
             if writer is not None:
                 writer.close()
     return len(order)
+
+
+def _plain(columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
+    """Return lists of a fixed size as lists, which more tools read."""
+    fixed = pa.types.is_fixed_size_list
+    return {
+        name: column.cast(pa.list_(column.type.value_type)) if fixed(column.type) else column
+        for name, column in columns.items()
+    }

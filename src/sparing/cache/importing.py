@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sparing.cache.encodings import DEFAULT
 from sparing.cache.metadata import ModelInfo
 from sparing.cache.store import Cache
 from sparing.data.tables import iter_outputs
 from sparing.errors import CacheError, InputError
+from sparing.outputs import OutputKind
 
 
 def import_outputs(
@@ -19,7 +19,8 @@ def import_outputs(
     digest: str | None = None,
     cost: float | None = None,
     unit: str = "seconds",
-    encoding: str = DEFAULT,
+    kind: OutputKind | None = None,
+    encoding: str | None = None,
     classes: Sequence[str] | None = None,
 ) -> Cache:
     """Make a cache from a model's outputs: round 0.
@@ -31,6 +32,7 @@ def import_outputs(
         digest: what that model is; its name by default.
         cost: what one of its forwards costs, in `unit`.
         unit: of the cost.
+        kind: what the outputs are; distributions over classes by default.
         encoding: how distributions are stored; see `sparing.cache.encodings`.
         classes: the class names, in label order.
 
@@ -38,7 +40,7 @@ def import_outputs(
         The cache.
 
     Raises:
-        CacheError: something is at the path already, or the disk would not take it.
+        CacheError: something is at the path already, or writing failed.
         InputError: the table cannot be used: NaN, logits, duplicate ids, no rows; see `iter_outputs`. Or an
             unknown encoding.
     """
@@ -47,5 +49,5 @@ def import_outputs(
     if Path(path).exists():
         raise CacheError(f"{path} exists already: choose another path, or delete it first")
     info = ModelInfo(model, digest or f"name:{model}", cost, unit)
-    chunks = ((part.ids, part.probs, part.labels) for part in iter_outputs(source))
-    return Cache.create(path, chunks, info, encoding=encoding, classes=classes)
+    chunks = ((part.ids, part.outputs, part.labels) for part in iter_outputs(source, kind=kind))
+    return Cache.create(path, chunks, info, kind=kind, encoding=encoding, classes=classes)

@@ -1,4 +1,4 @@
-"""What a cache knows about itself: its models, its rounds and the routers that ranked them.
+"""What a cache knows about itself: its models, its rounds and the rankers that ranked them.
 
 All of it travels as a property of the Lance transaction that writes the rows, so the rows of a round and the
 record of that round become visible together or not at all.
@@ -8,13 +8,18 @@ import base64
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
-from sparing.errors import CacheError
-from sparing.outputs import Classes, OutputKind
-from sparing.storage.readers import parse_json
+from msgspec import Struct
 
-FORMAT = 1
+from sparing.cache.layout import Layout
+from sparing.errors import CacheError, InputError
+from sparing.outputs import Classes, OutputKind, read_kind
+from sparing.storage.readers import as_kind, parse_json
+from sparing.version import __version__
+
+FORMAT = 2
 """The format that this release writes; it reads this one and older ones."""
 
 PROPERTY = "sparing"
@@ -44,28 +49,44 @@ class Metadata:
     """The state and the history of a cache, as one immutable value.
 
     Attributes:
-        n_classes: length C of every distribution.
-        encoding: how distributions are stored.
-        classes: the C class names, if known.
+        kind: what the outputs are, with their dimensions and, of distributions, the class names.
+        encoding: the name of how they are stored.
         round: the current round; 0 after the first fill.
         models: every model that the cache has heard of; rows refer to them by position.
         history: one record per committed change, oldest first; each names its operation ("op"), round,
             version and time, and a refresh carries its account.
-        routers: router files by digest, base64-encoded.
+        routers: ranker files by digest, base64-encoded.
     """
 
-    n_classes: int
-    encoding: str = "float16"
-    classes: tuple[str, ...] | None = None
+    kind: OutputKind
+    encoding: str
     round: int = 0
     models: tuple[ModelInfo, ...] = ()
     history: tuple[dict[str, Any], ...] = ()
     routers: dict[str, str] = field(default_factory=dict)
 
+    @cached_property
+    def layout(self) -> Layout:
+        """How the outputs are stored."""
+        return Layout.of(self.kind, self.encoding)
+
     @property
-    def kind(self) -> OutputKind:
-        """The kind of output that the rows hold, with its dimensions."""
-        return Classes(self.n_classes, self.classes)
+    def n_classes(self) -> int:
+        """C, for outputs that are distributions over C classes."""
+        return self._classes.n_classes
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The C class names, if they are known, for outputs that are distributions over C classes."""
+        return self._classes.classes
+
+    @property
+    def _classes(self) -> Classes:
+        if not isinstance(self.kind, Classes):
+            raise CacheError(
+                f"the cache holds outputs of kind {self.kind.name!r}, not distributions over classes"
+            )
+        return self.kind
 
     def model_index(self, name: str) -> int | None:
         """Find a model's position by its name."""
@@ -115,28 +136,92 @@ class Metadata:
         return replace(self, history=(*self.history, record))
 
     def with_router(self, data: bytes) -> "Metadata":
-        """Keep a router's file, found later by its digest."""
+        """Keep a ranker's file, found later by its digest."""
         encoded = base64.b64encode(data).decode("ascii")
         return replace(self, routers={**self.routers, router_digest(data): encoded})
 
     def router(self, digest: str) -> bytes:
-        """Give back a router's file."""
+        """Return a ranker's file."""
         return base64.b64decode(self.routers[digest])
 
     def to_json(self) -> str:
-        """Write all of it as one JSON text."""
-        return json.dumps({"format": FORMAT, **asdict(self)})
+        """Return all of it as one JSON text."""
+        values = {
+            "format": FORMAT,
+            "sparing": __version__,
+            "kind": self.kind.spec(),
+            "encoding": self.layout.element(),
+            "round": self.round,
+            "models": [asdict(model) for model in self.models],
+            "history": self.history,
+            "rankers": self.routers,
+        }
+        return json.dumps(values)
 
     @classmethod
     def from_json(cls, text: str, where: str) -> "Metadata":
-        """Read what `to_json` wrote.
+        """Read what `to_json` wrote, here or in an earlier release.
 
         Raises:
             CacheError: a newer format, or not understood.
         """
-        return parse_json(text, cls, f"the record in {where}", newest=FORMAT, error=CacheError)
+        where = f"the record in {where}"
+        document = parse_json(text, dict[str, Any], where, error=CacheError)
+        written = document.get("format")
+        if isinstance(written, int) and written > FORMAT:
+            raise CacheError(
+                f"{where} was written by a newer release of Sparing (format {written}, this release reads up "
+                f"to {FORMAT}): install it with {_install(document)}"
+            )
+        try:
+            if written == 1:
+                old = as_kind(document, _Format1, where, newest=1, error=CacheError)
+                names = None if old.classes is None else tuple(old.classes)
+                kind: OutputKind = Classes(old.n_classes, names)
+                return cls(kind, old.encoding, old.round, old.models, old.history, old.routers)
+            new = as_kind(document, _Format2, where, newest=FORMAT, error=CacheError)
+            made = cls(
+                read_kind(new.kind, where), new.encoding.name, new.round, new.models, new.history, new.rankers
+            )
+            if new.encoding.version > made.layout.version:
+                raise CacheError(
+                    f"{where}: the encoding {new.encoding.name!r} is of version {new.encoding.version}, this "
+                    f"release reads up to {made.layout.version}: install {_install(document)}"
+                )
+        except InputError as error:
+            raise CacheError(f"{where}: {error}") from error
+        return made
+
+
+class _Format1(Struct, frozen=True):
+    n_classes: int
+    encoding: str = "float16"
+    classes: list[str] | None = None
+    round: int = 0
+    models: tuple[ModelInfo, ...] = ()
+    history: tuple[dict[str, Any], ...] = ()
+    routers: dict[str, str] = {}
+
+
+class _Element(Struct, frozen=True):
+    name: str
+    version: int
+
+
+class _Format2(Struct, frozen=True):
+    sparing: str
+    kind: dict[str, Any]
+    encoding: _Element
+    round: int
+    models: tuple[ModelInfo, ...]
+    history: tuple[dict[str, Any], ...]
+    rankers: dict[str, str]
+
+
+def _install(document: dict[str, Any]) -> str:
+    return f'pip install "sparing>={document.get("sparing", "0.2")}"'
 
 
 def router_digest(data: bytes) -> str:
-    """Digest of a router's file."""
+    """Return the digest of a ranker's file."""
     return "sha256:" + hashlib.sha256(data).hexdigest()

@@ -9,10 +9,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sparing.cache.encodings import Encoded, Encoding, encoded
+from sparing.cache.encodings import Encoded, encoded
+from sparing.cache.layout import Layout
 from sparing.data.tables import NO_LABEL
-
-COLUMNS = ["id", "probs", "label", "model", "round", "score"]
+from sparing.outputs import Outputs
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Rows:
 
     Attributes:
         ids: m strings or 64-bit integers.
-        distributions: shape (m, C), float32, each row summing to 1; or as the cache stores them.
+        stored: m outputs of the cache's kind, or distributions as the cache stores them.
         labels: shape (m,), int64; -1 where there is none.
         models: shape (m,), int64, positions in `Metadata.models`.
         rounds: shape (m,), int64, round of the last refresh.
@@ -29,7 +29,7 @@ class Rows:
     """
 
     ids: pa.Array
-    distributions: npt.NDArray[np.float32] | Encoded
+    stored: Outputs | Encoded
     labels: npt.NDArray[np.int64]
     models: npt.NDArray[np.int64]
     rounds: npt.NDArray[np.int64]
@@ -38,21 +38,26 @@ class Rows:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @cached_property
+    def outputs(self) -> Outputs:
+        """The m outputs; decoded when first asked for."""
+        return self.stored.decode() if isinstance(self.stored, Encoded) else self.stored
+
     @property
     def encoded(self) -> Encoded:
-        """The distributions as they are stored."""
-        return encoded(self.distributions)
+        """The distributions as they are stored; for caches of distributions."""
+        return encoded(self.stored)
 
-    @cached_property
+    @property
     def probs(self) -> npt.NDArray[np.float32]:
-        """The distributions, shape (m, C), float32; decoded when first asked for."""
-        stored = self.distributions
-        return stored.decode() if isinstance(stored, Encoded) else stored
+        """The outputs of a cache of distributions: shape (m, C), float32, rows summing to 1."""
+        probs: npt.NDArray[np.float32] = self.outputs
+        return probs
 
 
 def never_refreshed(
     ids: pa.Array,
-    probs: npt.NDArray[np.float32],
+    outputs: Outputs,
     labels: npt.NDArray[np.int64] | None,
     model: int,
     round_: int,
@@ -61,7 +66,7 @@ def never_refreshed(
     m = len(ids)
     return Rows(
         ids=ids,
-        distributions=probs,
+        stored=outputs,
         labels=np.full(m, NO_LABEL, np.int64) if labels is None else labels,
         models=np.full(m, model, np.int64),
         rounds=np.full(m, round_, np.int64),
@@ -69,12 +74,12 @@ def never_refreshed(
     )
 
 
-def schema_of(id_type: pa.DataType, encoding: Encoding) -> pa.Schema:
+def schema_of(id_type: pa.DataType, layout: Layout) -> pa.Schema:
     """Return the columns of a cache."""
     return pa.schema(
         [
             pa.field("id", id_type, nullable=False),
-            pa.field("probs", encoding.arrow_type, nullable=False),
+            *layout.fields,
             pa.field("label", pa.int32()),
             pa.field("model", pa.int16(), nullable=False),
             pa.field("round", pa.int32(), nullable=False),
@@ -83,12 +88,12 @@ def schema_of(id_type: pa.DataType, encoding: Encoding) -> pa.Schema:
     )
 
 
-def to_batch(schema: pa.Schema, rows: Rows, encoding: Encoding) -> pa.RecordBatch:
+def to_batch(schema: pa.Schema, rows: Rows, layout: Layout) -> pa.RecordBatch:
     """Encode rows into the columns of a cache."""
     return pa.record_batch(
         [
             rows.ids,
-            encoding.to_column(encoding.encode(rows.probs)),
+            *layout.to_columns(rows.outputs),
             pa.array(rows.labels.astype(np.int32), mask=rows.labels == NO_LABEL),
             pa.array(rows.models.astype(np.int16)),
             pa.array(rows.rounds.astype(np.int32)),
@@ -98,7 +103,7 @@ def to_batch(schema: pa.Schema, rows: Rows, encoding: Encoding) -> pa.RecordBatc
     )
 
 
-def from_batch(batch: pa.RecordBatch, encoding: Encoding, compiled: bool = False) -> Rows:
+def from_batch(batch: pa.RecordBatch, layout: Layout, compiled: bool = False) -> Rows:
     """Read rows from the columns of a cache; for `compiled` see `Encoded`."""
 
     def numbers(name: str, missing: float, kind: type[Any]) -> npt.NDArray[Any]:
@@ -108,7 +113,7 @@ def from_batch(batch: pa.RecordBatch, encoding: Encoding, compiled: bool = False
 
     return Rows(
         ids=batch.column("id"),
-        distributions=encoding.from_column(batch.column("probs"), compiled),
+        stored=layout.from_columns(batch, compiled),
         labels=numbers("label", NO_LABEL, np.int64),
         models=numbers("model", 0, np.int64),
         rounds=numbers("round", 0, np.int64),
@@ -116,8 +121,8 @@ def from_batch(batch: pa.RecordBatch, encoding: Encoding, compiled: bool = False
     )
 
 
-def from_table(table: pa.Table, encoding: Encoding, compiled: bool = False) -> Rows:
+def from_table(table: pa.Table, layout: Layout, compiled: bool = False) -> Rows:
     """Read rows from a table of one chunk."""
     batches = table.to_batches()
     empty = pa.RecordBatch.from_pylist([], schema=table.schema)
-    return from_batch(batches[0] if batches else empty, encoding, compiled)
+    return from_batch(batches[0] if batches else empty, layout, compiled)

@@ -14,15 +14,19 @@ import pyarrow.compute as pc
 from lance.dataset import Transaction
 
 from sparing.cache import transactions, upkeep
-from sparing.cache.encodings import DEFAULT, Encoding, parse_encoding
 from sparing.cache.known import forget_ids
+from sparing.cache.layout import Layout
 from sparing.cache.metadata import PROPERTY, Metadata, ModelInfo
 from sparing.cache.rows import Rows, never_refreshed, schema_of, to_batch
 from sparing.cache.view import CHUNK_ROWS, View
 from sparing.errors import CacheError, CacheLockedError, InputError
+from sparing.outputs import Classes, OutputKind, Outputs
 from sparing.storage import files
 from sparing.storage.locks import write_lock
 from sparing.storage.readers import as_kind, read_json
+
+Chunk = tuple[pa.Array, Outputs, npt.NDArray[np.int64] | None]
+"""Ids, checked outputs of one kind, and labels or None."""
 
 
 class Cache:
@@ -52,10 +56,11 @@ class Cache:
     def create(
         cls,
         path: str | Path,
-        chunks: Iterable[tuple[pa.Array, npt.NDArray[np.float32], npt.NDArray[np.int64] | None]],
+        chunks: Iterable[Chunk],
         model: ModelInfo,
         *,
-        encoding: str = DEFAULT,
+        kind: OutputKind | None = None,
+        encoding: str | None = None,
         classes: Sequence[str] | None = None,
         record: dict[str, Any] | None = None,
     ) -> "Cache":
@@ -63,11 +68,12 @@ class Cache:
 
         Args:
             path: a folder that does not exist yet.
-            chunks: (ids, distributions (m, C), labels (m,) or None), at least one row in all; -1 marks a
-                missing label. Ids must be unique over all chunks.
+            chunks: (ids, m outputs, labels (m,) or None), at least one row in all; -1 marks a missing label.
+                Ids must be unique over all chunks.
             model: the model that made the outputs.
+            kind: what the outputs are; distributions (m, C) by default.
             encoding: how distributions are stored; see `sparing.cache.encodings`.
-            classes: the C class names.
+            classes: of distributions, the C class names.
             record: what else the history should say of this first fill.
 
         Raises:
@@ -81,21 +87,20 @@ class Cache:
         first = next(iterator, None)
         if first is None or len(first[0]) == 0:
             raise InputError("there are no rows to put into the cache")
-        n_classes = first[1].shape[1]
-        if classes is not None and len(classes) != n_classes:
-            raise InputError(f"{len(classes)} class names for distributions over {n_classes} classes")
-        form = parse_encoding(encoding, n_classes)
-        metadata = Metadata(n_classes, encoding, None if classes is None else tuple(classes))
-        metadata = metadata.with_model(model)
-        schema = schema_of(first[0].type, form)
+        if kind is None:
+            names = None if classes is None else tuple(classes)
+            kind = Classes(first[1].shape[1], names)
+        layout = Layout.of(kind, encoding)
+        metadata = Metadata(kind, layout.name).with_model(model)
+        schema = schema_of(first[0].type, layout)
 
         rows = 0
 
         def batches() -> Iterator[pa.RecordBatch]:
             nonlocal rows
-            for ids, probs, labels in _chain(first, iterator):
+            for ids, outputs, labels in _chain(first, iterator):
                 rows += len(ids)
-                yield to_batch(schema, never_refreshed(ids, probs, labels, 0, 0), form)
+                yield to_batch(schema, never_refreshed(ids, outputs, labels, 0, 0), layout)
 
         with files.creating(path, CacheError) as draft:
             transaction = transactions.new_fragments(batches(), schema, str(draft), "create")
@@ -129,9 +134,14 @@ class Cache:
         return self._view.id_type
 
     @property
-    def encoding(self) -> Encoding:
-        """How distributions are stored."""
-        return self._view.encoding
+    def kind(self) -> OutputKind:
+        """What the outputs are."""
+        return self.metadata.kind
+
+    @property
+    def layout(self) -> Layout:
+        """How outputs are stored."""
+        return self._view.layout
 
     @property
     def work_dir(self) -> Path:
@@ -214,7 +224,7 @@ class Cache:
         Raises:
             CacheError: writing failed; nothing has changed then.
         """
-        schema, form = self._view.dataset.schema, self.encoding
+        schema, layout = self._view.dataset.schema, self.layout
 
         def write(reader: pa.RecordBatchReader) -> Transaction:
             update = self._view.dataset.merge_insert("id").when_matched_update_all()
@@ -224,7 +234,7 @@ class Cache:
         with transactions.writing(self.path):
             known = files.files_below(self.path)
             transaction = transactions.streamed(
-                (to_batch(schema, rows, form) for rows in batches), schema, write
+                (to_batch(schema, rows, layout) for rows in batches), schema, write
             )
             written = sum(path.stat().st_size for path in files.files_below(self.path) - known)
             committed = metadata()
@@ -232,7 +242,7 @@ class Cache:
 
     def append(
         self,
-        chunks: Iterable[tuple[pa.Array, npt.NDArray[np.float32], npt.NDArray[np.int64] | None]],
+        chunks: Iterable[Chunk],
         model: ModelInfo,
     ) -> int:
         """Add new samples with a model's outputs for them.
@@ -245,20 +255,20 @@ class Cache:
             The number of rows added.
 
         Raises:
-            InputError: ids that are in the cache already or of another type, or other class counts.
+            InputError: ids that are in the cache already or of another type, or outputs of other dimensions.
             CacheError: writing failed, or the model's name is taken.
         """
         self._refuse_staged_round()
         metadata = self.metadata.with_model(model)
         index = [known.name for known in metadata.models].index(model.name)
-        schema, form = self._view.dataset.schema, self.encoding
+        schema, layout = self._view.dataset.schema, self.layout
         added = 0
 
         def batches() -> Iterator[pa.RecordBatch]:
             nonlocal added
-            for ids, probs, labels in chunks:
+            for ids, outputs, labels in chunks:
                 ids = self.as_ids(ids)
-                self._check_classes(probs)
+                self._check_outputs(outputs)
                 present = self._view.positions(ids)
                 if len(present):
                     taken = self._view.ids_at(present[:1])[0].as_py()
@@ -267,8 +277,8 @@ class Cache:
                         "refresh them instead, or delete them first"
                     )
                 added += len(ids)
-                rows = never_refreshed(ids, probs, labels, index, self.metadata.round)
-                yield to_batch(schema, rows, form)
+                rows = never_refreshed(ids, outputs, labels, index, self.metadata.round)
+                yield to_batch(schema, rows, layout)
 
         with transactions.writing(self.path):
             known = files.files_below(self.path)
@@ -373,19 +383,19 @@ class Cache:
                 total += path.stat().st_size
         return total
 
-    def row_bytes(self) -> dict[str, float]:
+    def row_bytes(self) -> dict[str, float | None]:
         """Measure what a row takes in the version in view.
 
         Returns:
-            nominal: bytes of its distribution by definition of the encoding; probs: bytes of its distribution
-            in the data files; row: bytes of all its columns there. Rows that an update has replaced still
-            count until the next compaction.
+            nominal: bytes of its outputs by definition of the encoding, None for kinds without encodings;
+            probs: bytes of its outputs in the data files; row: bytes of all its columns there. Rows that an
+            update has replaced still count until the next compaction.
         """
         return self._view.row_bytes()
 
-    def as_stored(self, probs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Give distributions as they read once the cache has stored them."""
-        return self.encoding.encode(probs).decode()
+    def as_stored(self, outputs: Outputs) -> Outputs:
+        """Return outputs as they read once the cache has stored them."""
+        return self.layout.as_stored(outputs)
 
     def _refuse_staged_round(self) -> None:
         if self.unfinished_round() is not None:
@@ -394,11 +404,9 @@ class Cache:
                 "`sparing cache discard`, before the rows change under it"
             )
 
-    def _check_classes(self, probs: npt.NDArray[np.float32]) -> None:
-        if probs.shape[1] != self.metadata.n_classes:
-            raise InputError(
-                f"distributions over {probs.shape[1]} classes, but this cache has {self.metadata.n_classes}"
-            )
+    def _check_outputs(self, outputs: Outputs) -> None:
+        if not self.kind.matches(outputs):
+            self.kind.check(outputs, what="outputs")  # says what differs
 
 
 def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:

@@ -3,33 +3,38 @@
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from sparing.cache.encodings import Encoded
+from sparing.cache.rows import Rows
 from sparing.cache.store import Cache
+from sparing.outputs import Classes, OutputKind
 
 
 def summarise(cache: Cache) -> dict[str, Any]:
     """Count what a cache holds, in one pass over its rows.
 
     Returns:
-        JSON values: path, rows, classes, class_names, encoding, id_type, round, version, versions, models
-        (name, digest, cost, unit, rows), bytes, row_bytes (see `Cache.row_bytes`), labelled, accuracy (None
-        without labels) and unfinished (what is staged, or None).
+        JSON values: path, rows, kind, classes and class_names (None for other kinds than classes), encoding,
+        id_type, round, version, versions, models (name, digest, cost, unit, rows), bytes, row_bytes (see
+        `Cache.row_bytes`), labelled, accuracy (None without labels) and unfinished (what is staged, or None).
     """
     metadata = cache.metadata
+    classes = cache.kind.spec() if isinstance(cache.kind, Classes) else {}
     counts = np.zeros(len(metadata.models), dtype=np.int64)
     labelled = right = rows = 0
     for part in cache.scan():
         rows += len(part)
         counts += np.bincount(part.models, minlength=len(counts))
-        known = part.labels >= 0
-        labelled += int(known.sum())
-        right += int((part.encoded.classes() == part.labels)[known].sum())
+        labelled += int((part.labels >= 0).sum())
+        right += int(_right(cache.kind, part).sum())
     staged = cache.unfinished_round()
     return {
         "path": str(cache.path),
         "rows": rows,
-        "classes": metadata.n_classes,
-        "class_names": None if metadata.classes is None else list(metadata.classes),
+        "kind": cache.kind.name,
+        "classes": classes.get("n_classes"),
+        "class_names": classes.get("classes"),
         "encoding": metadata.encoding,
         "id_type": str(cache.id_type),
         "round": metadata.round,
@@ -45,3 +50,10 @@ def summarise(cache: Cache) -> dict[str, Any]:
         "accuracy": right / labelled if labelled else None,
         "unfinished": None if staged is None else staged["what"],
     }
+
+
+def _right(kind: OutputKind, rows: Rows) -> npt.NDArray[np.bool_]:
+    if isinstance(rows.stored, Encoded):  # the class is read without decoding
+        right: npt.NDArray[np.bool_] = (rows.stored.classes() == rows.labels) & (rows.labels >= 0)
+        return right
+    return kind.correct(rows.outputs, rows.labels)

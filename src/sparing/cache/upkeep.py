@@ -12,7 +12,7 @@ import lance.optimize
 from lance.dataset import Transaction
 
 from sparing.cache import transactions
-from sparing.cache.encodings import parse_encoding
+from sparing.cache.layout import Layout
 from sparing.cache.rows import schema_of, to_batch
 from sparing.cache.view import View
 from sparing.errors import CacheError, InputError
@@ -44,14 +44,14 @@ def roll_back(view: View, round_: int) -> View:
 
 def convert(view: View, encoding: str) -> View:
     """Store all distributions in another encoding; see `Cache.convert`."""
-    form = parse_encoding(encoding, view.metadata.n_classes)
+    layout = Layout.of(view.metadata.kind, encoding)
     if encoding == view.metadata.encoding:
         raise InputError(f"{view.path} is encoded as {encoding} already")
-    schema = schema_of(view.id_type, form)
+    schema = schema_of(view.id_type, layout)
     record = {"op": "convert", "from": view.metadata.encoding, "to": encoding}
     with transactions.writing(view.path):
         known = files.files_below(view.path)
-        batches = (to_batch(schema, rows, form) for rows in view.scan())
+        batches = (to_batch(schema, rows, layout) for rows in view.scan())
         transaction = transactions.new_fragments(batches, schema, view.dataset, "overwrite")
         return view.committed(transaction, record, known, replace(view.metadata, encoding=encoding))
 

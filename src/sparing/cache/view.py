@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sparing.cache import transactions
-from sparing.cache.encodings import Encoding, parse_encoding
+from sparing.cache.layout import Layout
 from sparing.cache.metadata import Metadata
-from sparing.cache.rows import COLUMNS, Rows, from_batch, from_table
+from sparing.cache.rows import Rows, from_batch, from_table
 from sparing.errors import CacheError
 
 CHUNK_ROWS = 32_768
@@ -96,15 +96,15 @@ class View:
         return self.dataset.schema.field("id").type
 
     @property
-    def encoding(self) -> Encoding:
-        """How distributions are stored."""
-        return parse_encoding(self.metadata.encoding, self.metadata.n_classes)
+    def layout(self) -> Layout:
+        """How outputs are stored."""
+        return self.metadata.layout
 
     def scan(self, chunk_rows: int = CHUNK_ROWS) -> Iterator[Rows]:
         """Read all rows, chunk by chunk, in bounded memory."""
-        form, large = self.encoding, self._large
-        for batch in self.dataset.to_batches(batch_size=chunk_rows, columns=COLUMNS, **_READAHEAD):
-            yield from_batch(batch, form, large)
+        layout, large, columns = self.layout, self._large, self.dataset.schema.names
+        for batch in self.dataset.to_batches(batch_size=chunk_rows, columns=columns, **_READAHEAD):
+            yield from_batch(batch, layout, large)
 
     def ids(self) -> pa.Array:
         """Read the ids of all rows, in the order of `scan` and `take`."""
@@ -121,8 +121,8 @@ class View:
             positions: places in `ids`, in any order, none twice.
         """
         # Lance reads ascending positions fastest.
-        table = self.dataset.take(np.sort(positions), columns=COLUMNS)
-        return from_table(table.sort_by("id").combine_chunks(), self.encoding, self._large)
+        table = self.dataset.take(np.sort(positions), columns=self.dataset.schema.names)
+        return from_table(table.sort_by("id").combine_chunks(), self.layout, self._large)
 
     def positions(self, wanted: pa.Array) -> npt.NDArray[np.int64]:
         """Find the places of ids, ascending; unknown ones are left out."""
@@ -137,18 +137,22 @@ class View:
         """List the versions that can still be opened, oldest first."""
         return [int(entry["version"]) for entry in self.dataset.versions()]
 
-    def row_bytes(self) -> dict[str, float]:
+    def row_bytes(self) -> dict[str, float | None]:
         """Measure what a row takes; see `Cache.row_bytes`."""
         m = max(self.rows, 1)
         on_disk = {field.id: field.bytes_on_disk for field in self.dataset.stats.data_stats().fields}
-        probs = next(field for field in self.dataset.lance_schema.fields() if field.name() == "probs")
-        parts = [probs, *probs.children()]
+        names = {field.name for field in self.layout.fields}
+        outputs = [field for field in self.dataset.lance_schema.fields() if field.name() in names]
         return {
-            "nominal": self.encoding.nominal_bytes,
-            "probs": sum(on_disk[part.id()] for part in parts) / m,
+            "nominal": self.layout.nominal_bytes,
+            "probs": sum(on_disk[part.id()] for field in outputs for part in _parts(field)) / m,
             "row": sum(on_disk.values()) / m,
         }
 
     @property
     def _large(self) -> bool:
-        return self.rows * self.metadata.n_classes >= _LARGE
+        return self.layout.values(self.rows) >= _LARGE
+
+
+def _parts(field: Any) -> list[Any]:
+    return [field, *(part for child in field.children() for part in _parts(child))]

@@ -308,19 +308,16 @@ def _tell(cache: Any, as_json: bool) -> None:
     if as_json:
         print_json(summary)
         return
-    typer.echo(
-        f"{summary['path']}: {summary['rows']:,} rows, {summary['classes']} classes, {summary['encoding']}"
-    )
+    what = summary["kind"] if summary["classes"] is None else f"{summary['classes']} classes"
+    typer.echo(f"{summary['path']}: {summary['rows']:,} rows, {what}, {summary['encoding']}")
     typer.echo(f"  round {summary['round']}, version {summary['version']}, ids are {summary['id_type']}")
     for model in summary["models"]:
         cost = "" if model["cost"] is None else f", {model['cost']:.6g} {model['unit']} per forward"
         typer.echo(f"  {model['name']}: {model['rows']:,} rows{cost}")
     typer.echo(f"  {summary['bytes']:,} bytes on disk, {summary['versions']} versions")
     row = summary["row_bytes"]
-    typer.echo(
-        f"  per row: {row['nominal']:g} bytes of distribution by its encoding, {row['probs']:.2f} on disk, "
-        f"{row['row']:.2f} with id and state"
-    )
+    nominal = "" if row["nominal"] is None else f"{row['nominal']:g} bytes of distribution by its encoding, "
+    typer.echo(f"  per row: {nominal}{row['probs']:.2f} on disk, {row['row']:.2f} with id and state")
     if summary["accuracy"] is not None:
         typer.echo(f"  accuracy {share(summary['accuracy'])} over {summary['labelled']:,} labelled rows")
     if summary["unfinished"]:

@@ -27,7 +27,7 @@ app = typer.Typer(
 
 def _version(value: bool) -> None:
     if value:
-        from sparing import __version__
+        from sparing.version import __version__
 
         typer.echo(f"sparing {__version__}")
         raise typer.Exit

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from sparing.errors import InputError
 from sparing.ids import IdIndex, as_ids, name_first
 from sparing.numerics.distributions import as_distributions
+from sparing.outputs import Classes, OutputKind, Outputs
 from sparing.storage.files import replacing, writing
 
 NO_LABEL = -1
@@ -27,22 +28,26 @@ NO_LABEL = -1
 ARROW_ERRORS = (pa.ArrowException, OSError)
 """What pyarrow raises on a file that is missing, damaged or something else."""
 
-_COLUMNS = ("id", "probs", "label")
-
 
 @dataclass(frozen=True)
 class OutputTable:
-    """Distributions of m samples.
+    """Outputs of m samples.
 
     Attributes:
         ids: m ids, an Arrow array of `string` or `int64`.
-        probs: shape (m, C), float32, rows summing to 1.
+        outputs: m outputs of one kind; of distributions, shape (m, C), float32, rows summing to 1.
         labels: shape (m,), int64 in [0, C) or -1 where unknown; None when the table has no labels.
     """
 
     ids: pa.Array
-    probs: npt.NDArray[np.float32]
+    outputs: Outputs
     labels: npt.NDArray[np.int64] | None
+
+    @property
+    def probs(self) -> npt.NDArray[np.float32]:
+        """The outputs, where they are distributions."""
+        probs: npt.NDArray[np.float32] = self.outputs
+        return probs
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -64,12 +69,14 @@ def read_outputs(source: Any) -> OutputTable:
     labels = [chunk.labels for chunk in chunks if chunk.labels is not None]
     return OutputTable(
         ids=pa.concat_arrays([chunk.ids for chunk in chunks]),
-        probs=np.concatenate([chunk.probs for chunk in chunks]),
+        outputs=np.concatenate([chunk.probs for chunk in chunks]),
         labels=np.concatenate(labels) if labels else None,
     )
 
 
-def iter_outputs(source: Any, chunk_rows: int = 65536) -> Iterator[OutputTable]:
+def iter_outputs(
+    source: Any, chunk_rows: int = 65536, *, kind: OutputKind | None = None
+) -> Iterator[OutputTable]:
     """Read an output table chunk by chunk; memory does not grow with its rows, apart from their ids.
 
     Args:
@@ -77,6 +84,7 @@ def iter_outputs(source: Any, chunk_rows: int = 65536) -> Iterator[OutputTable]:
             `__arrow_c_stream__` (polars, pandas, DuckDB); or a tuple of arrays (ids, probs) or
             (ids, probs, labels).
         chunk_rows: rows of every chunk but the last.
+        kind: what the outputs are, for other kinds than distributions; their columns are the kind's then.
 
     Returns:
         An iterator over the chunks. What the schema gives away is checked before the first one is asked for,
@@ -88,12 +96,13 @@ def iter_outputs(source: Any, chunk_rows: int = 65536) -> Iterator[OutputTable]:
             rows; an id is missing or occurs twice; rows of differing length; a row is no distribution; a
             label is not in [0, C).
     """
+    wanted = list(kind.to_columns(kind.join([]))) if kind is not None else ["probs"]
     if isinstance(source, tuple):
         schema, batches, what = *_from_arrays(source), "outputs"
     elif isinstance(source, str | Path):
         file = open_parquet(source)
         schema, what = file.schema_arrow, str(source)
-        columns = [name for name in _COLUMNS if name in schema.names]
+        columns = [name for name in ("id", *wanted, "label") if name in schema.names]
         batches = file.iter_batches(batch_size=chunk_rows, columns=columns)
     elif hasattr(source, "__arrow_c_stream__"):
         reader = pa.RecordBatchReader.from_stream(source)
@@ -103,13 +112,14 @@ def iter_outputs(source: Any, chunk_rows: int = 65536) -> Iterator[OutputTable]:
             "outputs: expected the path of a Parquet file, an Arrow table or stream, or a tuple of arrays "
             f"(ids, probs[, labels]), got {type(source).__name__}"
         )
-    for name in ("id", "probs"):
+    for name in ("id", *wanted):
         if name not in schema.names:
             raise InputError(f"{what}: no column {name!r}; there are {', '.join(map(repr, schema.names))}")
-    kind = schema.field("probs").type
-    if not (_is_list(kind) and _is_number(kind.value_type)):
-        raise InputError(f"{what}: the column 'probs' must be a list of C floats, not {kind}")
-    return _check_chunks(_rechunk(batches, chunk_rows, what), what)
+    if kind is None or kind.name == Classes.name:
+        probs = schema.field("probs").type
+        if not (_is_list(probs) and _is_number(probs.value_type)):
+            raise InputError(f"{what}: the column 'probs' must be a list of C floats, not {probs}")
+    return _check_chunks(_rechunk(batches, chunk_rows, what), what, kind)
 
 
 def write_outputs(
@@ -284,19 +294,22 @@ def _rechunk(batches: Iterable[pa.RecordBatch], rows: int, what: str) -> Iterato
         yield pa.Table.from_batches(waiting)
 
 
-def _check_chunks(tables: Iterable[pa.Table], what: str) -> Iterator[OutputTable]:
+def _check_chunks(tables: Iterable[pa.Table], what: str, kind: OutputKind | None) -> Iterator[OutputTable]:
     seen = []
-    classes = None
+    classes = kind.n_classes if isinstance(kind, Classes) else None
     for table in tables:
         ids = as_ids(table.column("id"), what=what)
         seen.append(ids)
-        probs = _matrix(table.column("probs").combine_chunks(), ids, classes, what)
-        classes = probs.shape[1]
+        if kind is None or isinstance(kind, Classes):
+            outputs: Outputs = _matrix(table.column("probs").combine_chunks(), ids, classes, what)
+            classes = outputs.shape[1]
+        else:
+            outputs = kind.check(kind.from_columns(table), what=what)
         labels = None
         if "label" in table.column_names:
             labels = as_labels(table.column("label"), ids, what=what, classes=classes)
-        yield OutputTable(ids, probs, labels)
-    if classes is None:
+        yield OutputTable(ids, outputs, labels)
+    if not seen:
         raise InputError(f"{what}: the table is empty")
     IdIndex(pa.concat_arrays(seen), what=what)  # refuses ids that occur twice
 

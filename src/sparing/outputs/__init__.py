@@ -26,10 +26,13 @@ def read_kind(spec: Mapping[str, Any], where: str) -> OutputKind:
     Raises:
         InputError: a kind, or a version of one, that this release does not read.
     """
-    kind = KINDS.get(spec["type"])
-    if kind is None or spec["version"] > kind.version:
+    found, version = spec.get("type"), spec.get("version")
+    if not isinstance(found, str) or type(version) is not int:
+        raise InputError(f"{where} is damaged: a kind of output needs a type and a version, got {dict(spec)}")
+    kind = KINDS.get(found)
+    if kind is None or version > kind.version:
         raise InputError(
-            f"{where} holds outputs of kind {spec['type']!r}, version {spec['version']}, which this release "
-            "does not read: upgrade with pip install --upgrade sparing"
+            f"{where} holds outputs of kind {found!r}, version {version}, which this release does not read: "
+            "upgrade with pip install --upgrade sparing"
         )
     return kind.from_spec(spec)

@@ -2,18 +2,27 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from msgspec import Meta, Struct
 
 from sparing.errors import InputError
 from sparing.numerics.distributions import UNCERTAINTY, as_distributions, entropy
 from sparing.outputs.kind import Float32
+from sparing.storage.readers import as_kind
 
 TOP = 10
 """How many of the largest log-probabilities `signal` returns."""
+
+
+class _Spec(Struct, frozen=True):
+    type: str
+    version: int
+    n_classes: Annotated[int, Meta(ge=2)]
+    classes: tuple[str, ...] | None
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,8 @@ class Classes:
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> Self:
         """Return the kind that `spec` describes."""
-        return cls(spec["n_classes"], None if spec["classes"] is None else tuple(spec["classes"]))
+        read = as_kind(dict(spec), _Spec, "the kind of output")
+        return cls(read.n_classes, read.classes)
 
     @classmethod
     def of(cls, outputs: Float32) -> Self:
