@@ -138,6 +138,35 @@ def test_nobody_imports_the_command_line(module):
     assert not [name for name in imports(module, TREES[module]) if package_of(name) == "cli"]
 
 
+def classes(tree):
+    return [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+
+
+def aliases():
+    """Names that functions of ours are imported under."""
+    return {
+        alias.asname
+        for tree in TREES.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sparing")
+        for alias in node.names
+        if alias.asname
+    }
+
+
+def test_no_call_of_ours_passes_six_positional_arguments():
+    ours = {node.name for tree in TREES.values() for node in [*functions(tree), *classes(tree)]} | aliases()
+    long = []
+    for module, tree in TREES.items():
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call) or len(node.args) < 6:
+                continue
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if called in ours or called == "cls":
+                long.append(f"{MODULES[module].name}:{node.lineno} {called}: {len(node.args)}")
+    assert not long
+
+
 def test_no_function_shares_the_name_of_its_module():
     shared = []
     for module, tree in TREES.items():

@@ -178,10 +178,17 @@ class Metadata:
                 old = as_kind(document, _Format1, where, newest=1, error=CacheError)
                 names = None if old.classes is None else tuple(old.classes)
                 kind: OutputKind = Classes(old.n_classes, names)
-                return cls(kind, old.encoding, old.round, old.models, old.history, old.routers)
+                return cls(
+                    kind, old.encoding, old.round, old.models, history=old.history, routers=old.routers
+                )
             new = as_kind(document, _Format2, where, newest=FORMAT, error=CacheError)
             made = cls(
-                read_kind(new.kind, where), new.encoding.name, new.round, new.models, new.history, new.rankers
+                read_kind(new.kind, where),
+                new.encoding.name,
+                new.round,
+                new.models,
+                history=new.history,
+                routers=new.rankers,
             )
             if new.encoding.version > made.layout.version:
                 raise CacheError(

@@ -265,7 +265,14 @@ def _rows(part: pa.Table, outputs: Outputs, held: Integers, pools: Pools) -> Row
     rounds = np.full(part.num_rows, pools.metadata.round, dtype=np.int64)
     # A row that no candidate could be run on was predicted to gain nothing.
     scores = np.maximum(part["score"].to_numpy().astype(np.float32), np.finfo(np.float32).min)
-    return Rows(part["id"].combine_chunks(), outputs, part["label"].to_numpy(), held, rounds, scores)
+    return Rows(
+        ids=part["id"].combine_chunks(),
+        stored=outputs,
+        labels=part["label"].to_numpy(),
+        models=held,
+        rounds=rounds,
+        scores=scores,
+    )
 
 
 def _labelled(round_: Round, slices: Slices) -> dict[str, Labelled]:

@@ -173,11 +173,11 @@ def gather_evidence(
         change: shape (h, n), predicted changes; none were fitted when absent.
     """
     return Evidence(
-        tuple(names),
-        router,
-        np.zeros_like(router) if change is None else change,
-        np.stack([score(old) for score in UNCERTAINTY.values()], axis=1).astype(np.float32),
-        old.argmax(axis=1),
-        np.stack([outputs.argmax(axis=1) for outputs in new], axis=1),
-        labels,
+        names=tuple(names),
+        router=router,
+        change=np.zeros_like(router) if change is None else change,
+        uncertainty=np.stack([score(old) for score in UNCERTAINTY.values()], axis=1).astype(np.float32),
+        cached=old.argmax(axis=1),
+        outputs=np.stack([outputs.argmax(axis=1) for outputs in new], axis=1),
+        labels=labels,
     )

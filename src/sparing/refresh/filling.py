@@ -61,7 +61,7 @@ def fill(
     beside = path.with_name(f"{path.name}.filling")
     with write_lock(beside.with_name(f"{path.name}.lock"), "this cache", CacheLockedError):
         staging = Staging(beside)
-        _run_all(staging, model, opened, np.arange(len(opened)), "", on_progress)
+        _run_all(staging, model, opened, np.arange(len(opened)), base="", on_progress=on_progress)
         cache = Cache.create(
             path,
             _outputs(staging, opened),
@@ -102,7 +102,14 @@ def append_samples(
         if not fresh.any():
             raise InputError(f"all {len(opened)} samples are in the cache already: nothing to append")
         staging = Staging(cache.work_dir / "append")
-        _run_all(staging, model, opened, np.flatnonzero(fresh), f"version {cache.version}", on_progress)
+        _run_all(
+            staging,
+            model,
+            opened,
+            np.flatnonzero(fresh),
+            base=f"version {cache.version}",
+            on_progress=on_progress,
+        )
         added = cache.append(_outputs(staging, opened), _info(model, staging))
         staging.clear()
     return added
@@ -113,6 +120,7 @@ def _run_all(
     model: Model,
     samples: Samples,
     positions: npt.NDArray[np.int64],
+    *,
     base: str,
     on_progress: OnProgress | None,
 ) -> None:

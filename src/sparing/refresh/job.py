@@ -95,15 +95,15 @@ def preview(
     refreshed = Counter(forwards)
     refreshed.update(job.names[choice] for choice, _ in known.values())
     return Preview(
-        scored.totals.rows,
-        dict(refreshed),
-        len(known),
-        forwards,
-        _weigh(counts, each),
-        _weigh(counts, [m.cost if m.unit != "seconds" else None for m in job.candidates]),
-        job.scorer.name,
-        job.predict(int(counts.sum()), scored.totals.competing, scored.totals.rows),
-        0 if job.correction is None else job.correction.reserve(scored.totals.rows),
+        rows=scored.totals.rows,
+        refresh=dict(refreshed),
+        known=len(known),
+        forwards=forwards,
+        seconds=_weigh(counts, each),
+        cost=_weigh(counts, [m.cost if m.unit != "seconds" else None for m in job.candidates]),
+        scorer=job.scorer.name,
+        prediction=job.predict(int(counts.sum()), scored.totals.competing, scored.totals.rows),
+        correction=0 if job.correction is None else job.correction.reserve(scored.totals.rows),
     )
 
 

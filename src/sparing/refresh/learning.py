@@ -114,15 +114,15 @@ def fit(
             old.probs,
             [item.probs[_match(item.ids, old.ids)] for item in known],
             old.labels,
-            [model.name for model in cache.metadata.models],
-            old.models,
-            [model.name for model in candidates],
-            [model.digest for model in candidates],
-            form,
-            hidden,
-            epochs,
-            holdout,
-            seed,
+            holders=[model.name for model in cache.metadata.models],
+            held_models=old.models,
+            names=[model.name for model in candidates],
+            digests=[model.digest for model in candidates],
+            form=form,
+            hidden=hidden,
+            epochs=epochs,
+            holdout=holdout,
+            seed=seed,
         )
     timed = tuple(
         replace(candidate, seconds=item.seconds / len(item.ids))
@@ -183,7 +183,18 @@ def fit_outputs(
     after = [table.probs[_match(table.ids, ids)] for table in tables]
     digests = [None] * len(names)
     return _fit_pairs(
-        before, after, labels, holders, held, names, digests, form, hidden, epochs, holdout, seed
+        before,
+        after,
+        labels,
+        holders=holders,
+        held_models=held,
+        names=names,
+        digests=digests,
+        form=form,
+        hidden=hidden,
+        epochs=epochs,
+        holdout=holdout,
+        seed=seed,
     )
 
 
@@ -269,6 +280,7 @@ def _fit_pairs(
     old: Floats,
     new: Sequence[Floats],
     labels: npt.NDArray[np.int64],
+    *,
     holders: Sequence[str],
     held_models: npt.NDArray[np.int64],
     names: Sequence[str],
@@ -299,9 +311,9 @@ def _fit_pairs(
     evidence = gather_evidence(
         names,
         judged.benefits(old[held]),
-        old[held],
-        [outputs[held] for outputs in new],
-        labels[held],
-        judged_change.benefits(old[held], holders, held_models[held]),
+        old=old[held],
+        new=[outputs[held] for outputs in new],
+        labels=labels[held],
+        change=judged_change.benefits(old[held], holders, held_models[held]),
     )
     return replace(router, evidence=evidence)

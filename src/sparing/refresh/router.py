@@ -215,13 +215,13 @@ class Router:
                 evidence = Evidence.from_arrays(archive) if header["evidence"] else None
                 change = ChangePredictor.from_arrays(archive) if header.get("change") else None
                 return cls(
-                    header["n_classes"],
-                    header["form"],
-                    header["width"],
-                    candidates,
-                    evidence,
-                    change,
-                    header.get("preferred"),
+                    n_classes=header["n_classes"],
+                    form=header["form"],
+                    width=header["width"],
+                    candidates=candidates,
+                    evidence=evidence,
+                    change=change,
+                    preferred=header.get("preferred"),
                 )
         except InputError:
             raise

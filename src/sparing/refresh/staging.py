@@ -165,7 +165,14 @@ class Staging:
             kind: OutputKind = Classes(table.schema.field("probs").type.list_size)
         else:
             kind = read_kind(notes.kind, str(path))
-        return Chunk(start, kind.from_columns(table), kind, notes.seconds, notes.elapsed, notes.attempts)
+        return Chunk(
+            start,
+            outputs=kind.from_columns(table),
+            kind=kind,
+            seconds=notes.seconds,
+            elapsed=notes.elapsed,
+            attempts=notes.attempts,
+        )
 
     def chunks(self) -> Iterator[Chunk]:
         """Read the finished chunks back, in order."""

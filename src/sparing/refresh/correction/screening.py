@@ -152,12 +152,12 @@ def prepare_correction(
     window = recent_models(cache.metadata, names)[-step.window :]
     given = {model.name: model for model in (*asked.recent, *candidates)}
     return RoundCorrection(
-        asked.schedule,
-        step,
-        tuple(window),
-        tuple(given.get(name) for name in window),
-        past_rounds(cache.metadata),
-        pooling,
+        schedule=asked.schedule,
+        step=step,
+        window=tuple(window),
+        models=tuple(given.get(name) for name in window),
+        past=past_rounds(cache.metadata),
+        pooling=pooling,
     )
 
 

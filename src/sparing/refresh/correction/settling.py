@@ -121,7 +121,7 @@ def corrected_rows(
         shown[model, row] = voting.outputs(np.arange(first, first + len(row)), kind)
         known[model, row] = True
         if correction.pooling:
-            yield part, *_pool(correction, part, old, shown, known, stored, pools)
+            yield part, *_pool(correction, part, old, shown=shown, known=known, stored=stored, pools=pools)
             continue
         winner = vote(shown, known)
         entries = np.array([pools.metadata.model_index(name) for name in correction.window])
@@ -154,6 +154,7 @@ def _pool(
     correction: RoundCorrection,
     part: pa.Table,
     old: Floats,
+    *,
     shown: Floats,
     known: npt.NDArray[np.bool_],
     stored: Integers,
