@@ -2,8 +2,9 @@
 
 from sparing.cache.exporting import export
 from sparing.cache.importing import import_outputs
+from sparing.cache.memory import MemoryStore, Store
 from sparing.cache.metadata import Metadata, ModelInfo
 from sparing.cache.rows import Rows
 from sparing.cache.store import Cache
 
-__all__ = ["Cache", "Metadata", "ModelInfo", "Rows", "export", "import_outputs"]
+__all__ = ["Cache", "MemoryStore", "Metadata", "ModelInfo", "Rows", "Store", "export", "import_outputs"]

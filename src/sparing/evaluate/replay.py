@@ -2,32 +2,43 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from sparing.budget import Budget
+from sparing.cache import MemoryStore, Metadata, ModelInfo
+from sparing.cache.encodings import Encoded, encoded
 from sparing.errors import InputError
 from sparing.evaluate.compare import align
 from sparing.evaluate.methods import METHODS, Method, read_methods
 from sparing.evaluate.scorers import SCORERS, Pairs, Score
-from sparing.numerics.distributions import js_divergence
-from sparing.numerics.selection import Items, in_order, tie_keys
-from sparing.refresh.correction.rules import (
-    Schedule,
-    Step,
-    best_alternative,
-    missing_votes,
-    normalised_benefit,
-    omission_risk,
-    vote,
-)
-from sparing.refresh.pooling.exponents import REPLACE, Judgement, choose_by_members
+from sparing.models import Model
+from sparing.numerics.selection import tie_keys
+from sparing.outputs import Classes
+from sparing.refresh.commit import commit_round
+from sparing.refresh.correction.past import PastRound
+from sparing.refresh.correction.rules import Schedule, Variant, schedule_risk
+from sparing.refresh.correction.screening import RoundCorrection
+from sparing.refresh.planners import PlanOnce
+from sparing.refresh.pooling.exponents import Judgement
+from sparing.refresh.pooling.pools import Held, Labelled, Pooler, Pools
+from sparing.refresh.records import RoundRecord
+from sparing.refresh.round import Round
+from sparing.refresh.running import run_order
+from sparing.refresh.scorers import Scorer, named_scorer
+from sparing.refresh.slices import run_slices, staged_slices
+from sparing.refresh.staging import Staging
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
+
+COUNTS = ("updates", "screening", "voting", "screened", "corrected")
+"""What is counted of a round."""
 
 
 @dataclass(frozen=True)
@@ -134,9 +145,9 @@ def simulate(
         for name in names:
             for within in (False, True) if both and METHODS[name].correct else (False,):
                 deployment = _Deployment(
+                    ids=ids,
                     models=models,
                     labels=pairs.labels,
-                    ties=tie_keys(ids, seed),
                     method=METHODS[name],
                     budgets=shares,
                     within=within,
@@ -147,7 +158,8 @@ def simulate(
                     memory=memory,
                 )
                 for round_ in range(1, len(models)):
-                    deployment.update(round_)
+                    with TemporaryDirectory(prefix="sparing-") as folder:
+                        deployment.update(round_, Path(folder))
                 runs.setdefault((name, within), []).append(deployment)
                 if on_step is not None:
                     on_step()
@@ -166,11 +178,14 @@ _Memory = dict[tuple[Any, ...], Score]
 
 @dataclass
 class _Deployment:
-    """One cache of one method under one seed."""
+    """One cache of one method under one seed, kept current by the rounds that `refresh` runs.
 
+    Its models are named "0", "1", ... by round; they look up what the tables say.
+    """
+
+    ids: pa.Array
     models: Floats
     labels: Integers
-    ties: npt.NDArray[np.uint64]
     method: Method
     budgets: list[Budget]
     within: bool
@@ -183,203 +198,206 @@ class _Deployment:
 
     def __post_init__(self) -> None:
         m = self.models.shape[1]
-        self.probs = self.models[0].copy()
-        # Which models a row's distribution is made of, one bit each; unpooled rows hold one.
-        self.members = np.ones(m, dtype=np.int64)
-        self.accumulated = np.zeros(m, dtype=np.float32)
-        self.last = np.full(m, self.schedule.initial, dtype=np.float32)
+        self.store = MemoryStore(
+            self.ids, Classes.of(self.models[0]), self.models[0], self.labels, ModelInfo("0", "0")
+        )
+        self.runnable = [self.replaying(number) for number in range(len(self.models))]
+        self.past: list[PastRound] = []
+        # A scorer is not told ids, but their tie keys say which rows it is given.
+        ties = tie_keys(self.ids, self.seed)
+        self.by_tie = np.argsort(ties)
+        self.ties = ties[self.by_tie]
         order = np.random.default_rng([self.seed, 1]).permutation(m)
         halves = order[: m // 2], order[m // 2 :]
-        self.test = [np.sort(half) for half in halves]
+        self.side = np.zeros(m, dtype=np.int64)
+        self.side[halves[1]] = 1
         # Each half learns from the first rows of the other; of those the first have labels to read.
         self.train = [np.sort(half[: self.train_rows]) for half in reversed(halves)]
         labelled = [half[: self.labelled_rows] for half in reversed(halves)]
         self.marked = [rows[self.labels[rows] >= 0] for rows in labelled]
-        self.scores: list[tuple[Score, Score] | None] = [None]
-        self.judge(0, {})
+        self.judge(0, dict.fromkeys(COUNTS, 0))
 
-    def update(self, t: int) -> None:
-        """Replay one round."""
-        m = len(self.labels)
-        counts = dict.fromkeys(("updates", "screening", "voting", "screened", "corrected"), 0)
-        step = self.schedule.at(t) if self.method.correct else None
-        window = np.arange(max(t - step.window + 1, 1) if step is not None else t, t + 1)
-        self.poolings = self.choose_poolings(window) if self.method.pool else {}
-        if self.method.scorer == "full":
-            benefits = np.ones(m, dtype=np.float32)
-            capacity = m
-        else:
-            self.scores.append(self.learn(t))
-            benefits = self.benefits(t, t)
-            capacity = self.budgets[min(t, len(self.budgets)) - 1].rows(m)
-        if step is not None and self.within:
-            reserved = step.screened(m) + step.corrected(step.screened(m)) * (min(step.window, t) - 1)
-            capacity = max(capacity - reserved, 0)
-        chosen = np.zeros(m, dtype=bool)
-        chosen[self.order(benefits)[:capacity]] = True
-        chosen &= benefits > -np.inf
-        normalised = normalised_benefit(benefits)
-        self.accumulated += normalised.astype(np.float32)
-        fresh = np.flatnonzero(chosen)
-        settled = [fresh]
-        if step is not None:
-            settled.append(self.correct(t, step, window, chosen, counts))
-        self.write(fresh, t)
-        counts["updates"] = len(fresh)
-        done = np.concatenate(settled)
-        self.last[done], self.accumulated[done] = normalised[done], 0
+    def replaying(self, number: int) -> Model:
+        position = {name: at for at, name in enumerate(self.ids.to_pylist())}
+
+        def look_up(ids: list[object], _: list[Any]) -> Floats:
+            found: Floats = self.models[number, [position[name] for name in ids]]
+            return found
+
+        return Model(str(number), str(number), look_up, batch_size=len(position), needs_samples=False)
+
+    def update(self, t: int, folder: Path) -> None:
+        """Run one round, staged in an empty folder."""
+        scorer = self.scorer(t)
+        full = Budget.parse("100%")
+        round_ = Round(
+            self.store,
+            [self.runnable[t]],
+            scorer=scorer,
+            router=None,
+            budget=full if self.method.scorer == "full" else self.budgets[min(t, len(self.budgets)) - 1],
+            target=str(t),
+            only_positive=False,
+            seed=self.seed,
+            known=[None],
+            correction=self.correction(t),
+            correct_within_budget=self.within,
+            objective="accuracy" if self.method.pool else "consistency",
+            pools=self.pools(t) if self.method.pool else None,
+        )
+        staging = Staging(folder)
+
+        def run(part: Staging, models: Sequence[Model], chunk_rows: int) -> bool:
+            return run_order(part, models, None, chunk_rows=chunk_rows, kind=self.store.metadata.kind)
+
+        run_slices(staging, PlanOnce(round_, None), run)
+        slices, record = staged_slices(staging), staging.record(RoundRecord)
+        if record is None:
+            raise AssertionError("the round was not staged")
+        report = commit_round(round_, slices, record, complete=True)
+        self.past.append(PastRound(t, (str(t),), scorer, self.seed))
+        account = report.account
+        counts = {
+            "updates": report.refreshed,
+            "screening": sum(account["screening_forwards"].values()),
+            "voting": sum(account["voting_forwards"].values()),
+            "screened": report.screened,
+            "corrected": slices["voting"].table("settled").num_rows if "voting" in slices else 0,
+        }
         self.judge(t, counts)
 
-    def learn(self, t: int) -> tuple[Score, Score]:
+    def scorer(self, t: int) -> Scorer:
+        """Make what ranks the rows of a round: each half by what the other half's rows taught."""
+        if self.method.scorer == "full":
+            return named_scorer("entropy", [str(t)], str(t))
+        learned = self.learn(t)
+
+        def benefits(
+            rows: Encoded | Floats,
+            ties: npt.NDArray[np.uint64],
+            holders: Sequence[str] = (),
+            held: Integers | None = None,
+        ) -> Floats:
+            probs = encoded(rows).decode()
+            at = self.by_tie[np.searchsorted(self.ties, ties)]
+            members = _members(holders)[np.zeros(len(probs), np.int64) if held is None else held]
+            result = np.empty((len(probs), 1), dtype=np.float32)
+            for side, score in enumerate(learned):
+                mine = self.side[at] == side
+                result[mine, 0] = score(self.pairs(probs[mine], at[mine], t, members[mine])).max(axis=1)
+            return result
+
+        return Scorer(self.method.scorer, f"{self.method.scorer} {t}", benefits)
+
+    def learn(self, t: int) -> list[Score]:
         """Fit the scorer on both halves' training rows, unless the same cache state taught it before."""
         made = []
         for side, train in enumerate(self.train):
-            pairs = self.pairs(train, t)
+            rows = self.store.take(train)
+            pairs = self.pairs(rows.probs, train, t, self.members()[train])
             key = (self.method.scorer, t, side, hash(pairs.old.tobytes()), hash(pairs.holders.tobytes()))
             if key not in self.memory:
                 self.memory[key] = SCORERS[self.method.scorer](pairs, self.seed + 97 * t)
             made.append(self.memory[key])
-        return made[0], made[1]
+        return made
 
-    def benefits(self, fitted: int, model: int) -> Floats:
-        """Score all rows as the cache stands, by what round `fitted` learned; -inf for rows that hold it."""
-        result = np.empty(len(self.labels), dtype=np.float32)
-        scores = self.scores[fitted]
-        if scores is None:
-            raise AssertionError("round 0 learns nothing")
-        for score, test in zip(scores, self.test, strict=True):
-            result[test] = score(self.pairs(test, model)).max(axis=1)
-        result[(self.members & (1 << model)) > 0] = -np.inf
-        return result
+    def correction(self, t: int) -> RoundCorrection | None:
+        """Decide how a round corrects."""
+        step = self.schedule.at(t) if self.method.correct else None
+        if step is None:
+            return None
+        window = range(max(t - step.window + 1, 1), t + 1)
 
-    def correct(
-        self, t: int, step: Step, window: Integers, chosen: Bools, counts: dict[str, int]
-    ) -> Integers:
-        """Screen, compare and settle rows that were not chosen; returns those effectively refreshed."""
-        m = len(self.labels)
-        risk = omission_risk(self.accumulated, self.last, self.schedule.beta, self.schedule.sigma)
-        if self.method.screen == "chance":
-            risk = np.random.default_rng([self.seed, t]).random(m)
-        ranked = self.order(np.where(chosen, -np.inf, risk))
-        rows = ranked[: min(step.screened(m), int((~chosen).sum()))]
-        predicted = np.stack([self.benefits(j, j)[rows] for j in window], axis=1)
-        stored = self.stored_in(window, rows)
-        if self.method.pool:
-            # A model that is in the pool already has nothing to add: such a row is compared with nothing.
-            rows, predicted, stored = _with_any(rows, predicted, stored)
-        counts["screened"] = len(rows)
-        alternative = best_alternative(predicted, stored)
-        if self.method.settle == "divergence":
-            counts["screening"] = int((alternative != stored).sum())
-            shown = self.models[window[alternative], rows]
-            rank = self.order(js_divergence(self.probs[rows], shown), self.ties[rows])
-        else:
-            # Ranked by omission risk nothing is compared, so nothing but the votes has to be run.
-            alternative, rank = np.full(len(rows), -1), np.arange(len(rows))
-        settled = rank[: step.corrected(len(rows))]
-        counts["corrected"] = len(settled)
-        if self.method.pool:
-            return self.pool_screened(rows, alternative, settled, window, counts)
-        at = rows[settled]
-        if self.method.store == "latest":
-            counts["voting"] = int(
-                ((stored != len(window) - 1) & (alternative != len(window) - 1))[settled].sum()
-            )
-            self.write(at, t)
-            return at
-        missing = missing_votes(stored[settled], alternative[settled], np.ones(len(window), dtype=bool))
-        counts["voting"] = int(missing.sum())
-        shown = self.models[window][:, at]
-        winner = vote(shown, np.ones(shown.shape[:2], dtype=bool))
-        self.probs[at] = shown[winner, np.arange(len(at))]
-        self.members[at] = 1 << window[winner]
-        return at
+        def chance(_accumulated: Any, last: Any, _schedule: Schedule) -> Any:
+            return np.random.default_rng([self.seed, t]).random(len(last))
 
-    def pool_screened(
-        self,
-        rows: Integers,
-        alternative: Integers,
-        settled: Integers,
-        window: Integers,
-        counts: dict[str, int],
-    ) -> Integers:
-        """Pool what screening ran into every screened row, and the rest of the window into the settled."""
-        for index, model in enumerate(window):
-            mine = rows[alternative == index]
-            self.write(mine, int(model))
-        for model in window[::-1]:
-            at = rows[settled]
-            at = at[(self.members[at] & (1 << int(model))) == 0]
-            counts["voting"] += len(at)
-            self.write(at, int(model))
-        return rows
-
-    def write(self, rows: Integers, model: int) -> None:
-        """Store a model's outputs, replaced or pooled."""
-        if not self.method.pool:
-            self.probs[rows], self.members[rows] = self.models[model, rows], 1 << model
-            return
-        for side, test in enumerate(self.test):
-            mine = rows[np.isin(rows, test, assume_unique=True)]
-            if len(mine):
-                self.probs[mine], self.members[mine] = self.pooled(mine, model, side)
-
-    def choose_poolings(self, window: Integers) -> dict[int, list[tuple[dict[int, Judgement], Judgement]]]:
-        """Decide for every model that may join, per half, by the labels that it may read."""
-        decided: dict[int, list[tuple[dict[int, Judgement], Judgement]]] = {}
-        for model in window.tolist():
-            decided[model] = []
-            for rows in self.marked:
-                at = rows[(self.members[rows] & (1 << model)) == 0] if self.method.labelled else rows[:0]
-                decided[model].append(
-                    choose_by_members(
-                        self.probs[at], self.models[model, at], self.labels[at], self.members[at], self.seed
-                    )
-                )
-        return decided
-
-    def pooled(self, rows: Integers, model: int, side: int) -> tuple[Floats, Integers]:
-        """Give what rows of one half hold after pooling, and of which models that is made."""
-        own, shared = self.poolings[model][side]
-        probs = np.empty((len(rows), self.models.shape[2]), dtype=np.float32)
-        members = self.members[rows] | (1 << model)
-        for held in np.unique(self.members[rows]):
-            mine = self.members[rows] == held
-            pooling = own.get(int(held), shared).pooling
-            probs[mine] = pooling.apply(self.probs[rows[mine]], self.models[model, rows[mine]])
-            if pooling == REPLACE:
-                members[mine] = 1 << model
-        return probs, members
-
-    def pairs(self, rows: Integers, model: int) -> Pairs:
-        return Pairs(
-            self.probs[rows],
-            [self.models[model, rows]],
-            target=0,
-            labels=self.labels[rows],
-            held=self.members[rows],
+        return RoundCorrection(
+            self.schedule,
+            step,
+            window=tuple(str(number) for number in window),
+            models=tuple(self.runnable[number] for number in window),
+            past=list(self.past),
+            pooling=self.method.pool,
+            variant=Variant(
+                risk=chance if self.method.screen == "chance" else schedule_risk,
+                compare=self.method.settle == "divergence",
+                voting=self.method.store == "vote",
+            ),
         )
 
-    def stored_in(self, window: Integers, rows: Integers) -> Integers:
-        """Say which model of the window each row holds; -1 for none."""
-        hits = (self.members[rows, None] & (1 << window)) > 0
-        return np.where(hits.any(axis=1), hits.argmax(axis=1), -1)
+    def pools(self, t: int) -> Callable[[Metadata], Pooler]:
+        """Decide how a round pools, by the rows as they are before it."""
+        labelled = self.labelled(t)
+        return lambda metadata: _CrossPools(metadata, labelled, self.side_of, self.seed)
 
-    def order(self, scores: npt.NDArray[Any], ties: npt.NDArray[np.uint64] | None = None) -> Integers:
-        ties = self.ties if ties is None else ties
-        return in_order(Items(scores, ties, np.arange(len(scores))))
+    def labelled(self, t: int) -> list[dict[str, Labelled]]:
+        """Collect what each half may read of the other half's labels, by the model that joins."""
+        found: list[dict[str, Labelled]] = []
+        members = self.members()
+        for rows in self.marked:
+            joining = range(1, t + 1) if self.method.labelled else ()
+            found.append({})
+            for number in joining:
+                at = rows[(members[rows] & (1 << number)) == 0]
+                held = self.store.take(at)
+                found[-1][str(number)] = Labelled(
+                    held.probs, self.models[number, at], self.labels[at], held.models
+                )
+        return found
+
+    def members(self) -> Integers:
+        """Say which models each row's distribution is made of, one bit each: shape (m,)."""
+        return _members([info.name for info in self.store.metadata.models])[self.store.rows.models]
+
+    def side_of(self, ids: pa.Array) -> Integers:
+        """Find the halves that rows are in."""
+        sides: Integers = self.side[self.by_tie[np.searchsorted(self.ties, tie_keys(ids, self.seed))]]
+        return sides
+
+    def pairs(self, old: Floats, at: Integers, t: int, members: Integers) -> Pairs:
+        return Pairs(old, [self.models[t, at]], 0, self.labels[at], (), held=members)
 
     def judge(self, t: int, counts: dict[str, int]) -> None:
-        classes = self.probs.argmax(axis=1)
+        classes = self.store.rows.probs.argmax(axis=1)
         known = self.labels >= 0
         accuracy = float((classes == self.labels)[known].mean()) if known.any() else float("nan")
         same = float((classes == self.models[t].argmax(axis=1)).mean())
         self.figures.append({"accuracy": accuracy, "consistency": same, **counts})
 
 
-def _with_any(rows: Integers, predicted: Floats, stored: Integers) -> tuple[Integers, Floats, Integers]:
-    useful = np.isfinite(predicted).any(axis=1)
-    return rows[useful], predicted[useful], stored[useful]
+class _CrossPools:
+    """Pools whose exponents, for the rows of one half, come from labels of the other."""
+
+    def __init__(
+        self,
+        metadata: Metadata,
+        labelled: list[dict[str, Labelled]],
+        side_of: Callable[[pa.Array], Integers],
+        seed: int,
+    ) -> None:
+        self.metadata = metadata
+        self._side_of = side_of
+        self._halves = [Pools(metadata, rows, seed) for rows in labelled]
+
+    def judgement(self, name: str) -> Judgement:
+        """Return what one half decided."""
+        return self._halves[0].judgement(name)
+
+    def join(self, old: Held, new: Floats, name: str) -> tuple[Floats, Integers]:
+        """Pool a model's outputs into the rows of each half."""
+        probs, holds, sides = np.empty_like(new), np.empty(len(new), np.int64), self._side_of(old.ids)
+        for side, pools in enumerate(self._halves):
+            mine = sides == side
+            if mine.any():
+                pools.metadata = self.metadata
+                probs[mine], holds[mine] = pools.join(old.take(mine), new[mine], name)
+                self.metadata = pools.metadata
+        return probs, holds
+
+
+def _members(names: Sequence[str]) -> Integers:
+    """Write the models that entries such as "0" and "0+2" are made of as bits, one entry after the other."""
+    return np.array([sum(1 << int(part) for part in name.split("+")) for name in names], dtype=np.int64)
 
 
 def _gather(runs: list[_Deployment]) -> Replay:
@@ -389,5 +407,5 @@ def _gather(runs: list[_Deployment]) -> Replay:
     return Replay(
         table("accuracy", 0, np.float64),
         table("consistency", 0, np.float64),
-        *(table(key, 1, np.int64) for key in ("updates", "screening", "voting", "screened", "corrected")),
+        *(table(key, 1, np.int64) for key in COUNTS),
     )

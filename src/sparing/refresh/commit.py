@@ -4,21 +4,21 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from sparing.account import Account
-from sparing.cache import Cache, ModelInfo, Rows
+from sparing.cache import ModelInfo, Rows, Store
 from sparing.cache.metadata import Metadata
 from sparing.numerics.selection import tie_keys
 from sparing.outputs import Outputs
 from sparing.refresh.correction.settling import corrected_rows, labelled_alternatives, screened_rows
 from sparing.refresh.evidence import Prediction
 from sparing.refresh.pooling.exponents import Judgement
-from sparing.refresh.pooling.pools import Labelled, Pools, spread, stored_probs
+from sparing.refresh.pooling.pools import Held, Labelled, Pooler, Pools, held_by, spread, stored_probs
 from sparing.refresh.records import RoundRecord
 from sparing.refresh.round import Round
 from sparing.refresh.slices import Slices, chunk_rows, purpose_of, updates
@@ -87,7 +87,7 @@ def commit_round(round_: Round, slices: Slices, record: RoundRecord, complete: b
     prediction = round_.predict(run, record.totals.competing, record.totals.rows)
     tally = _Tally(cache)
 
-    def report(pools: Pools) -> RefreshReport:
+    def report(pools: Pooler) -> RefreshReport:
         result = _report(round_, record, account, tally, pools)
         screened = 0 if round_.correction is None else screened_rows(slices).num_rows
         return replace(result, complete=complete, prediction=prediction, screened=screened)
@@ -95,7 +95,11 @@ def commit_round(round_: Round, slices: Slices, record: RoundRecord, complete: b
     if run == 0 and not round_.known_rows() and round_.correction is None:
         # Nothing to store: a round that changes nothing would only make history harder to read.
         return report(Pools(cache.metadata, {}, round_.seed))
-    pools = Pools(_metadata(round_, account), _labelled(round_, slices), round_.seed)
+    metadata = _metadata(round_, account)
+    if round_.pools is not None:
+        pools = round_.pools(metadata)
+    else:
+        pools = Pools(metadata, _labelled(round_, slices), round_.seed)
     started = perf_counter()
 
     def entry(bytes_written: int) -> dict[str, Any]:
@@ -127,7 +131,7 @@ def report_of(entry: dict[str, Any]) -> RefreshReport:
 class _Tally:
     """Counts what refreshing changes while the rows go by."""
 
-    def __init__(self, cache: Cache) -> None:
+    def __init__(self, cache: Store) -> None:
         self.cache = cache
         self.rows = self.corrected = self.right_before = self.right_after = 0
 
@@ -195,7 +199,7 @@ def _metadata(round_: Round, account: Account) -> Metadata:
     return metadata
 
 
-def _all_rows(round_: Round, slices: Slices, pools: Pools) -> Iterator[tuple[Rows, int, bool]]:
+def _all_rows(round_: Round, slices: Slices, pools: Pooler) -> Iterator[tuple[Rows, int, bool]]:
     """Yield the rows to store, how many of them were right before, and whether correction settled them."""
     for rows, right in _updated_rows(round_, slices, pools):
         yield rows, right, False
@@ -205,7 +209,7 @@ def _all_rows(round_: Round, slices: Slices, pools: Pools) -> Iterator[tuple[Row
         yield _rows(part, outputs, held, pools), int(part["right"].to_numpy().sum()), True
 
 
-def _updated_rows(round_: Round, slices: Slices, pools: Pools) -> Iterator[tuple[Rows, int]]:
+def _updated_rows(round_: Round, slices: Slices, pools: Pooler) -> Iterator[tuple[Rows, int]]:
     """Yield the staged rows, then those that fit ran."""
     for staging in updates(slices):
         order = staging.order()
@@ -213,14 +217,17 @@ def _updated_rows(round_: Round, slices: Slices, pools: Pools) -> Iterator[tuple
             part = order.slice(chunk.start, len(chunk))
             old = None
             if round_.objective == "accuracy":
-                old = _Held(stored_probs(round_.cache, part), part["model"].to_numpy())
-            outputs, held = _joined(round_, pools, old, chunk.outputs, _candidates(order, chunk))
+                old = held_by(round_.cache, part)
+            outputs, held = _joined(
+                round_, pools, old, new=chunk.outputs, candidate=_candidates(order, chunk)
+            )
             yield _rows(part, outputs, held, pools), int(part["right"].to_numpy().sum())
     known = _known(round_)
     if known is None:
         return
     old_rows, new, candidate = known
-    outputs, held = _joined(round_, pools, _Held(old_rows.probs, old_rows.models), new, candidate)
+    old = Held(old_rows.ids, old_rows.probs, old_rows.models)
+    outputs, held = _joined(round_, pools, old, new=new, candidate=candidate)
     score = round_.benefits(old_rows, tie_keys(old_rows.ids, round_.seed)).max(axis=1)
     part = pa.table({"id": old_rows.ids, "label": old_rows.labels, "score": score})
     right = old_rows.encoded.classes() == old_rows.labels
@@ -232,20 +239,13 @@ def _known(round_: Round) -> tuple[Rows, Outputs, Integers] | None:
     chosen = round_.known_rows()
     if not chosen:
         return None
-    old = round_.cache.get(pa.array(list(chosen), type=round_.cache.id_type))
+    old = round_.cache.get(list(chosen))
     picks = [chosen[name] for name in old.ids.to_pylist()]
     return old, round_.outputs_of(picks), np.array([candidate for candidate, _ in picks], dtype=np.int64)
 
 
-class _Held(NamedTuple):
-    """What m rows hold before the update: their outputs, and which entry of the cache's models made them."""
-
-    outputs: Outputs
-    models: npt.NDArray[np.integer[Any]]
-
-
 def _joined(
-    round_: Round, pools: Pools, old: _Held | None, new: Outputs, candidate: Integers
+    round_: Round, pools: Pooler, old: Held | None, *, new: Outputs, candidate: Integers
 ) -> tuple[Outputs, Integers]:
     """Return what rows hold after the update: the new outputs, or pooled with the old ones."""
     if round_.objective == "consistency" or old is None:
@@ -255,12 +255,11 @@ def _joined(
     for number, name in enumerate(round_.names):
         mine = candidate == number
         if mine.any():
-            before = old.models.astype(np.int64)[mine]
-            probs[mine], models[mine] = pools.join(old.outputs[mine], before, new[mine], name)
+            probs[mine], models[mine] = pools.join(old.take(mine), new[mine], name)
     return probs, models
 
 
-def _rows(part: pa.Table, outputs: Outputs, held: Integers, pools: Pools) -> Rows:
+def _rows(part: pa.Table, outputs: Outputs, held: Integers, pools: Pooler) -> Rows:
     """Make rows of columns id, label and score, their outputs and what those are made of."""
     rounds = np.full(part.num_rows, pools.metadata.round, dtype=np.int64)
     # A row that no candidate could be run on was predicted to gain nothing.
@@ -321,7 +320,7 @@ def _candidates(order: pa.Table, chunk: Chunk) -> npt.NDArray[np.int64]:
 
 
 def _report(
-    round_: Round, record: RoundRecord, account: Account, tally: _Tally, pools: Pools
+    round_: Round, record: RoundRecord, account: Account, tally: _Tally, pools: Pooler
 ) -> RefreshReport:
     totals = record.totals
     labelled, right = totals.labelled, totals.right

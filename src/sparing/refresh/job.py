@@ -155,7 +155,7 @@ def refresh(
         staged = staging.record(RoundRecord)
         if staged is not None and (entry := _committed(cache, staged)) is not None:
             # Killed between the commit and the clean-up: the round is there already.
-            _clean_up(job, staging)
+            _clean_up(cache, job, staging)
             if staged.command == job.command:
                 return report_of(entry)
         elif staged is not None and staged.digest != job.digest:
@@ -172,7 +172,7 @@ def refresh(
         if staged is None:
             raise AssertionError("the round was not staged")
         report = commit_round(job, staged_slices(staging), staged, complete)
-        _clean_up(job, staging)
+        _clean_up(cache, job, staging)
         return report
 
 
@@ -217,10 +217,10 @@ def _refusal(job: Round, staged: RoundRecord) -> CacheError:
     )
 
 
-def _clean_up(job: Round, staging: Staging) -> None:
+def _clean_up(cache: Cache, job: Round, staging: Staging) -> None:
     staging.clear()
     for model in job.candidates:
-        drop_known(job.cache.work_dir, model.name, model.digest)
+        drop_known(cache.work_dir, model.name, model.digest)
 
 
 def _committed(cache: Cache, staged: RoundRecord) -> dict[str, Any] | None:

@@ -129,7 +129,7 @@ def score_rows(round_: Round, folder: Path, account: Account) -> Scored:
                     extra["risk"][there] = -np.inf
         scored.add(rows, benefits, ties, tie_keys(rows.ids, seed ^ _SECOND_HASH), extra)
     if not scored.totals.rows:
-        raise InputError(f"{cache.path} has no rows: there is nothing to refresh")
+        raise InputError("the cache has no rows: there is nothing to refresh")
     account.seconds["scoring"] += perf_counter() - started
     account.rows_scored += scored.totals.rows
     return scored

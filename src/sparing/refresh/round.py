@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparing.budget import Budget, affordable
-from sparing.cache import Cache, ModelInfo, Rows
+from sparing.cache import Cache, Metadata, ModelInfo, Rows, Store
 from sparing.cache.known import Known, load_known
 from sparing.errors import BudgetError, InputError
 from sparing.models import Model
@@ -20,6 +20,7 @@ from sparing.outputs import Outputs
 from sparing.refresh.correction.screening import RoundCorrection, prepare_correction
 from sparing.refresh.evidence import Prediction
 from sparing.refresh.options import Objective, RefreshOptions
+from sparing.refresh.pooling.pools import Pooler
 from sparing.refresh.router import Router
 from sparing.refresh.scorers import Scorer, named_scorer
 
@@ -40,10 +41,12 @@ class Round:
         known: what fit has run for each candidate; None where it has not.
         correction: how the round corrects; None when it does not.
         correct_within_budget: whether correction's forwards are paid from the budget.
-        objective: "consistency" stores new distributions as they are, "accuracy" pools them with the cached.
+        objective: "consistency" stores new outputs as they are, "accuracy" pools them with the cached.
+        pools: makes what pools rows, from the metadata of the new round; None fits it to the labelled rows
+            that the round refreshes.
     """
 
-    cache: Cache
+    cache: Store
     candidates: list[Model]
     scorer: Scorer
     router: Router | None
@@ -55,6 +58,7 @@ class Round:
     correction: RoundCorrection | None = None
     correct_within_budget: bool = False
     objective: Objective = "consistency"
+    pools: Callable[[Metadata], Pooler] | None = None
 
     @property
     def names(self) -> list[str]:

@@ -6,6 +6,7 @@ with, the Jensen-Shannon divergence of the two distributions ranks the screened 
 are settled by `vote`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -73,6 +74,30 @@ class Schedule:
     def at(self, round_: int) -> Step | None:
         """Give what a round does; None before round 2."""
         return None if round_ < 2 else self.steps[min(round_ - 2, len(self.steps) - 1)]
+
+
+def schedule_risk(accumulated: Floats, last: Floats, schedule: Schedule) -> Floats:
+    """Score how likely a skipped row is stale, by the weights of a schedule; see `omission_risk`."""
+    return omission_risk(accumulated, last, schedule.beta, schedule.sigma)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How a correction is carried out: as PURE does by default, the other ways are its ablations.
+
+    Attributes:
+        risk: from accumulated and last benefits, each of shape (m,), to what the rows are screened by (m,).
+        compare: whether screened rows are compared with another model, and settled where the two diverge
+            most; otherwise the riskiest are settled.
+        voting: whether a settled row holds what the vote chose; otherwise the most recent model's output.
+    """
+
+    risk: Callable[[Floats, Floats, Schedule], Floats] = schedule_risk
+    compare: bool = True
+    voting: bool = True
+
+
+PAPER = Variant()
 
 
 def normalised_benefit(benefits: Floats) -> Floats:

@@ -8,17 +8,18 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from sparing.cache import Cache, Rows
+from sparing.cache import Cache, Rows, Store
 from sparing.errors import BudgetError
 from sparing.models import Model
 from sparing.numerics.selection import Items, find_cut, in_order
 from sparing.refresh.correction.past import PastRound, accumulate, past_rounds, recent_models
 from sparing.refresh.correction.rules import (
+    PAPER,
     Schedule,
     Step,
+    Variant,
     best_alternative,
     normalised_benefit,
-    omission_risk,
 )
 from sparing.refresh.options import Correction
 
@@ -42,6 +43,7 @@ class RoundCorrection:
         models: for each of them, how to run it; None where it was not given again.
         past: earlier rounds, oldest first.
         pooling: whether rows pool what correction runs, instead of voting.
+        variant: how it is carried out.
     """
 
     schedule: Schedule
@@ -50,6 +52,7 @@ class RoundCorrection:
     models: tuple[Model | None, ...]
     past: list[PastRound]
     pooling: bool = False
+    variant: Variant = PAPER
 
     @property
     def given(self) -> list[Model]:
@@ -72,7 +75,7 @@ class RoundCorrection:
         return screened + self.step.corrected(screened) * max(int(self.runnable.sum()) - 1, 0)
 
     def columns(
-        self, rows: Rows, benefits: Floats, names: Sequence[str], cache: Cache
+        self, rows: Rows, benefits: Floats, names: Sequence[str], cache: Store
     ) -> dict[str, npt.NDArray[Any]]:
         """Compute what screening needs of a chunk of rows.
 
@@ -84,8 +87,8 @@ class RoundCorrection:
 
         Returns:
             Each of shape (m,). score: the largest benefit. risk: -inf where no model could bring anything.
-            stored: which model of the window the row holds, or -1. alternative: which it is compared with.
-            held: bits of the window's models that need no forward on it.
+            stored: which model of the window the row holds, or -1. alternative: which it is compared with,
+            or -1. held: bits of the window's models that need no forward on it.
         """
         holders = [model.name for model in cache.metadata.models]
         best = benefits.max(axis=1)
@@ -93,7 +96,7 @@ class RoundCorrection:
             np.isnan(rows.scores), self.schedule.initial, normalised_benefit(np.nan_to_num(rows.scores))
         )
         accumulated = accumulate(self.past, rows, holders) + normalised_benefit(best)
-        risk = omission_risk(accumulated, last, self.schedule.beta, self.schedule.sigma)
+        risk = self.variant.risk(accumulated, last, self.schedule)
         stored = np.full(len(rows), -1, dtype=np.int64)
         held = np.zeros(len(rows), dtype=np.int64)
         predicted = np.full((len(rows), len(self.window)), -np.inf, dtype=np.float32)
@@ -114,6 +117,8 @@ class RoundCorrection:
                 predicted[:, position] = scores[:, before.names.index(name)]
         predicted[(held[:, None] & (1 << np.arange(len(self.window)))) > 0] = -np.inf
         alternative = best_alternative(predicted, stored)
+        if not self.variant.compare:
+            alternative = np.full_like(alternative, -1)
         if self.pooling:
             risk[~np.isfinite(predicted).any(axis=1)] = -np.inf
         return {

@@ -14,7 +14,7 @@ from sparing.numerics.distributions import js_divergence
 from sparing.numerics.selection import Items, in_order
 from sparing.refresh.correction.rules import missing_votes, vote
 from sparing.refresh.correction.screening import RoundCorrection
-from sparing.refresh.pooling.pools import Labelled, Pools, spread, stored_probs
+from sparing.refresh.pooling.pools import Held, Labelled, Pooler, held_by, spread, stored_probs
 from sparing.refresh.records import SliceRecord
 from sparing.refresh.round import Round
 from sparing.refresh.running import chunk_rows_for
@@ -69,7 +69,7 @@ def _record(order: pa.Table, correction: RoundCorrection) -> SliceRecord:
 
 
 def corrected_rows(
-    round_: Round, slices: Slices, pools: Pools
+    round_: Round, slices: Slices, pools: Pooler
 ) -> Iterator[tuple[pa.Table, Floats, Integers]]:
     """Yield the rows that the correction settles, block by block.
 
@@ -106,7 +106,8 @@ def corrected_rows(
     for begin in range(0, len(settled), BLOCK):
         block = slice(begin, begin + BLOCK)
         part = screened.take(pa.array(settled[block])).combine_chunks()
-        old = stored_probs(round_.cache, part)
+        held = held_by(round_.cache, part)
+        old = held.probs
         shown = np.zeros((len(correction.window), *old.shape), dtype=np.float32)
         known = np.zeros(shown.shape[:2], dtype=bool)
         stored, alternative = part["stored"].to_numpy(), part["alternative"].to_numpy()
@@ -121,9 +122,9 @@ def corrected_rows(
         shown[model, row] = voting.outputs(np.arange(first, first + len(row)), kind)
         known[model, row] = True
         if correction.pooling:
-            yield part, *_pool(correction, part, old, shown=shown, known=known, stored=stored, pools=pools)
+            yield part, *_pool(correction, part, held, shown=shown, known=known, pools=pools)
             continue
-        winner = vote(shown, known)
+        winner = vote(shown, known) if correction.variant.voting else _latest(known)
         entries = np.array([pools.metadata.model_index(name) for name in correction.window])
         yield part, shown[winner, rows], entries[winner]
 
@@ -153,24 +154,32 @@ def labelled_alternatives(round_: Round, slices: Slices) -> dict[str, Labelled]:
 def _pool(
     correction: RoundCorrection,
     part: pa.Table,
-    old: Floats,
+    old: Held,
     *,
     shown: Floats,
     known: npt.NDArray[np.bool_],
-    stored: Integers,
-    pools: Pools,
+    pools: Pooler,
 ) -> tuple[Floats, Integers]:
-    probs, held = old.copy(), part["model"].to_numpy().astype(np.int64)
+    now, stored = Held(old.ids, old.probs.copy(), old.models.copy()), part["stored"].to_numpy()
     for position, name in enumerate(correction.window):
         mine = known[position] & (stored != position)
         if mine.any():
-            probs[mine], held[mine] = pools.join(probs[mine], held[mine], shown[position][mine], name)
-    return probs, held
+            now.probs[mine], now.models[mine] = pools.join(now.take(mine), shown[position][mine], name)
+    return now.probs, now.models
+
+
+def _latest(known: npt.NDArray[np.bool_]) -> Integers:
+    """Choose the most recent of the models (k, m) that are known of each row."""
+    latest: Integers = len(known) - 1 - known[::-1].argmax(axis=0)
+    return latest
 
 
 def _most_unstable(round_: Round, screened: pa.Table, screening: Staging) -> Integers:
     """Rank screened rows by divergence; rows that nothing was run on diverge from nothing."""
     correction = _correction(round_)
+    count = correction.step.corrected(len(screened))
+    if not correction.variant.compare:
+        return np.arange(count)
     needed = _needed(screened)
     divergence = np.zeros(len(screened))
     for begin in range(0, screening.order().num_rows, BLOCK):
@@ -179,21 +188,24 @@ def _most_unstable(round_: Round, screened: pa.Table, screening: Staging) -> Int
         shown = screening.outputs(np.arange(begin, begin + len(at)), round_.cache.metadata.kind)
         divergence[at] = js_divergence(old, shown)
     items = Items(divergence, screened["tie"].to_numpy(), screened["second"].to_numpy())
-    settled: Integers = in_order(items)[: correction.step.corrected(len(screened))]
+    settled: Integers = in_order(items)[:count]
     return settled
 
 
 def _missing(correction: RoundCorrection, part: pa.Table) -> npt.NDArray[np.bool_]:
     missing = missing_votes(part["stored"].to_numpy(), part["alternative"].to_numpy(), correction.runnable)
     held = part["held"].to_numpy()[:, None] & (1 << np.arange(len(correction.window)))
+    if not correction.variant.voting:
+        missing[:, :-1] = False
     result: npt.NDArray[np.bool_] = missing & (held == 0)
     return result
 
 
 def _needed(part: pa.Table) -> npt.NDArray[np.bool_]:
     """Say which screened rows need a forward for their comparison."""
-    held = (part["held"].to_numpy() >> part["alternative"].to_numpy()) & 1
-    result: npt.NDArray[np.bool_] = held == 0
+    alternative = part["alternative"].to_numpy()
+    held = (part["held"].to_numpy() >> np.maximum(alternative, 0)) & 1
+    result: npt.NDArray[np.bool_] = (alternative >= 0) & (held == 0)
     return result
 
 

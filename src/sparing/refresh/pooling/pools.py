@@ -2,13 +2,14 @@
 
 import hashlib
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sparing.cache import Cache, ModelInfo
+from sparing.cache import ModelInfo, Store
 from sparing.cache.metadata import Metadata
 from sparing.refresh.pooling.exponents import REPLACE, Judgement, choose_by_members
 
@@ -27,6 +28,37 @@ class Labelled:
     new: Floats
     labels: Integers
     held: Integers
+
+
+@dataclass(frozen=True)
+class Held:
+    """What m rows hold before something is pooled in.
+
+    Attributes:
+        ids: their ids.
+        probs: shape (m, C).
+        models: shape (m,), entries of the cache's list of models.
+    """
+
+    ids: pa.Array
+    probs: Floats
+    models: Integers
+
+    def take(self, mine: npt.NDArray[np.bool_]) -> "Held":
+        """Return some of the rows."""
+        return Held(self.ids.filter(pa.array(mine)), self.probs[mine], self.models[mine])
+
+
+class Pooler(Protocol):
+    """What pools the outputs of a round into rows; `Pools` is the one that a refresh uses."""
+
+    metadata: Metadata
+
+    def judgement(self, name: str) -> Judgement:
+        """Return what was decided for a joining model."""
+
+    def join(self, old: Held, new: Floats, name: str) -> tuple[Floats, Integers]:
+        """Pool a model's outputs into rows; see `Pools.join`."""
 
 
 class Pools:
@@ -50,15 +82,14 @@ class Pools:
         }
 
     def judgement(self, name: str) -> Judgement:
-        """Say what was decided for a joining model, for rows of no set of their own."""
+        """Return what was decided for a joining model, for rows of no set of their own."""
         return self._of(name)[1]
 
-    def join(self, old: Floats, held: Integers, new: Floats, name: str) -> tuple[Floats, Integers]:
+    def join(self, old: Held, new: Floats, name: str) -> tuple[Floats, Integers]:
         """Pool a model's outputs into rows.
 
         Args:
-            old: shape (m, C), what the rows hold.
-            held: shape (m,), entries of the cache's list of models.
+            old: what the m rows hold.
             new: shape (m, C), the model's outputs.
             name: the model; not among what the rows hold.
 
@@ -67,10 +98,10 @@ class Pools:
         """
         own, shared = self._of(name)
         probs, holds = np.empty_like(new), np.empty(len(new), dtype=np.int64)
-        for index in np.unique(held).tolist():
-            mine = held == index
+        for index in np.unique(old.models).tolist():
+            mine = old.models == index
             pooling = own.get(index, shared).pooling
-            probs[mine] = pooling.apply(old[mine], new[mine])
+            probs[mine] = pooling.apply(old.probs[mine], new[mine])
             holds[mine] = self._entry(index, name, alone=pooling == REPLACE)
         return probs, holds
 
@@ -96,7 +127,7 @@ class Pools:
         return len(models)
 
 
-def stored_probs(cache: Cache, part: pa.Table) -> Floats:
+def stored_probs(cache: Store, part: pa.Table) -> Floats:
     """Read what the cache holds for rows of an order, in its order.
 
     Args:
@@ -107,6 +138,12 @@ def stored_probs(cache: Cache, part: pa.Table) -> Floats:
     order = pc.index_in(part["id"].combine_chunks(), value_set=rows.ids).to_numpy(zero_copy_only=False)
     probs: Floats = rows.probs[order.astype(np.int64)]
     return probs
+
+
+def held_by(cache: Store, part: pa.Table) -> Held:
+    """Read what rows of an order hold, in its order: columns id, position and model."""
+    models = part["model"].to_numpy().astype(np.int64)
+    return Held(part["id"].combine_chunks(), stored_probs(cache, part), models)
 
 
 def spread(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
