@@ -17,6 +17,7 @@ from sparing.numerics.selection import tie_keys
 from sparing.outputs import Outputs
 from sparing.refresh.correction.settling import corrected_rows, labelled_alternatives, screened_rows
 from sparing.refresh.evidence import Prediction
+from sparing.refresh.planning import right_rows
 from sparing.refresh.pooling.exponents import Judgement
 from sparing.refresh.pooling.pools import Held, Labelled, Pooler, Pools, held_by, spread, stored_probs
 from sparing.refresh.records import RoundRecord
@@ -230,7 +231,7 @@ def _updated_rows(round_: Round, slices: Slices, pools: Pooler) -> Iterator[tupl
     outputs, held = _joined(round_, pools, old, new=new, candidate=candidate)
     score = round_.benefits(old_rows, tie_keys(old_rows.ids, round_.seed)).max(axis=1)
     part = pa.table({"id": old_rows.ids, "label": old_rows.labels, "score": score})
-    right = old_rows.encoded.classes() == old_rows.labels
+    right = right_rows(old_rows, round_.cache.metadata.kind)
     yield _rows(part, outputs, held, pools), int(right.sum())
 
 

@@ -14,9 +14,11 @@ import pyarrow.compute as pc
 from sparing.account import Account
 from sparing.budget import KEEP, Chunk, Plan, make_plan
 from sparing.cache import Rows
+from sparing.cache.encodings import Encoded
 from sparing.cache.transactions import writing
 from sparing.errors import InputError
 from sparing.numerics.selection import Items, in_order, tie_keys
+from sparing.outputs import OutputKind
 from sparing.refresh.records import Totals
 from sparing.refresh.round import Round
 from sparing.storage.arrow import read_arrow, write_arrow
@@ -33,8 +35,9 @@ class Scored:
     memory would grow with the cache.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kind: OutputKind) -> None:
         self.folder = folder
+        self.kind = kind
         self.totals = Totals()
         self._chunks = 0
 
@@ -47,10 +50,7 @@ class Scored:
         extra: dict[str, npt.NDArray[Any]] | None = None,
     ) -> None:
         """Spool one chunk; -inf benefits mark candidates that are not to be run on a row."""
-        labelled = rows.labels >= 0
-        right = np.zeros(len(rows), dtype=bool)
-        if labelled.any():
-            right[labelled] = rows.encoded[labelled].classes() == rows.labels[labelled]
+        labelled, right = rows.labels >= 0, right_rows(rows, self.kind)
         table = pa.table(
             {
                 "id": rows.ids,
@@ -94,6 +94,19 @@ def benefits_of(table: pa.Table) -> npt.NDArray[np.float32]:
     return np.stack([table[name].to_numpy() for name in columns], axis=1)
 
 
+def right_rows(rows: Rows, kind: OutputKind) -> npt.NDArray[np.bool_]:
+    """Say which rows hold an output that is right; False without a label."""
+    right = np.zeros(len(rows), dtype=bool)
+    labelled = np.flatnonzero(rows.labels >= 0)
+    if not len(labelled):
+        return right
+    if isinstance(rows.stored, Encoded):  # the most probable class is read without decoding the others
+        right[labelled] = rows.stored[labelled].classes() == rows.labels[labelled]
+    else:
+        right[labelled] = kind.correct(rows.outputs[labelled], rows.labels[labelled])
+    return right
+
+
 def score_rows(round_: Round, folder: Path, account: Account) -> Scored:
     """Score every row of a cache.
 
@@ -113,7 +126,7 @@ def score_rows(round_: Round, folder: Path, account: Account) -> Scored:
     """
     cache, seed = round_.cache, round_.seed
     held_by = [cache.metadata.holding(name) for name in round_.names]
-    scored = Scored(folder)
+    scored = Scored(folder, cache.metadata.kind)
     started = perf_counter()
     for rows in cache.scan():
         ties = tie_keys(rows.ids, seed)

@@ -16,7 +16,7 @@ from sparing.cache.known import Known, load_known
 from sparing.errors import BudgetError, InputError
 from sparing.models import Model
 from sparing.numerics.distributions import entropy
-from sparing.outputs import Outputs
+from sparing.outputs import Classes, Outputs
 from sparing.refresh.correction.screening import RoundCorrection, prepare_correction
 from sparing.refresh.evidence import Prediction
 from sparing.refresh.options import Objective, RefreshOptions
@@ -255,6 +255,12 @@ def prepare_round(cache: Cache, candidates: Sequence[Model], options: RefreshOpt
     objective, correction = options.objective, options.correction
     if objective not in get_args(Objective):
         raise InputError(f"the objective is {' or '.join(get_args(Objective))}, not {objective!r}")
+    kind = cache.metadata.kind
+    if (objective == "accuracy" or correction is not None) and not isinstance(kind, Classes):
+        raise InputError(
+            f"pooling and correction work on distributions over classes, but the cache holds {kind.name}: "
+            'leave both out, with objective="consistency" and no correction'
+        )
     names = [model.name for model in candidates]
     if len(set(names)) < len(names):
         raise InputError(f"the candidates' names are not unique: {', '.join(names)}")
