@@ -1,0 +1,126 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from sparing.data.samples import open_samples
+from sparing.errors import InputError, ModelError
+from sparing.models import Model
+from sparing.outputs import Classes
+from sparing.refresh import running
+from sparing.refresh.records import SliceRecord
+from sparing.refresh.running import chunk_rows_for, find_samples, run_order
+from sparing.refresh.staging import Staging
+
+IDS = [f"s{i:02d}" for i in range(40)]
+CANDIDATE = np.random.default_rng(1).integers(0, 2, 40).astype(np.int16)
+ORDER = pa.table({"id": IDS, "candidate": CANDIDATE})
+OUTPUTS = np.random.default_rng(0).dirichlet(np.ones(3), (2, 40)).astype(np.float32)
+
+
+def models(seen=None, fail_at=None, batch_size=4):
+    def function(number):
+        def look_up(ids, _):
+            if fail_at in ids:
+                raise RuntimeError("told to fail")
+            if seen is not None:
+                seen.extend(ids)
+            return OUTPUTS[number][[IDS.index(name) for name in ids]]
+
+        return look_up
+
+    return [Model(f"m{n}", f"d:{n}", function(n), batch_size=batch_size, needs_samples=False) for n in (0, 1)]
+
+
+@pytest.fixture
+def stage(tmp_path):
+    stage = Staging(tmp_path / "work")
+    stage.begin(SliceRecord(chunk_rows=8), ORDER)
+    return stage
+
+
+def test_every_row_goes_to_its_model_and_back_to_its_place(stage):
+    assert run_order(stage, models(), None, chunk_rows=8)
+    found = stage.outputs(np.arange(40), Classes(3))
+    np.testing.assert_allclose(found, OUTPUTS[CANDIDATE, np.arange(40)], atol=1e-6)
+    assert stage.finished() == [0, 8, 16, 24, 32]
+
+
+def test_what_is_finished_is_not_run_again(stage):
+    seen = []
+    with pytest.raises(ModelError, match="told to fail"):
+        run_order(stage, models(seen, fail_at="s20"), None, chunk_rows=8)
+    assert stage.finished() == [0, 8]
+    seen.clear()
+    assert run_order(stage, models(seen), None, chunk_rows=8)
+    assert sorted(seen) == IDS[16:]
+    seen.clear()
+    assert run_order(stage, models(seen), None, chunk_rows=8)
+    assert seen == []
+    assert stage.read(16).attempts == 2
+
+
+def test_no_chunk_is_begun_that_would_end_after_the_deadline(stage, monkeypatch):
+    clock = {"now": 0.0}
+    monkeypatch.setattr(running, "monotonic", lambda: clock["now"])
+
+    def slow(model):
+        def function(ids, values):
+            clock["now"] += len(ids)
+            return inner(ids, values)
+
+        inner, model.function = model.function, function
+        return model
+
+    assert not run_order(stage, [slow(m) for m in models()], None, chunk_rows=8, deadline=30)
+    assert stage.finished() == [0, 8, 16]  # 8 s each; a fourth might end at 32
+    assert clock["now"] == 24
+    assert stage.interrupted() == {}
+
+
+def test_progress_counts_what_earlier_runs_did(stage):
+    with pytest.raises(ModelError):
+        run_order(stage, models(fail_at="s20"), None, chunk_rows=8)
+    steps = []
+    run_order(stage, models(), None, chunk_rows=8, on_progress=steps.append)
+    assert [(step.done, step.total) for step in steps] == [(24, 40), (32, 40), (40, 40)]
+    assert steps[-1].left == 0
+
+
+def test_an_engine_may_finish_chunks_in_any_order(stage):
+    class Backwards:
+        name = "backwards"
+
+        def map(self, task, chunks):
+            return iter([task(chunk) for chunk in reversed(list(chunks))])
+
+    assert run_order(stage, models(), None, chunk_rows=8, engine=Backwards())
+    found = stage.outputs(np.arange(40), Classes(3))
+    np.testing.assert_allclose(found, OUTPUTS[CANDIDATE, np.arange(40)], atol=1e-6)
+
+
+def test_outputs_of_other_dimensions_are_refused(stage):
+    with pytest.raises(InputError, match=r"'m[01]': 3 classes, where 4 are expected"):
+        run_order(stage, models(), None, chunk_rows=8, kind=Classes(4))
+    assert stage.finished() == []
+
+
+def test_samples_are_looked_up_before_anything_runs():
+    needing = [Model("m0", "d", lambda ids, values: None), models()[1]]
+    order = pa.table({"id": ["a", "b", "c"], "candidate": np.array([0, 1, 0], np.int16)})
+    with pytest.raises(InputError, match="'m0' needs the samples"):
+        find_samples(order, needing, None)
+    assert find_samples(order, models(), None) is None
+    found = find_samples(order, needing, open_samples({"c": 1, "a": 2}))  # b goes to a model that looks up
+    assert found.tolist() == [1, -1, 0]
+    with pytest.raises(InputError, match="1 of the 3 rows to run are not among the samples, for example 'c'"):
+        find_samples(order, needing, open_samples({"a": 2}))
+    with pytest.raises(InputError, match="ids of type"):
+        find_samples(order, needing, open_samples({1: 2}))
+
+
+@pytest.mark.parametrize(
+    ("total", "batch", "rows"),
+    [(0, 64, 128), (100, 64, 128), (100, 100, 200), (50_000, 64, 512), (10**7, 1000, 9000)],
+)
+def test_chunks_are_whole_batches(total, batch, rows):
+    assert chunk_rows_for(total, models(batch_size=batch)) == rows
