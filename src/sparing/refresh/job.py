@@ -71,7 +71,7 @@ class Preview:
 def preview(
     path: str | Path, candidates: Sequence[Model], options: RefreshOptions, *, samples: Any = None
 ) -> Preview:
-    """Say what a budget would buy, without running a model or writing anything.
+    """Return what a budget would buy, without running a model or writing anything.
 
     Args and errors are those of `refresh`; samples may be left out, and are then not checked.
 

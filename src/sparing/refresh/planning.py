@@ -95,7 +95,7 @@ def benefits_of(table: pa.Table) -> npt.NDArray[np.float32]:
 
 
 def right_rows(rows: Rows, kind: OutputKind) -> npt.NDArray[np.bool_]:
-    """Say which rows hold an output that is right; False without a label."""
+    """Return where rows hold an output that is right; False without a label."""
     right = np.zeros(len(rows), dtype=bool)
     labelled = np.flatnonzero(rows.labels >= 0)
     if not len(labelled):

@@ -72,7 +72,7 @@ class Round:
         return benefits.astype(np.float32, copy=False)
 
     def seconds_per_forward(self) -> list[float | None]:
-        """Give each candidate's seconds: as fit measured, as stated, or as earlier rounds measured."""
+        """Return each candidate's seconds: as fit measured, as stated, or as earlier rounds measured."""
         fitted = {} if self.router is None else {c.digest: c.seconds for c in self.router.candidates}
         stored = {info.digest: info for info in self.cache.metadata.models}
         result: list[float | None] = []
@@ -85,7 +85,7 @@ class Round:
         return result
 
     def costs(self) -> list[float]:
-        """Give what the budget counts for one forward of each candidate.
+        """Return what the budget counts for one forward of each candidate.
 
         Raises:
             BudgetError: a candidate's cost is not known.
@@ -119,7 +119,7 @@ class Round:
         return sum(count * cost for count, cost in zip(forwards, self.costs(), strict=True))
 
     def capacity(self, rows: int) -> tuple[float, list[float] | None]:
-        """Give what may still be spent, and the costs to weigh it by; no costs mean that rows are counted."""
+        """Return what may still be spent, and the costs to weigh it by; no costs: rows are counted."""
         spent = self.spent_by_fit() + self._reserved(rows)
         if self.budget.unit in ("share", "rows"):
             return max(self.budget.rows(rows) - spent, 0), None
@@ -133,7 +133,7 @@ class Round:
         return (rows if cost == 0 else affordable(left, cost)), None
 
     def _reserved(self, rows: int) -> float:
-        """Give what correction may take out of the budget, in its unit."""
+        """Return what correction may take out of the budget, in its unit."""
         if self.correction is None or not self.correct_within_budget:
             return 0.0
         forwards = self.correction.reserve(rows)
@@ -324,7 +324,7 @@ def _usual_scorer(router: Router, target: str, objective: Objective) -> str:
 
 
 def advised_scorer(router: Router, names: Sequence[str], target: str) -> str:
-    """Give the scorer that a router's held-out rows recommend for these candidates.
+    """Return the scorer that a router's held-out rows recommend for these candidates.
 
     Raises:
         InputError: the router has no held-out rows, or routing is not appropriate on this data.

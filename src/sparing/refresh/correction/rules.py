@@ -72,7 +72,7 @@ class Schedule:
                 )
 
     def at(self, round_: int) -> Step | None:
-        """Give what a round does; None before round 2."""
+        """Return what a round does; None before round 2."""
         return None if round_ < 2 else self.steps[min(round_ - 2, len(self.steps) - 1)]
 
 
@@ -180,7 +180,7 @@ def vote(probs: Floats, voting: Bools) -> Integers:
 
 
 def missing_votes(stored: Integers, alternative: Integers, runnable: Bools) -> Bools:
-    """Say which voting models still have to be run on corrected rows: what is known is reused (Table 4).
+    """Return which voting models still have to be run on corrected rows: what is known is reused (Table 4).
 
     Args:
         stored: shape (m,), which model of the window the row holds; -1 for one outside it.

@@ -172,7 +172,7 @@ def screen_rows(
     """Choose the riskiest of the rows that a round leaves alone.
 
     Args:
-        tables: called once per pass; gives every spooled chunk and which of its rows may be screened.
+        tables: called once per pass; returns every spooled chunk and which of its rows may be screened.
         count: how many to screen.
 
     Returns:

@@ -202,7 +202,7 @@ def _missing(correction: RoundCorrection, part: pa.Table) -> npt.NDArray[np.bool
 
 
 def _needed(part: pa.Table) -> npt.NDArray[np.bool_]:
-    """Say which screened rows need a forward for their comparison."""
+    """Return which screened rows need a forward for their comparison."""
     alternative = part["alternative"].to_numpy()
     held = (part["held"].to_numpy() >> np.maximum(alternative, 0)) & 1
     result: npt.NDArray[np.bool_] = (alternative >= 0) & (held == 0)
