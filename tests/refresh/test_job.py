@@ -261,6 +261,21 @@ def test_staged_work_can_be_discarded(world):
     assert report.refreshed == 100
 
 
+def test_staged_work_that_cannot_be_read_can_be_discarded(world):
+    w = world(2000)
+    new = Recorder("new", fail_at=by_entropy(w)[300])
+    with pytest.raises(ModelError):
+        refresh(w.path, [new.model()], RefreshOptions(budget="50%"), samples=w.samples)
+    new.fail_at = None
+    path = w.path / "_sparing" / "round" / "request.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 99}))
+    options = RefreshOptions(budget="100rows")
+    with pytest.raises(CacheError, match="finish it with the release that staged it, or drop it"):
+        refresh(w.path, [new.model()], options, samples=w.samples)
+    report = refresh(w.path, [new.model()], options, samples=w.samples, unfinished="discard")
+    assert (report.refreshed, report.complete) == (100, True)
+
+
 def test_a_kill_between_commit_and_clean_up_does_not_start_another_round(world, monkeypatch):
     w = world(100)
 

@@ -101,7 +101,7 @@ def rewrite(stage, **changes):
             {"format": 3},
             r"another release of Sparing \(format 3\).*finish it with the release that staged it",
         ),
-        ({"seed": "seven"}, "seed.*delete .*round to start over"),
+        ({"seed": "seven"}, "seed.*drop it: delete .*round"),
         ({"totals": {"rows": 1}, "chunk_rows": None}, "chunk_rows"),
     ],
 )
@@ -112,7 +112,7 @@ def test_what_cannot_be_read_says_what_to_do(begun, changes, message):
 
 
 def test_another_jobs_record_is_not_taken_for_ones_own(begun):
-    with pytest.raises(CacheError, match="to start over"):
+    with pytest.raises(CacheError, match="drop it: delete"):
         begun.record(FitRecord)
 
 

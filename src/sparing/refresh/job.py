@@ -152,7 +152,13 @@ def refresh(
         cache = Cache.open(path)
         job = prepare_round(cache, candidates, options)
         staging = Staging(cache.staged_round)
-        staged = staging.record(RoundRecord)
+        try:
+            staged = staging.record(RoundRecord)
+        except CacheError:
+            if unfinished != "discard":
+                raise
+            staging.clear()
+            staged = None
         if staged is not None and (entry := _committed(cache, staged)) is not None:
             # Killed between the commit and the clean-up: the round is there already.
             _clean_up(cache, job, staging)

@@ -94,7 +94,7 @@ class Staging:
             return as_kind(document, kind, str(path), error=CacheError)
         except CacheError as error:
             raise CacheError(
-                f"{error}; finish it with the release that staged it, or delete {self.folder} to start over"
+                f"{error}; finish it with the release that staged it, or drop it: delete {self.folder}"
             ) from error
 
     def begin(self, record: Struct, order: pa.Table, tables: Mapping[str, pa.Table] | None = None) -> None:
