@@ -76,9 +76,9 @@ def main() -> None:
     counts = np.zeros((2, 2, KINDS, LEVELS))
     for group in coefficients.values():
         for c in group:
-            order, kinds = dct.layout_of(*c.shape[1:4], EDGES, classes, mean_class)
+            layout = dct.layout_of(c.shape[1:4], EDGES, classes, mean_class)
             for quality in QUALITIES:
-                dct.count(dct.quantise(c, quality), order, kinds, dct.class_shift(quality, 1), counts)
+                dct.count(dct.quantise(c, quality), layout, dct.class_shift(quality, 1), counts)
     weight = 20
     odds = (counts[:, 1] + weight * laplace()) / (counts.sum(axis=1) + weight)
     odds = np.clip(np.rint(odds * 65536), 8, 65528).astype(int)

@@ -77,7 +77,7 @@ def test_outcomes(run, files, tmp_path):
         "--json",
     )
     assert code == 0
-    assert "columns without a cost are no models: topic" in err
+    assert "columns without a cost are not models: topic" in err
     assert "no outcomes of unheard" in err
     result = json.loads(out)
     assert result["exact"]["accuracy"] == pytest.approx(files.any(axis=1).mean())

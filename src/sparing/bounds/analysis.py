@@ -47,7 +47,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class Exact:
-    """What is known only from outcomes.
+    """The part of an analysis that needs outcomes.
 
     Attributes:
         oracle: the exact oracle, without adaptation cost; its columns are those of the outcomes.
@@ -118,7 +118,7 @@ class Analysis:
             accuracy: its accuracy, in [0, 1].
 
         Returns:
-            1 on the frontier, 0 on the mixture; NaN where there is no room between them.
+            1 on the frontier, 0 on the mixture; NaN where they meet.
         """
         return headroom_at_cost(cost, accuracy, self.mixture, self.frontier)
 
@@ -209,7 +209,7 @@ def analyse(
 
 
 def states_of(outcomes: Outcomes, costs: Floats) -> States:
-    """The state space of outcomes: mean costs and accuracies.
+    """Return the state space of outcomes: mean costs and accuracies.
 
     Args:
         outcomes: m samples of N models.
@@ -225,6 +225,7 @@ def states_of(outcomes: Outcomes, costs: Floats) -> States:
 def _exact(
     outcomes: Outcomes,
     costs: Floats,
+    *,
     beta0: float,
     beta1: float,
     classes: float | Options,

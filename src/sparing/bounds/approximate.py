@@ -73,8 +73,8 @@ def conservative(costs: Floats, accuracies: Floats) -> Bound:
     """The bound for alpha = 1: every error of a model is also an error of all smaller ones (Equation 9).
 
     For ordered states this is a promise about the oracle at equal accuracy: the oracle frontier reaches A_N
-    at this cost or less, whatever the outcomes. It is no lower bound on the cost of the exact oracle, which
-    may spend more and be more accurate.
+    at this cost or less, whatever the outcomes. It is not a lower bound on the cost of the exact oracle,
+    which may spend more and be more accurate.
 
     Args:
         costs: shape (N,), ascending.
@@ -161,7 +161,7 @@ def two_states(costs: Floats, accuracies: Floats) -> Bound:
 
 
 def dynamic_range(costs: Floats, accuracies: Floats) -> list[tuple[Bound, Bound]]:
-    """What the choice of the largest state does: a wider range is more accurate and dearer (section A.4).
+    """Bound every range of states: a wider one is more accurate and more expensive (section A.4).
 
     Args:
         costs: shape (N,), ascending.

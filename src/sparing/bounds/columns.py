@@ -16,7 +16,7 @@ BATCH_VALUES = 1 << 23
 
 
 class Table:
-    """A CSV or Parquet file, told apart by the bytes it starts with.
+    """A CSV or Parquet file, recognised by the bytes it starts with.
 
     In a CSV file, which may be compressed, an empty cell is a missing value and every other text stands for
     itself. A CSV file is read whole when its rows are first asked for.
@@ -85,12 +85,12 @@ class Table:
     @cached_property
     def _csv(self) -> pa.Table:
         convert = pyarrow.csv.ConvertOptions(null_values=[""], strings_can_be_null=True)
-        with _arrow_errors(self.path, "is no CSV table"):
+        with _arrow_errors(self.path, "is not a CSV table"):
             return pyarrow.csv.read_csv(self.path, convert_options=convert)
 
 
 def listed(names: Sequence[object], most: int = 6) -> str:
-    """The first few names for a message, and how many more there are."""
+    """Format the first few names for a message, and how many more there are."""
     text = ", ".join(str(name) for name in names[:most])
     return text if len(names) <= most else f"{text} and {len(names) - most} more"
 

@@ -68,7 +68,7 @@ def read_priced_outcomes(
         known = {*models, id_column, label_column, classes_column}
         unpriced = [name for name in columns if name not in known]
         if unpriced:
-            notes.append(f"columns without a cost are no models: {listed(unpriced)}")
+            notes.append(f"columns without a cost are not models: {listed(unpriced)}")
     outcomes = read_outcomes(
         paths,
         models=models,

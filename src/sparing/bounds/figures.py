@@ -171,7 +171,7 @@ def selected_states(analysis: Analysis, unit: str = "cost") -> Any:
 
 
 def _texts(names: Any) -> list[str]:
-    # Plotly reads a little HTML in texts; a name is no HTML.
+    # Plotly reads a little HTML in texts; a name is not HTML.
     return [escape(name) for name in names]
 
 

@@ -68,7 +68,7 @@ def read_outcomes(
 
     Raises:
         InputError: a file or column that cannot be used, an id twice or missing, ids that do not match,
-            values that are no outcomes, or missing values under "error".
+            values that are not outcomes, or missing values under "error".
     """
     if missing not in get_args(Missing):
         raise InputError(f"missing: {missing!r} must be one of {', '.join(get_args(Missing))}")
@@ -79,19 +79,17 @@ def read_outcomes(
     if "probs" in first.names:
         if classes_column is not None:
             raise InputError(f"{files[0]}: an output table says itself how many classes there are")
-        names, ids, right, known, classes = _from_output_tables(files)
-        absent = [name for name in names if models is not None and name not in models]
+        read = _from_output_tables(files)
+        absent = [name for name in read[0] if models is not None and name not in models]
         if absent:
-            raise InputError(f"costs: there is none for {listed(absent)}")
+            raise InputError(f"costs: {listed(absent)} have no cost")
     elif len(files) > 1:
         raise InputError(
             f"{files[0]}: has no column 'probs'; several tables are read as output tables, one per model"
         )
     else:
-        names, ids, right, known, classes = _from_columns(
-            first, models, id_column, label_column, classes_column
-        )
-    return _without_missing(names, ids, right, known=known, classes=classes, missing=missing)
+        read = _from_columns(first, models, id_column, label_column, classes_column)
+    return _without_missing(read, missing)
 
 
 Read = tuple[list[str], pa.Array, npt.NDArray[np.bool_], npt.NDArray[np.bool_] | None, Options]
@@ -260,14 +258,8 @@ def ids_of(table: Table, id_column: str) -> pa.Array:
     return as_ids(table.read([id_column])[id_column], what=f"{table.path}, column {id_column!r}")
 
 
-def _without_missing(
-    names: list[str],
-    ids: pa.Array,
-    right: npt.NDArray[np.bool_],
-    known: npt.NDArray[np.bool_] | None,
-    classes: Options,
-    missing: Missing,
-) -> Outcomes:
+def _without_missing(read: Read, missing: Missing) -> Outcomes:
+    names, ids, right, known, classes = read
     if known is None:
         return Outcomes(tuple(names), ids, right, classes, ())
     gaps = (~known).sum(axis=0)

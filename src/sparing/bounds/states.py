@@ -36,7 +36,7 @@ class States:
         return len(self.names)
 
     def take(self, indices: Sequence[int] | npt.NDArray[np.intp]) -> "States":
-        """The states at these positions."""
+        """Return the states at these positions."""
         chosen = list(map(int, indices))
         return States(tuple(self.names[i] for i in chosen), self.costs[chosen], self.accuracies[chosen])
 

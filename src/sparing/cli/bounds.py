@@ -269,12 +269,13 @@ def _print(result: dict[str, Any], unit: str) -> None:
             f"({selection['ratio']:.2f}x, {100 * selection['share']:.0f} % of all{beside})"
         )
     if "headroom" in result:
-        room = result["headroom"]
-        covered = f"the policy covers {100 * room['covered']:.1f} % of the way"
+        headroom = result["headroom"]
+        covered = f"the policy covers {100 * headroom['covered']:.1f} % of the way"
         console.print(
-            f"Headroom: at {escape(unit)} {room['cost']:g} a blind mixture reaches {room['mixture']:.4f}, "
-            f"the frontier ({room['frontier_is']}) {room['frontier']:.4f}; "
-            f"{'there is no room to cover' if isnan(room['covered']) else covered}"
+            f"Headroom: at {escape(unit)} {headroom['cost']:g} a blind mixture reaches "
+            f"{headroom['mixture']:.4f}, "
+            f"the frontier ({headroom['frontier_is']}) {headroom['frontier']:.4f}; "
+            f"{'the mixture and the frontier meet' if isnan(headroom['covered']) else covered}"
         )
     for warning in result["warnings"]:
         console.print(f"Note: {escape(warning)}.")

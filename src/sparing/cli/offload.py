@@ -215,9 +215,8 @@ def evaluate(
     link = None
     if rate is not None or latency or loss:
         link = Link(float("inf") if rate is None else rate, latency, loss)
-    bench, server = _bench(
-        edge, server_model, samples, column, limit=limit, gate=_gate(measure, threshold, share, known)
-    )
+    gate = _gate(measure, threshold, share, known)
+    bench, server = _bench(edge, server_model, samples, column=column, limit=limit, gate=gate)
     rows = []
     for scheme in _schemes(policies, bench):
         hint(f"trying {scheme}")
@@ -272,7 +271,7 @@ def calibrate(
     if not out.parent.is_dir():
         raise InputError(f"{out}: the folder does not exist")
     gate = _gate(measure, threshold, share, None)
-    bench, server = _bench(edge, server_model, samples, column, limit=limit, gate=gate)
+    bench, server = _bench(edge, server_model, samples, column=column, limit=limit, gate=gate)
     trials = []
     for scheme in _schemes(policies, bench):
         hint(f"trying {scheme}")
@@ -333,7 +332,7 @@ def _schemes(text: str, bench: "Bench") -> list[Any]:
 
 
 def _bench(
-    edge: str, server: str, path: str, column: str | None, *, limit: int | None, gate: "Gate"
+    edge: str, server: str, path: str, *, column: str | None, limit: int | None, gate: "Gate"
 ) -> "tuple[Bench, ServerModel]":
     from sparing.data.samples import open_samples
     from sparing.offload import Bench, EdgeModel, ServerModel

@@ -183,7 +183,7 @@ def _transformers_geometry(model: Any) -> Geometry:
     size, patch = getattr(config, "image_size", None), getattr(config, "patch_size", None)
     if not (isinstance(size, int) and isinstance(patch, int) and hasattr(model, "base_model_prefix")):
         raise InputError(
-            f"{type(model).__name__} is no transformers ViT: its config lacks image_size or patch_size"
+            f"{type(model).__name__} is not a transformers ViT: its config lacks image_size or patch_size"
         )
     return Geometry(size, size, patch)
 
@@ -194,7 +194,7 @@ def _timm_parts(model: Any) -> tuple[Geometry, tuple[float, ...], tuple[float, .
     if missing or model.num_prefix_tokens < 1:
         lacks = ", ".join(missing) or "a class token"
         raise InputError(
-            f"{type(model).__name__} is no timm VisionTransformer with a class token: no {lacks}"
+            f"{type(model).__name__} is not a timm VisionTransformer with a class token: it lacks {lacks}"
         )
     height, width = model.patch_embed.img_size
     settings = getattr(model, "pretrained_cfg", None) or {}
@@ -220,7 +220,7 @@ def _canvas(patches: Pixels, positions: Indices, geometry: Geometry) -> Pixels:
     m, p = len(patches), geometry.patch
     grid = np.zeros((m, geometry.patches, p, p, 3), dtype=np.uint8)
     grid[np.arange(m)[:, None], positions] = patches
-    rows = grid.reshape(m, geometry.rows, geometry.cols, p, p, 3).transpose(0, 1, 3, 2, 4, 5)
+    rows = grid.reshape((m, geometry.rows, geometry.cols, p, p, 3)).transpose(0, 1, 3, 2, 4, 5)
     return rows.reshape(m, geometry.height, geometry.width, 3)
 
 

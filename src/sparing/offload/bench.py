@@ -169,7 +169,7 @@ def link_seconds(trial: Trial, link: Link, *, seed: int = 0) -> npt.NDArray[np.f
 def answers_of(
     trial: Trial, bench: Bench, edge_weight: float, late: npt.NDArray[np.bool_] | None = None
 ) -> Labels:
-    """Give the classes answered: the server's and edge's pooled, or the edge's where nothing came back.
+    """Return the classes answered: the server's and edge's pooled, or the edge's where nothing came back.
 
     Args:
         trial: what the server said.
@@ -189,7 +189,7 @@ def answers_of(
 def score(
     trial: Trial, bench: Bench, edge_weight: float, *, link: Link | None = None, timeout: float = inf
 ) -> dict[str, Any]:
-    """Put a trial into numbers.
+    """Measure a trial.
 
     Args:
         trial: what the server said.

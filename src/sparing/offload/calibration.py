@@ -17,7 +17,7 @@ EDGE_WEIGHTS = (0.0, 0.25, 0.5, 1.0)
 
 
 def candidate_schemes(geometry: Geometry) -> list[Scheme]:
-    """Give the schemes that `calibrate` tries by default, from few patches to the whole image.
+    """Return the schemes that `calibrate` tries by default, from few patches to the whole image.
 
     They are raw patches by every policy at 8 and 4 bits, mosaics of different numbers of patches (the quality
     of each is what fills the budget), and the whole image in every codec, also down-scaled.
@@ -52,7 +52,7 @@ class Policy:
     scores: dict[int, dict[str, Any]]
 
     def at(self, budget: int) -> Choice | None:
-        """Give the choice for a budget: that of the largest calibrated budget within it."""
+        """Return the choice for a budget: that of the largest calibrated budget within it."""
         within = [size for size in self.choices if size <= budget]
         return self.choices[max(within)] if within else None
 
@@ -69,7 +69,7 @@ def choose(
         trials: of several schemes and budgets, on the same bench.
         bench: what they were tried on.
         budgets: bytes.
-        mean: bytes that payloads may have on average; None for no such limit.
+        mean: bytes that payloads may have on average; None for no limit.
 
     Returns:
         The choice for each budget, None for the edge alone; and its score.

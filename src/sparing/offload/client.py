@@ -25,7 +25,7 @@ MAX_REPLY = 1 << 20
 
 @dataclass(frozen=True)
 class Reply:
-    """What came of sending a payload.
+    """The outcome of sending a payload.
 
     Attributes:
         probs: shape (C,); None when the server did not answer as it should.
@@ -57,7 +57,7 @@ class Client:
 
     Args:
         url: of the server, for example "http://127.0.0.1:8081".
-        token: the bearer token; None for none.
+        token: the bearer token; None to send no token.
         timeout: seconds for a request with all its tries and the wait for its turn, after which the
             edge's answer stands.
         tries: HTTP requests per payload at most; a try is repeated when the server is not reached, is
@@ -139,7 +139,7 @@ class Client:
                 the answer of a server with another geometry or codec would be about another image.
 
         Returns:
-            The server's distribution, or why there is none.
+            The server's distribution, or why it is missing.
         """
         started = perf_counter()
         attempts, tries, wire, error = 0, 0, 0, ""
@@ -159,7 +159,12 @@ class Client:
                         probs = _distribution(body, classes)
                         seconds = _seconds(headers.get("x-server-seconds", ""))
                         return Reply(
-                            probs, "", tries, wire, seconds=perf_counter() - started, server_seconds=seconds
+                            probs=probs,
+                            error="",
+                            tries=tries,
+                            wire_bytes=wire,
+                            seconds=perf_counter() - started,
+                            server_seconds=seconds,
                         )
                     except _RetryableError as problem:
                         error = str(problem)
@@ -238,7 +243,7 @@ def _distribution(body: bytes, classes: int) -> npt.NDArray[np.float32]:
         raise _RefusedError(f"the server sent {len(body) // 4} probabilities, not the edge's {classes}")
     probs = np.frombuffer(body, dtype="<f4").astype(np.float32)
     if not (np.isfinite(probs).all() and (probs >= 0).all() and abs(float(probs.sum()) - 1) < 0.01):
-        raise _RefusedError("the server sent numbers that are no distribution")
+        raise _RefusedError("the server sent numbers that are not a distribution")
     return probs
 
 

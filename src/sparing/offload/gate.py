@@ -14,7 +14,7 @@ Measure = Literal["min-entropy", "entropy", "margin"]
 
 
 def uncertainty(probs: Floats, measure: Measure = "min-entropy") -> Floats:
-    """Say how unsure each distribution is; higher is less sure.
+    """Measure how uncertain each distribution is; higher is less certain.
 
     Args:
         probs: shape (m, C).

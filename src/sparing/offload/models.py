@@ -70,7 +70,7 @@ class Geometry:
     def cut(self, pixels: Pixels) -> Pixels:
         """Cut images of shape (m, height, width, 3) into patches of shape (m, patches, patch, patch, 3)."""
         m, p = len(pixels), self.patch
-        grid = pixels.reshape(m, self.rows, p, self.cols, p, 3).transpose(0, 1, 3, 2, 4, 5)
+        grid = pixels.reshape((m, self.rows, p, self.cols, p, 3)).transpose(0, 1, 3, 2, 4, 5)
         return grid.reshape(m, self.patches, p, p, 3)
 
 
@@ -141,7 +141,7 @@ class EdgeModel:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a server gets out of a payload.
+    """The patches that a server reads from a payload.
 
     Attributes:
         patches: shape (k, patch, patch, 3), uint8.
@@ -172,7 +172,7 @@ class ServerModel:
             Shape (m, C), distributions.
 
         Raises:
-            ModelError: the model raised, or its output is no table of finite logits.
+            ModelError: the model raised, or its output is not a table of finite logits.
         """
         logits = _array(_run("server model", self.run, patches, positions))
         _check("the server model's logits", logits, (len(patches), "C"))

@@ -196,8 +196,8 @@ def _filled(head: bytes, image: Pixels, codec: str, budgets: Sequence[int]) -> l
     return [None if coded is None else head + coded for coded in fits]
 
 
-def best_fits(image: Pixels, codec: str, rooms: Sequence[int]) -> list[bytes | None]:
-    """Code an image for each room at about the highest quality whose code fits.
+def best_fits(image: Pixels, codec: str, sizes: Sequence[int]) -> list[bytes | None]:
+    """Code an image for each size at about the highest quality whose code fits.
 
     The search takes sizes to grow with quality, which holds nearly always; where it does not, the quality
     found may not be the highest, but what is returned fits.
@@ -205,22 +205,22 @@ def best_fits(image: Pixels, codec: str, rooms: Sequence[int]) -> list[bytes | N
     Args:
         image: shape (H, W, 3).
         codec: one of `codecs.CODECS`.
-        rooms: bytes; may be negative.
+        sizes: bytes that the code may have at most; may be negative.
 
     Returns:
-        The code for each room, or None when none of those tried fits.
+        The code for each size, or None when none of those tried fits.
     """
     named = codec_named(codec)
     encode = cache(named.encoder(image))
-    return [_best_fit(encode, named.qualities - 1, room) for room in rooms]
+    return [_best_fit(encode, named.qualities - 1, size) for size in sizes]
 
 
-def _best_fit(encode: Encoder, highest: int, room: int) -> bytes | None:
-    best, low, high = None, 0, highest if room > 0 else -1
+def _best_fit(encode: Encoder, highest: int, size: int) -> bytes | None:
+    best, low, high = None, 0, highest if size > 0 else -1
     while low <= high:
         quality = (low + high) // 2
         coded = encode(quality)
-        if coded is not None and len(coded) <= room:
+        if coded is not None and len(coded) <= size:
             best, low = coded, quality + 1
         else:
             high = quality - 1

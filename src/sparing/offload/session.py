@@ -42,7 +42,7 @@ async def answer_all(
         The answers of one batch; all of them together are one per sample.
 
     Raises:
-        InputError: a sample is no image.
+        InputError: a sample is not an image.
         ModelError: the edge model failed. What goes wrong with the server never raises.
     """
     weight = 0.0 if choice is None else choice.edge_weight

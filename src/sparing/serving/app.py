@@ -1,4 +1,4 @@
-"""What every small HTTP service here needs: queue, token, limits, metrics, drain.
+"""What a small HTTP service needs around its routes: token, limits, metrics, drain.
 
 A service is a few Starlette routes whose handlers hand single items to a `Batcher`, which runs them in
 batches in a worker thread. `make_app` adds what must not be forgotten (bounded bodies, the bearer token,
@@ -304,7 +304,7 @@ def listen(host: str, port: int) -> socket.socket:
         that on sockets of its own making only, and without it a client waits 40 ms for the end of an answer.
 
     Raises:
-        InputError: the address is taken, or is none.
+        InputError: the address is taken or invalid.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:

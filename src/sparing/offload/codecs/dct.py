@@ -75,7 +75,7 @@ class Dct:
 
 
 def step_of(quality: int) -> float:
-    """Give the quantiser's step of a quality."""
+    """Return the quantiser's step of a quality."""
     return float(2.0 ** ((COARSEST - quality) / 8))
 
 
@@ -131,10 +131,10 @@ def encode(coefficients: npt.NDArray[np.float32], quality: int) -> bytes:
         One byte of header and the stream.
     """
     quantised = quantise(coefficients, quality)
-    order, classes = _layout(*quantised.shape[1:4])
+    layout = _layout(*quantised.shape[1:4])
     shifts = [class_shift(quality, busy) for busy in range(len(BUSY))]
-    busy = int(np.argmin(_lengths(quantised, order, classes, np.array(shifts), ODDS)))
-    stream: Pixels = _encode(quantised, order, classes, shifts[busy], ODDS)
+    busy = int(np.argmin(_lengths(quantised, layout, np.array(shifts), ODDS)))
+    stream: Pixels = _encode(quantised, layout, shifts[busy], ODDS)
     return bytes([quality | busy << 6]) + stream.tobytes()
 
 
@@ -157,40 +157,36 @@ def decode(data: bytes, height: int, width: int, block: int) -> Pixels:
         raise InputError("the image is empty: its first byte is missing")
     quality, busy = data[0] & 63, data[0] >> 6
     rows, cols = -(-height // block), -(-width // block)
-    order, classes = _layout(rows, cols, block)
+    layout = _layout(rows, cols, block)
     stream = np.frombuffer(data, dtype=np.uint8)[1:]
     quantised = np.zeros((3, rows, cols, block, block), dtype=np.int16)
-    read = _decode(stream, quantised, order, classes, shift=class_shift(quality, busy), odds=ODDS)
+    read = _decode(stream, quantised, layout, class_shift(quality, busy), ODDS)
     if len(stream) > read or (len(stream) and stream[-1] == 0):
         raise InputError(f"the image takes fewer bytes than the {len(data)} that came")
     return inverse(quantised * np.float32(step_of(quality)), height, width)
 
 
 def class_shift(quality: int, busy: int) -> int:
-    """Give what to add to a coefficient's class for that of its ratio to the step; 32 is a ratio of 1."""
+    """Return what to add to a coefficient's class for that of its ratio to the step; 32 is a ratio of 1."""
     return 32 - (COARSEST - quality + 1) // 2 + BUSY[busy]
 
 
 # Payloads choose the shapes of mosaics: few are kept, so that no sequence of them fills the memory.
 @lru_cache(maxsize=8)
 def _layout(rows: int, cols: int, block: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-    return layout_of(rows, cols, block, edges=FREQUENCY_EDGES, by_frequency=CLASSES, of_mean=MEAN_CLASS)
+    return layout_of((rows, cols, block), FREQUENCY_EDGES, CLASSES, MEAN_CLASS)
 
 
 def layout_of(
-    rows: int,
-    cols: int,
-    block: int,
+    shape: tuple[int, int, int],
     edges: npt.ArrayLike,
     by_frequency: npt.ArrayLike,
     of_mean: npt.ArrayLike,
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-    """Give the order of frequencies within a block, low ones first, and the class of every coefficient.
+    """Return the order of frequencies within a block, low ones first, and the class of every coefficient.
 
     Args:
-        rows: rows of blocks.
-        cols: columns of blocks.
-        block: the side of a block.
+        shape: rows of blocks, columns of blocks, and the side of a block.
         edges: E squared frequencies at which the size to expect changes.
         by_frequency: shape (3, E + 1), classes: sizes to expect, in quarter octaves of grey levels.
         of_mean: 3 classes of the mean of an image of 1,024 pixels.
@@ -199,6 +195,7 @@ def layout_of(
         Shape (block * block, 2): (u, v) in coding order; and shape (3, rows, cols, block, block): the class
         of every coefficient.
     """
+    rows, cols, block = shape
     keys = frequency_keys(rows, cols, block)
     classes = np.asarray(by_frequency)[:, np.searchsorted(edges, keys, side="right")]
     # The mean of the whole image grows with the root of the number of pixels.
@@ -210,7 +207,7 @@ def layout_of(
 
 
 def frequency_keys(rows: int, cols: int, block: int) -> npt.NDArray[np.int64]:
-    """Give each coefficient's squared frequency, in units of (1/1024 cycle per pixel) ** 2, rounded down.
+    """Return each coefficient's squared frequency, in units of (1/1024 cycle per pixel) ** 2, rounded down.
 
     Returns:
         Shape (rows, cols, block, block); whole numbers, so that both sides agree to the last bit.
@@ -224,8 +221,9 @@ def frequency_keys(rows: int, cols: int, block: int) -> npt.NDArray[np.int64]:
 
 
 @njit(cache=True)
-def _activity(q: Any, channel: int, row: int, col: int, u: int, v: int) -> int:
-    """How large the neighbours coded before are: same frequency, lower frequencies, the channel before."""
+def _activity(q: Any, place: Any) -> int:
+    """Measure the neighbours coded before: same frequency, lower frequencies, the channel before."""
+    channel, row, col, u, v = place
     total = 0
     if row > 0:
         total += min(abs(q[channel, row - 1, col, u, v]), 3)
@@ -249,18 +247,20 @@ def _class(base: int, shift: int) -> int:
 
 
 @njit(cache=True)
-def _lengths(q: Any, order: Any, classes: Any, shifts: Any, odds: Any) -> Any:
+def _lengths(q: Any, layout: Any, shifts: Any, odds: Any) -> Any:
     """Estimate the bits that an image takes at each scale of busyness."""
     bits = np.zeros(len(shifts))
+    order, classes = layout
     for at in range(len(order)):
         u, v = order[at]
         for row in range(q.shape[1]):
             for col in range(q.shape[2]):
                 for channel in range(3):
-                    size = abs(q[channel, row, col, u, v])
-                    level = _activity(q, channel, row, col, u=u, v=v)
+                    place = (channel, row, col, u, v)
+                    size = abs(q[place])
+                    level = _activity(q, place)
                     for busy in range(len(shifts)):
-                        kind = _class(classes[channel, row, col, u, v], shifts[busy])
+                        kind = _class(classes[place], shifts[busy])
                         nonzero = odds[0, kind, level] / 65536.0
                         if size == 0:
                             bits[busy] -= np.log2(1 - nonzero)
@@ -273,17 +273,19 @@ def _lengths(q: Any, order: Any, classes: Any, shifts: Any, odds: Any) -> Any:
 
 
 @njit(cache=True)
-def _encode(q: Any, order: Any, classes: Any, shift: int, odds: Any) -> Any:
+def _encode(q: Any, layout: Any, shift: int, odds: Any) -> Any:
     # At most 15 modelled bits of up to 16 bits each, a sign and 12 escape bits for a coefficient.
     buffer, state = rangecoder.start(16 + q.size * 36)
+    order, classes = layout
     for at in range(len(order)):
         u, v = order[at]
         for row in range(q.shape[1]):
             for col in range(q.shape[2]):
                 for channel in range(3):
-                    value = q[channel, row, col, u, v]
-                    level = _activity(q, channel, row, col, u=u, v=v)
-                    kind = _class(classes[channel, row, col, u, v], shift)
+                    place = (channel, row, col, u, v)
+                    value = q[place]
+                    level = _activity(q, place)
+                    kind = _class(classes[place], shift)
                     size = abs(value)
                     rangecoder.put(buffer, state, int(size > 0), odds[0, kind, level])
                     if size == 0:
@@ -300,16 +302,18 @@ def _encode(q: Any, order: Any, classes: Any, shift: int, odds: Any) -> Any:
 
 
 @njit(cache=True)
-def _decode(data: Any, q: Any, order: Any, classes: Any, shift: int, odds: Any) -> int:
+def _decode(data: Any, q: Any, layout: Any, shift: int, odds: Any) -> int:
     """Fill `q` and return how many bytes the stream may have at most."""
     state = rangecoder.open_stream(data)
+    order, classes = layout
     for at in range(len(order)):
         u, v = order[at]
         for row in range(q.shape[1]):
             for col in range(q.shape[2]):
                 for channel in range(3):
-                    level = _activity(q, channel, row, col, u=u, v=v)
-                    kind = _class(classes[channel, row, col, u, v], shift)
+                    place = (channel, row, col, u, v)
+                    level = _activity(q, place)
+                    kind = _class(classes[place], shift)
                     if not rangecoder.get(data, state, odds[0, kind, level]):
                         continue
                     negative = rangecoder.get(data, state, _HALF)
@@ -321,30 +325,31 @@ def _decode(data: Any, q: Any, order: Any, classes: Any, shift: int, odds: Any) 
                         for _ in range(_ESCAPE_BITS):
                             extra = 2 * extra + rangecoder.get(data, state, _HALF)
                         size += extra
-                    q[channel, row, col, u, v] = -size if negative else size
+                    q[place] = -size if negative else size
     return int(state[2])
 
 
 @njit(cache=True)
-def count(q: Any, order: Any, classes: Any, shift: int, counts: Any) -> None:
+def count(q: Any, layout: Any, shift: int, counts: Any) -> None:
     """Count decisions by class and activity, for fitting `ODDS`.
 
     Args:
         q: a quantised image.
-        order: the frequencies in coding order.
-        classes: of every coefficient.
+        layout: what `layout_of` returned.
         shift: what to add to the classes.
         counts: shape (2, 2, classes, levels), changed in place: whether a coefficient is 0 or not, and
             whether a magnitude ended or continued.
     """
+    order, classes = layout
     for at in range(len(order)):
         u, v = order[at]
         for row in range(q.shape[1]):
             for col in range(q.shape[2]):
                 for channel in range(3):
-                    size = abs(q[channel, row, col, u, v])
-                    level = _activity(q, channel, row, col, u=u, v=v)
-                    kind = _class(classes[channel, row, col, u, v], shift)
+                    place = (channel, row, col, u, v)
+                    size = abs(q[place])
+                    level = _activity(q, place)
+                    kind = _class(classes[place], shift)
                     counts[0, min(size, 1), kind, level] += 1
                     if size > 0:
                         counts[1, 1, kind, level] += min(size - 1, 14)

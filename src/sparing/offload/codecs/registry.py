@@ -28,7 +28,7 @@ def codec_named(name: str) -> Codec:
     """Return the codec of a name.
 
     Raises:
-        InputError: there is none.
+        InputError: no codec has this name.
     """
     if name not in CODECS:
         raise InputError(f"codec {name!r}: expected one of {', '.join(CODECS)}")
@@ -39,7 +39,7 @@ def codec_numbered(number: int) -> Codec:
     """Return the codec of a number in a payload.
 
     Raises:
-        InputError: there is none, in this release.
+        InputError: no codec of this release has this number.
     """
     if number not in _BY_NUMBER:
         raise InputError(f"the payload names an unknown codec ({number}); a newer release may read it")
