@@ -3,7 +3,7 @@
     python benchmarks/cache_encodings.py --data DATA/cifar100 --work WORK
 
 For every encoding: bytes per row, and accuracy and consistency when half of the rows are refreshed, ranked by
-entropy and by a fitted router. Writes benchmarks/results/cache_encodings.md.
+entropy and by a fitted ranker. Writes benchmarks/results/cache_encodings.md.
 """
 
 import argparse
@@ -22,8 +22,8 @@ from sparing.cache import Cache, ModelInfo
 from sparing.cache.encodings import parse_encoding
 from sparing.numerics.metrics import accuracy, consistency
 from sparing.numerics.selection import tie_keys
-from sparing.refresh import train_router
-from sparing.refresh.scorers import named_scorer
+from sparing.refresh import train_ranker
+from sparing.refresh.scoring.scorers import named_scorer
 from timing import table
 
 PAIRS = (("resnet20_distilled", "resnet56"), ("resnet20", "resnet56"), ("resnet44_distilled", "resnet56"))
@@ -71,11 +71,11 @@ def evaluate(old_name: str, new_name: str, data: Path, work: Path) -> dict[tuple
             ties = tie_keys(old.ids, seed)
             scores = named_scorer("entropy", [new_name], new_name).benefits(rows, ties)
             found[name, "entropy"].append(outcome(kept, after, labels, half(scores, ties)))
-            # The router is fitted and judged on what the cache holds, on rows of its own.
+            # The ranker is fitted and judged on what the cache holds, on rows of its own.
             order = np.random.default_rng(seed).permutation(len(kept))
             fit, judge = np.sort(order[:FITTED]), np.sort(order[FITTED:])
-            router = train_router(read[fit], [new.probs[fit]], [new_name], ["d"], seed=seed)
-            chosen = half(router.benefits(rows[judge]), ties[judge])
+            ranker = train_ranker(read[fit], [new.probs[fit]], [new_name], ["d"], seed=seed)
+            chosen = half(ranker.benefits(rows[judge]), ties[judge])
             found[name, "router"].append(outcome(kept[judge], after[judge], labels[judge], chosen))
         print(old_name, name, flush=True)
     return found
@@ -133,7 +133,7 @@ def main() -> None:
     lines += [
         "",
         f"Mean ± standard deviation over {SEEDS} seeds. Entropy ranks all 10,000 rows; the seed decides ties. "
-        f"The router reads the sorted vector; it is fitted on {FITTED:,} rows as the cache holds them and "
+        f"The ranker reads the sorted vector; it is fitted on {FITTED:,} rows as the cache holds them and "
         "judged on the others. Lost: points of consistency less than from float32. The forms that end in "
         "-uniform are those of the caption of Table 10: an even grid, nothing kept of what is not listed.",
         "",

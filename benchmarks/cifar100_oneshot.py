@@ -22,8 +22,8 @@ from machine import describe
 from sparing.evaluate import Comparison, evaluate
 from sparing.numerics.distributions import entropy
 from sparing.numerics.metrics import headroom
-from sparing.refresh import train_router
-from sparing.refresh.change import train_change
+from sparing.refresh import train_ranker
+from sparing.refresh.scoring.change import train_change
 
 PAIRS = (("resnet20", "resnet56"), ("resnet20_distilled", "resnet56"))
 SIZES = (500, 1000, 2000, 3000, 5000, 7000)
@@ -61,11 +61,11 @@ def sizes(old: Path, new: Path, seeds: int) -> list[str]:
             for by_rate in result.scorers.values()
         ]
         started = perf_counter()
-        train_router(whole_old[:rows], [whole_new[:rows]], ["new"], [None])
-        router = perf_counter() - started
+        train_ranker(whole_old[:rows], [whole_new[:rows]], ["new"], [None])
+        ranker = perf_counter() - started
         started = perf_counter()
         train_change(whole_old[:rows], [whole_new[:rows]], 0, ["old"], np.zeros(rows, dtype=np.int64))
-        cells += [f"{router:.2f}", f"{perf_counter() - started:.2f}"]
+        cells += [f"{ranker:.2f}", f"{perf_counter() - started:.2f}"]
         lines.append(f"| {rows:,} | {' | '.join(cells)} |")
         print(lines[-1], flush=True)
     return [*lines, ""]

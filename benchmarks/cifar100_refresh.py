@@ -2,9 +2,9 @@
 
     python benchmarks/cifar100_refresh.py --data DATA/cifar100 --work WORK
 
-Part one fits routers on 5,000 of the 10,000 test rows and judges every scorer on the other 5,000, over five
+Part one fits rankers on 5,000 of the 10,000 test rows and judges every scorer on the other 5,000, over five
 seeds, from `resnet20` and from `resnet20_distilled` to `resnet56`. Part two times real forwards: a 50 % refresh
-against a full re-run through the same job, in interleaved pairs, ranked by a router that was fitted beforehand on
+against a full re-run through the same job, in interleaved pairs, ranked by a ranker that was fitted beforehand on
 other rows (the same pictures, mirrored). WORK keeps exported models and outputs between runs.
 """
 
@@ -31,8 +31,8 @@ from sparing.data.tables import write_outputs
 from sparing.models import load_model, run
 from sparing.numerics.metrics import accuracy, consistency
 from sparing.numerics.selection import tie_keys
-from sparing.refresh import RefreshOptions, refresh, train_router
-from sparing.refresh.scorers import named_scorer
+from sparing.refresh import RefreshOptions, refresh, train_ranker
+from sparing.refresh.scoring.scorers import named_scorer
 
 PAIRS = (("resnet20", "resnet56"), ("resnet20_distilled", "resnet56"))
 RATES = ("0.2", "0.5", "0.8")
@@ -55,8 +55,8 @@ def quality(old_name: str, new_name: str, data: Path, work: Path, seeds: int) ->
         for scorer in SCORERS:
             if scorer.startswith("router"):
                 form = "plain" if "plain" in scorer else "sorted"
-                router = train_router(cached[fit], [new.probs[fit]], [new_name], ["-"], form=form, seed=seed)
-                benefits = router.benefits(cached[judge])
+                ranker = train_ranker(cached[fit], [new.probs[fit]], [new_name], ["-"], form=form, seed=seed)
+                benefits = ranker.benefits(cached[judge])
             else:
                 benefits = named_scorer(scorer, [new_name], new_name).benefits(cached[judge], ties)
             for rate in RATES:
@@ -102,25 +102,25 @@ def end_to_end(old_name: str, new_name: str, data: Path, work: Path, pairs: int)
     """Time 50 % against 100 %, (half, full) per pair: the job alone, and the whole command around it."""
     outputs(old_name, data, work)
     other = mirrored(data, work, (old_name, new_name))
-    start, router = work / "start.lance", work / f"router-{old_name}"
+    start, ranker = work / "start.lance", work / f"ranker-{old_name}"
     shutil.rmtree(start, ignore_errors=True)
     sparing("cache", "import", start, "--from", work / f"{old_name}.parquet", "--model", old_name)
     sparing(
-        "fit", start, "--outputs", f"{new_name}={other[new_name]}", "--old", other[old_name], "--out", router
+        "fit", start, "--outputs", f"{new_name}={other[new_name]}", "--old", other[old_name], "--out", ranker
     )
     spec = f"{new_name}={export(data / f'{new_name}.pth', work)}"
     model, samples, cache = load_model(spec), data / "test.parquet", work / "timed.lance"
 
     def job(budget: str) -> float:
         started = time.perf_counter()
-        report = refresh(cache, [model], RefreshOptions(router=router, budget=budget), samples=samples)
+        report = refresh(cache, [model], RefreshOptions(ranker=ranker, budget=budget), samples=samples)
         seconds = time.perf_counter() - started
         check(report.account["forwards"], budget)
         return seconds
 
     def command(budget: str) -> float:
         seconds, report = sparing(
-            "refresh", cache, "--model", spec, "--samples", samples, "--router", router, "--budget", budget
+            "refresh", cache, "--model", spec, "--samples", samples, "--ranker", ranker, "--budget", budget
         )
         check(report["account"]["forwards"], budget)
         return seconds
@@ -188,7 +188,7 @@ def main() -> None:
             "",
             f"## A 50 % refresh against a full re-run, {old_name} → {new_name}, real forwards",
             "",
-            f"Wall seconds, 5,000 forwards against 10,000, {arguments.pairs} interleaved pairs; the router was fitted beforehand",
+            f"Wall seconds, 5,000 forwards against 10,000, {arguments.pairs} interleaved pairs; the ranker was fitted beforehand",
             "on mirrored pictures. *Job*: one call of `refresh`, from opening the cache and the samples to the",
             "commit. *Command*: `sparing refresh` as a process, its start and its imports included.",
             "",

@@ -3,7 +3,7 @@
     python benchmarks/cifar100_sensitivity.py --data DATA/cifar100 --work WORK
 
 Replays the deployment of `cifar100_rounds.py` with one number of Table 3's schedule changed at a time: 61
-configurations. The routers learn from 2,000 rows of the other half. Writes a table and a picture.
+configurations. The rankers learn from 2,000 rows of the other half. Writes a table and a picture.
 """
 
 import argparse

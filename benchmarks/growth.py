@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from machine import describe, load
-from overhead import routers
+from overhead import rankers
 from sparing.cache import Cache, ModelInfo, Rows
 from sparing.models import load_model
 from timing import median, table
@@ -102,9 +102,9 @@ def dry_runs(work: Path, sizes: list[int], repeats: int) -> list[str]:
     stub = work / "stub.py"
     stub.write_text(STUB)
     model = f"new={stub}:new"
-    router = routers()[1]
-    known = replace(router.candidates[0], digest=load_model(model).digest)
-    replace(router, candidates=(known,)).save(work / "router")
+    ranker = rankers()[1]
+    known = replace(ranker.candidates[0], digest=load_model(model).digest)
+    replace(ranker, candidates=(known,)).save(work / "ranker")
     start = [sparing("--help")[0] for _ in range(repeats)]
     loaded = subprocess.run([sys.executable, "-c", LOADING], check=True, capture_output=True, text=True)
     loading, loading_files = (int(value) / 1024 for value in loaded.stdout.split())
@@ -113,7 +113,7 @@ def dry_runs(work: Path, sizes: list[int], repeats: int) -> list[str]:
         for encoding in ("float16", "top8-int4"):
             path = work / f"{size}-{encoding}.lance"
             make_cache(path, size, encoding)
-            for scorer, extra in (("entropy", ()), ("router", ("--router", work / "router"))):
+            for scorer, extra in (("entropy", ()), ("router", ("--ranker", work / "ranker"))):
                 command = (
                     "refresh",
                     path,

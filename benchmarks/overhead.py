@@ -23,7 +23,7 @@ from machine import describe, load
 from sparing.cache.encodings import Encoded, encoded, parse_encoding
 from sparing.cache.encodings.scoring import uncertainty
 from sparing.numerics.selection import Items, find_cut
-from sparing.refresh.router import Candidate, Router
+from sparing.refresh.scoring.ranker import Candidate, Ranker
 from timing import keep_freed_memory, median, p95, read_all, side_by_side, table
 
 CLASSES, HIDDEN = 100, 64
@@ -43,8 +43,8 @@ def distributions(m: int) -> np.ndarray:
     return logits
 
 
-def routers() -> tuple[Router, Router]:
-    """Make a router that reads the vector as it stands, and one that reads the largest 32 in order."""
+def rankers() -> tuple[Ranker, Ranker]:
+    """Make a ranker that reads the vector as it stands, and one that reads the largest 32 in order."""
     rng = np.random.default_rng(1)
 
     def layers(inputs: int) -> tuple:
@@ -53,8 +53,8 @@ def routers() -> tuple[Router, Router]:
             (rng.normal(size=s).astype(np.float32), rng.normal(size=s[1]).astype(np.float32)) for s in shapes
         )
 
-    plain = Router(CLASSES, "plain", CLASSES, (Candidate("new", "d", layers(CLASSES)),))
-    return plain, Router(CLASSES, "sorted", 32, (Candidate("new", "d", layers(32)),))
+    plain = Ranker(CLASSES, "plain", CLASSES, (Candidate("new", "d", layers(CLASSES)),))
+    return plain, Ranker(CLASSES, "sorted", 32, (Candidate("new", "d", layers(32)),))
 
 
 def in_numpy(probs: np.ndarray, score: Callable) -> Callable[[], object]:
@@ -130,7 +130,7 @@ def _margin(part: np.ndarray) -> np.ndarray:
 def small(m: int, repeats: int) -> list[str]:
     """Score a table of Table 8's size as the refresh job does: small, so by numpy."""
     probs = distributions(m)
-    plain, ordered = routers()
+    plain, ordered = rankers()
     rows = encoded(probs)
     scores = uncertainty(rows, "entropy")
     ties = np.random.default_rng(2).integers(0, 1 << 63, m).astype(np.uint64)

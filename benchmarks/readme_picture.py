@@ -2,7 +2,7 @@
 
     python benchmarks/readme_picture.py --data DATA/cifar100 --work WORK
 
-From `resnet20` to `resnet56` on CIFAR-100: the router is fitted on 5,000 test rows and judged on the other
+From `resnet20` to `resnet56` on CIFAR-100: the ranker is fitted on 5,000 test rows and judged on the other
 5,000, mean of five seeds.
 """
 
@@ -13,8 +13,8 @@ import numpy as np
 
 from cifar import outputs
 from sparing.numerics.selection import tie_keys
-from sparing.refresh import train_router
-from sparing.refresh.scorers import named_scorer
+from sparing.refresh import train_ranker
+from sparing.refresh.scoring.scorers import named_scorer
 
 RATES = np.linspace(0, 1, 21)
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 640, 360, 64, 44, 24, 52
@@ -28,10 +28,10 @@ def curves(data: Path, work: Path, seeds: int = 5) -> dict[str, np.ndarray]:
     for seed in range(seeds):
         shuffled = np.random.default_rng(seed).permutation(len(agree))
         fit, judge = shuffled[:5000], shuffled[5000:]
-        router = train_router(old.probs[fit], [new.probs[fit]], ["new"], [None], seed=seed)
+        ranker = train_ranker(old.probs[fit], [new.probs[fit]], ["new"], [None], seed=seed)
         ties = tie_keys(old.ids, seed)[judge]
         random = named_scorer("random", ["new"], "new").benefits(old.probs[judge], ties)
-        for name, benefits in zip(COLOURS, (router.benefits(old.probs[judge]), random), strict=True):
+        for name, benefits in zip(COLOURS, (ranker.benefits(old.probs[judge]), random), strict=True):
             ranked = agree[judge][np.argsort(-benefits[:, 0])]
             for i, rate in enumerate(RATES):
                 refreshed = int(rate * len(ranked))

@@ -50,10 +50,10 @@ def main() -> None:
     ids, pictures, labels = digits.data()
     model = sparing.from_callable(digits.new, name="new")
 
-    # A cache of the old model's predictions, and a router fitted on outputs for pictures outside of it.
+    # A cache of the old model's predictions, and a ranker fitted on outputs for pictures outside of it.
     cache = sparing.import_outputs(out / "digits.lance", out / "old.parquet", "old")
     learn = digits.LEARN
-    router = sparing.refresh.fit_outputs(
+    ranker = sparing.refresh.fit_outputs(
         (pa.array(ids[learn]), digits.old(list(pictures[learn])), labels[learn]),
         [(pa.array(ids[learn]), digits.new(list(pictures[learn])))],
         [model.name],
@@ -71,7 +71,7 @@ def main() -> None:
         report = sparing.refresh.refresh(
             path,
             [model],
-            sparing.refresh.RefreshOptions(budget=budget, scorer=scorer, router=router),
+            sparing.refresh.RefreshOptions(budget=budget, scorer=scorer, ranker=ranker),
             samples=out / "digits.parquet",
         )
         seconds = time.perf_counter() - started

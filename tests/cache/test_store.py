@@ -263,11 +263,11 @@ def test_metadata_survives_json():
     metadata = (
         Metadata(Classes(3, ("a", "b", "c")), "top2-int4")
         .with_model(ModelInfo("m", "d", 0.5))
-        .with_router(b"\x00weights")
+        .with_ranker(b"\x00weights")
     )
     again = Metadata.from_json(metadata.to_json(), "here")
     assert again == metadata
-    assert again.router(next(iter(again.routers))) == b"\x00weights"
+    assert again.ranker(next(iter(again.rankers))) == b"\x00weights"
     with pytest.raises(CacheError, match="the record in here: n_classes is missing"):
         Metadata.from_json('{"format": 1}', "here")
 
@@ -277,7 +277,7 @@ def test_metadata_of_format_1_is_of_classes():
         {"format": 1, "n_classes": 3, "classes": ["a", "b", "c"], "routers": {"sha256:1": "AA=="}}
     )
     read = Metadata.from_json(text, "here")
-    assert read == Metadata(Classes(3, ("a", "b", "c")), "float16", routers={"sha256:1": "AA=="})
+    assert read == Metadata(Classes(3, ("a", "b", "c")), "float16", rankers={"sha256:1": "AA=="})
 
 
 @pytest.mark.parametrize(

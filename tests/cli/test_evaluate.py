@@ -107,8 +107,8 @@ def test_the_advice_can_be_taken(sparing, files):
     ).json
     assert fitted["recommended"] == "change"
     assert fitted["scorer"] == "auto"
-    common = ("refresh", "c.lance", "--model", "new=new.parquet", "--router", "router", "--budget", "40%")
+    common = ("refresh", "c.lance", "--model", "new=new.parquet", "--ranker", "ranker", "--budget", "40%")
     assert sparing(*common, "--dry-run", "--json").json["scorer"] == "change"
     assert sparing(*common, "--scorer", "auto", "--dry-run", "--json").json["scorer"] == "change"
-    assert "needs a router" in sparing(*common[:4], "--scorer", "auto", "--budget", "40%").err
+    assert "needs a ranker" in sparing(*common[:4], "--scorer", "auto", "--budget", "40%").err
     assert pq.read_table(files / "new.parquet").num_rows == 300

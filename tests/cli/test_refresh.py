@@ -17,11 +17,11 @@ def imported(sparing, files):
 def test_from_import_to_export(imported):
     run = imported
     fitted = run(
-        "fit", "photos.lance", "--model", MODEL, *SAMPLES, "--rows", "60", "--out", "router", "--json"
+        "fit", "photos.lance", "--model", MODEL, *SAMPLES, "--rows", "60", "--out", "ranker", "--json"
     ).json
     assert fitted["held_out_rows"] == 12
     assert set(fitted["consistency"]) == {"router", "change", "entropy", "random"}
-    common = ("photos.lance", "--model", MODEL, *SAMPLES, "--router", "router", "--budget", "50%", "--json")
+    common = ("photos.lance", "--model", MODEL, *SAMPLES, "--ranker", "ranker", "--budget", "50%", "--json")
     dry = run("refresh", *common, "--dry-run").json
     assert (dry["refresh"], dry["forwards"], dry["known"]) == ({"new": 150}, {"new": 90}, 60)
     assert dry["prediction"]["rows"] == 12
@@ -82,7 +82,7 @@ def test_outputs_known_from_elsewhere(imported):
     run("cache", "fill", "new.lance", "--model", MODEL, *SAMPLES)
     run("cache", "export", "new.lance", "--out", "new.parquet")
     assert run("fit", "photos.lance", "--outputs", "new=new.parquet", "--out", "r").code == 0
-    replay = ("--model", "new=new.parquet", "--router", "r", "--cost", "new=5ms", "--budget", "1s", "--json")
+    replay = ("--model", "new=new.parquet", "--ranker", "r", "--cost", "new=5ms", "--budget", "1s", "--json")
     dry = run("refresh", "photos.lance", *replay, "--dry-run").json
     assert dry["refresh"] == {"new": 200}  # 1 s at 5 ms
     assert dry["seconds"] == pytest.approx(1.0)
@@ -115,7 +115,7 @@ def test_outputs_known_from_elsewhere(imported):
             "nothing to finish",
         ),
         (["fit", "photos.lance", "--out", "r"], 1, "either --model"),
-        (["fit", "photos.lance", "--model", MODEL, *SAMPLES, "--out", "no/router"], 1, "folder that exists"),
+        (["fit", "photos.lance", "--model", MODEL, *SAMPLES, "--out", "no/ranker"], 1, "folder that exists"),
         (["refresh", "photos.lance", "--model", MODEL, "--budget", "1"], 1, "rows or percent"),
         (["fit", "photos.lance", "--model", MODEL, *SAMPLES, "--input", "raw"], 1, "sorted or plain"),
         (["cache", "import", "photos.lance", "--from", "old.parquet", "--model", "m"], 1, "exists already"),
@@ -209,3 +209,17 @@ def test_an_interrupt_says_how_to_go_on(imported):
     assert result.code == 130
     assert "--finish" in result.err
     assert imported("cache", "info", "photos.lance", "--json").json["round"] == 0
+
+
+def test_the_old_name_of_ranker_is_an_alias_that_says_so(imported):
+    sparing = imported
+    fit = ("fit", "photos.lance", "--model", MODEL, *SAMPLES, "--rows", "60", "--epochs", "1")
+    assert sparing(*fit).code == 0
+    common = ("refresh", "photos.lance", "--model", MODEL, *SAMPLES, "--budget", "50%", "--dry-run", "--json")
+    new, old = sparing(*common, "--ranker", "ranker"), sparing(*common, "--router", "ranker")
+    assert (new.code, old.code) == (0, 0)
+    assert new.json == old.json
+    assert "--router is deprecated" in old.err
+    assert "--router" not in new.err
+    assert "--router" not in sparing("refresh", "--help").out
+    assert "give --ranker alone" in sparing(*common, "--ranker", "ranker", "--router", "ranker").err

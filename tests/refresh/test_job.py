@@ -89,11 +89,11 @@ def test_a_preview_says_what_a_refresh_then_does(world):
 def test_candidates_that_write_their_own_rows(world):
     w = world(200)
     a, b = Recorder("a"), Recorder("b")
-    router = fit(w.path, [a.model(), b.model()], samples=w.samples, rows=40, epochs=2)
+    ranker = fit(w.path, [a.model(), b.model()], samples=w.samples, rows=40, epochs=2)
     report = refresh(
         w.path,
         [a.model(), b.model()],
-        RefreshOptions(router=router, budget="60%", target="a"),
+        RefreshOptions(ranker=ranker, budget="60%", target="a"),
         samples=w.samples,
     )
     assert report.refreshed == 80  # 120 forwards, of which fit spent 80 on 40 rows
@@ -112,8 +112,8 @@ def test_a_cost_budget_weighs_candidates(world):
     w = world(200)
     cheap, dear = Recorder("cheap"), Recorder("dear")
     models = [cheap.model(cost=1.0, unit="cost"), dear.model(cost=10.0, unit="cost")]
-    router = fit(w.path, models, samples=w.samples, rows=60, epochs=5)
-    report = refresh(w.path, models, RefreshOptions(router=router, budget="900cost"), samples=w.samples)
+    ranker = fit(w.path, models, samples=w.samples, rows=60, epochs=5)
+    report = refresh(w.path, models, RefreshOptions(ranker=ranker, budget="900cost"), samples=w.samples)
     forwards = report.account["forwards"]
     assert forwards["cheap"] + 10 * forwards["dear"] <= 900
     assert forwards["cheap"] >= 60
@@ -123,14 +123,14 @@ def test_a_cost_budget_weighs_candidates(world):
 
 def test_only_positive_leaves_the_others_alone(world):
     w = world(300)
-    router = fit(w.path, [Recorder("new").model()], samples=w.samples, rows=100, epochs=20)
-    all_rows = preview(w.path, [Recorder("new").model()], RefreshOptions(router=router, budget="100%"))
+    ranker = fit(w.path, [Recorder("new").model()], samples=w.samples, rows=100, epochs=20)
+    all_rows = preview(w.path, [Recorder("new").model()], RefreshOptions(ranker=ranker, budget="100%"))
     positive = preview(
-        w.path, [Recorder("new").model()], RefreshOptions(router=router, budget="100%", only_positive=True)
+        w.path, [Recorder("new").model()], RefreshOptions(ranker=ranker, budget="100%", only_positive=True)
     )
     assert all_rows.refresh["new"] == 300
     others = next(iter(Cache.open(w.path).scan()))
-    gains = router.benefits(others.probs)[:, 0]
+    gains = ranker.benefits(others.probs)[:, 0]
     assert positive.known == 100
     assert positive.forwards["new"] <= (gains > 0).sum()
     assert 0 < positive.forwards["new"] < 200
@@ -139,13 +139,13 @@ def test_only_positive_leaves_the_others_alone(world):
 def test_what_fit_ran_is_not_run_again_and_counts(world):
     w = world(300)
     new = Recorder("new")
-    router = fit(w.path, [new.model()], samples=w.samples, rows=60, epochs=2)
+    ranker = fit(w.path, [new.model()], samples=w.samples, rows=60, epochs=2)
     fitted = set(new.seen)
     assert len(fitted) == 60
-    seen = preview(w.path, [new.model()], RefreshOptions(router=router, budget="50%"))
+    seen = preview(w.path, [new.model()], RefreshOptions(ranker=ranker, budget="50%"))
     assert (seen.known, seen.forwards["new"], seen.refresh["new"]) == (60, 90, 150)
     assert seen.prediction.rows == 12
-    report = refresh(w.path, [new.model()], RefreshOptions(router=router, budget="50%"), samples=w.samples)
+    report = refresh(w.path, [new.model()], RefreshOptions(ranker=ranker, budget="50%"), samples=w.samples)
     assert len(new.seen) == len(set(new.seen)) == 150
     assert report.account["forwards"] == {"new": 150}
     assert report.account["fit_forwards"] == {"new": 60}
@@ -153,7 +153,7 @@ def test_what_fit_ran_is_not_run_again_and_counts(world):
     # A second round finds nothing left over from fit.
     assert (
         refresh(
-            w.path, [new.model()], RefreshOptions(router=router, budget="10%"), samples=w.samples
+            w.path, [new.model()], RefreshOptions(ranker=ranker, budget="10%"), samples=w.samples
         ).refreshed
         == 30
     )
@@ -162,8 +162,8 @@ def test_what_fit_ran_is_not_run_again_and_counts(world):
 def test_a_budget_that_fit_has_spent_already(world):
     w = world(300)
     new = Recorder("new")
-    router = fit(w.path, [new.model()], samples=w.samples, rows=100, epochs=2)
-    report = refresh(w.path, [new.model()], RefreshOptions(router=router, budget="10%"), samples=w.samples)
+    ranker = fit(w.path, [new.model()], samples=w.samples, rows=100, epochs=2)
+    report = refresh(w.path, [new.model()], RefreshOptions(ranker=ranker, budget="10%"), samples=w.samples)
     assert report.refreshed == 100
     assert len(new.seen) == 100
 
@@ -185,12 +185,12 @@ def test_other_class_names_are_refused(tmp_path):
         fill(tmp_path / "d.lance", Recorder("old").model(classes=tuple("abcd")), samples)
 
 
-def test_the_router_of_a_round_stays_in_the_cache(world):
+def test_the_ranker_of_a_round_stays_in_the_cache(world):
     w = world(100)
-    router = fit(w.path, [Recorder("new").model()], samples=w.samples, rows=30, epochs=2)
-    refresh(w.path, [Recorder("new").model()], RefreshOptions(router=router, budget="50%"), samples=w.samples)
+    ranker = fit(w.path, [Recorder("new").model()], samples=w.samples, rows=30, epochs=2)
+    refresh(w.path, [Recorder("new").model()], RefreshOptions(ranker=ranker, budget="50%"), samples=w.samples)
     metadata = Cache.open(w.path).metadata
-    assert metadata.router(metadata.history[-1]["scorer"]) == router.to_bytes()
+    assert metadata.ranker(metadata.history[-1]["scorer"]) == ranker.to_bytes()
 
 
 def test_after_a_failure_the_same_call_goes_on(world):
@@ -356,32 +356,32 @@ def test_a_prediction_is_for_what_was_run(world):
     new = Recorder("new")
     pairs = (pa.array([f"e{i}" for i in range(400)]), outputs_of("old", range(5000, 5400)))
     outputs = (pairs[0], outputs_of("new", range(5000, 5400)))
-    router = fit_outputs(pairs, [outputs], ["new"], epochs=5)
-    whole = preview(w.path, [new.model()], RefreshOptions(router=router, budget="90%")).prediction
-    some = preview(w.path, [new.model()], RefreshOptions(router=router, budget="256rows")).prediction
-    new.fail_at = next(i for i in (r for r in w.samples) if i in set(order_of(w, router)[300:310]))
+    ranker = fit_outputs(pairs, [outputs], ["new"], epochs=5)
+    whole = preview(w.path, [new.model()], RefreshOptions(ranker=ranker, budget="90%")).prediction
+    some = preview(w.path, [new.model()], RefreshOptions(ranker=ranker, budget="256rows")).prediction
+    new.fail_at = next(i for i in (r for r in w.samples) if i in set(order_of(w, ranker)[300:310]))
     with pytest.raises(ModelError):
-        refresh(w.path, [new.model()], RefreshOptions(router=router, budget="90%"), samples=w.samples)
-    report = refresh(w.path, [new.model()], RefreshOptions(router=router, budget="90%"), unfinished="commit")
+        refresh(w.path, [new.model()], RefreshOptions(ranker=ranker, budget="90%"), samples=w.samples)
+    report = refresh(w.path, [new.model()], RefreshOptions(ranker=ranker, budget="90%"), unfinished="commit")
     assert report.refreshed == 256
     assert report.prediction == some
     assert some.consistency < whole.consistency - 0.2
 
 
-def order_of(w, router):
+def order_of(w, ranker):
     rows = Cache.open(w.path).get(list(w.samples))
-    benefits = router.benefits(rows.probs)[:, 0]
+    benefits = ranker.benefits(rows.probs)[:, 0]
     return [rows.ids[int(i)].as_py() for i in np.argsort(-benefits, kind="stable")]
 
 
 def test_predictions_with_several_candidates_count_what_fit_stores(world):
     w = world(200)
     a, b = Recorder("a"), Recorder("b")
-    router = fit(w.path, [a.model(), b.model()], samples=w.samples, rows=100, epochs=2)
+    ranker = fit(w.path, [a.model(), b.model()], samples=w.samples, rows=100, epochs=2)
     report = refresh(
         w.path,
         [a.model(), b.model()],
-        RefreshOptions(router=router, budget="0%", target="a"),
+        RefreshOptions(ranker=ranker, budget="0%", target="a"),
         samples=w.samples,
     )
     stored = w.stored()
@@ -396,13 +396,13 @@ def test_predictions_with_several_candidates_count_what_fit_stores(world):
     assert abs(report.prediction.consistency - (1 + others) / 2) > 0.1  # not as if all of fit's rows agreed
 
 
-def test_a_router_of_other_models_does_not_disturb_another_scorer(world):
+def test_a_ranker_of_other_models_does_not_disturb_another_scorer(world):
     w = world(100)
-    router = fit(w.path, [Recorder("a").model()], samples=w.samples, rows=40, epochs=1)
+    ranker = fit(w.path, [Recorder("a").model()], samples=w.samples, rows=40, epochs=1)
     report = refresh(
         w.path,
         [Recorder("b").model()],
-        RefreshOptions(router=router, scorer="entropy", budget="10%"),
+        RefreshOptions(ranker=ranker, scorer="entropy", budget="10%"),
         samples=w.samples,
     )
     assert (report.refreshed, report.prediction) == (10, None)
@@ -464,26 +464,26 @@ def test_bad_requests_write_nothing(world, tmp_path):
     missing = {k: v for k, v in w.samples.items() if k != "s0007"}
     numbers = dict(enumerate(range(60)))
     other = Model("wide", "d:wide", lambda ids, _: np.full((len(ids), 3), 1 / 3))
-    router = fit(world(60, "elsewhere.lance").path, [new], samples=w.samples, rows=20, epochs=1)
+    ranker = fit(world(60, "elsewhere.lance").path, [new], samples=w.samples, rows=20, epochs=1)
     cases = [
         (InputError, "at least one candidate", {"candidates": []}),
         (InputError, "not unique", {"candidates": [new, new]}),
         (InputError, "target 'x' is not among", {"target": "x"}),
         (InputError, "no scorer 'clever'", {"scorer": "clever"}),
-        (InputError, "needs a router", {"scorer": "router"}),
+        (InputError, "needs a ranker", {"scorer": "router"}),
         (BudgetError, "more than all rows", {"budget": "101%"}),
         (InputError, "needs the samples", {"samples": None}),
         (InputError, "not among the samples, for example 's0007'", {"samples": missing, "budget": "100%"}),
         (InputError, "ids of type string", {"samples": numbers}),
         (InputError, "3 classes, where 5 are expected", {"candidates": [other]}),
         (CacheError, "another digest", {"candidates": [Model("old", "d:other", lambda i, v: None)]}),
-        (InputError, "not for 'newer'", {"candidates": [Recorder("newer").model()], "router": router}),
+        (InputError, "not for 'newer'", {"candidates": [Recorder("newer").model()], "ranker": ranker}),
         (
             InputError,
             "fitted for another 'new'",
-            {"candidates": [Model("new", "d:2", lambda i, v: None)], "router": router},
+            {"candidates": [Model("new", "d:2", lambda i, v: None)], "ranker": ranker},
         ),
-        (InputError, "no router at", {"router": tmp_path / "nowhere"}),
+        (InputError, "no ranker at", {"ranker": tmp_path / "nowhere"}),
     ]
     for error, message, changes in cases:
         asked = {"budget": "50%", **changes}

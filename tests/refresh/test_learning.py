@@ -12,11 +12,11 @@ from sparing.refresh import RefreshOptions, fit, fit_outputs, preview, refresh
 def test_it_runs_the_rows_asked_for_and_times_them(world):
     w = world(300)
     new = Recorder("new")
-    router = fit(w.path, [new.model()], samples=w.samples, rows=80, epochs=2)
+    ranker = fit(w.path, [new.model()], samples=w.samples, rows=80, epochs=2)
     assert len(set(new.seen)) == len(new.seen) == 80
-    assert router.candidates[0].seconds > 0
-    assert router.candidates[0].digest == "d:new"
-    assert len(router.evidence.cached) == 16
+    assert ranker.candidates[0].seconds > 0
+    assert ranker.candidates[0].digest == "d:new"
+    assert len(ranker.holdout.cached) == 16
     assert Cache.open(w.path).version == 1  # nothing of the cache's rows has changed
 
 
@@ -96,7 +96,7 @@ def test_too_many_classes_are_seen_at_once(world):
 
 
 def test_each_round_draws_other_rows(world):
-    # Rows drawn once are refreshed in every round: a router fitted on them alone would know no others.
+    # Rows drawn once are refreshed in every round: a ranker fitted on them alone would know no others.
     w = world(300)
     a, b = Recorder("a"), Recorder("b")
     fit(w.path, [a.model()], samples=w.samples, rows=50, epochs=1)
@@ -149,17 +149,17 @@ def test_pairs_known_from_elsewhere_cost_nothing(world):
     w = world(200)
     ids = pa.array([f"e{i}" for i in range(100)])
     old, new = outputs_of("old", range(1000, 1100)), outputs_of("new", range(1000, 1100))
-    router = fit_outputs((ids, old, np.zeros(100, int)), [(ids, new)], ["new"], epochs=2)
-    assert router.candidates[0].seconds is None
+    ranker = fit_outputs((ids, old, np.zeros(100, int)), [(ids, new)], ["new"], epochs=2)
+    assert ranker.candidates[0].seconds is None
     report = refresh(
-        w.path, [Recorder("new").model()], RefreshOptions(router=router, budget="50%"), samples=w.samples
+        w.path, [Recorder("new").model()], RefreshOptions(ranker=ranker, budget="50%"), samples=w.samples
     )
     assert report.account["fit_forwards"] == {}
     assert report.prediction.rows == 20
     cached = fit_outputs(
         Cache.open(w.path), [(pa.array(list(w.samples)), outputs_of("new", range(200)))], ["new"]
     )
-    assert len(cached.evidence.cached) == 40
+    assert len(cached.holdout.cached) == 40
 
 
 def test_rows_are_matched_by_id(world):

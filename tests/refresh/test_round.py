@@ -55,14 +55,14 @@ def test_of_known_rows_each_gets_the_surest_candidate(world):
         np.testing.assert_allclose(row, outputs_of("ab"[candidate], [w.samples[name]])[0], atol=1e-6)
 
 
-def test_a_router_ranks_by_default(world):
+def test_a_ranker_ranks_by_default(world):
     w = world(100)
     new = [Recorder("new").model()]
-    router = fit(w.path, new, samples=w.samples, rows=30, epochs=1)
+    ranker = fit(w.path, new, samples=w.samples, rows=30, epochs=1)
     assert prepare(w, new).scorer.name == "entropy"
-    assert prepare(w, new, router=router).scorer.name == "router"
-    assert prepare(w, new, router=router, objective="accuracy").scorer.name == "change"
-    assert prepare(w, new, router=router, scorer="margin").scorer.name == "margin"
+    assert prepare(w, new, ranker=ranker).scorer.name == "router"
+    assert prepare(w, new, ranker=ranker, objective="accuracy").scorer.name == "change"
+    assert prepare(w, new, ranker=ranker, scorer="margin").scorer.name == "margin"
 
 
 def test_pooling_and_correction_need_distributions(world, monkeypatch):

@@ -46,8 +46,8 @@ def refreshing(path: Path, model: Model) -> None:
     assert_type(report.accuracy, float | None)
     options = sparing.refresh.RefreshOptions(budget=Budget.parse("1h"))
     assert_type(sparing.refresh.preview(path, [model], options), sparing.refresh.Preview)
-    router = sparing.refresh.fit(path, [model], samples=path)
-    assert_type(router, sparing.refresh.Router)
+    ranker = sparing.refresh.fit(path, [model], samples=path)
+    assert_type(ranker, sparing.refresh.Ranker)
     assert_type(sparing.refresh.fill(path, model, path), Cache)
     assert_type(sparing.refresh.append_samples(path, model, path), int)
 

@@ -55,7 +55,7 @@ class Metadata:
         models: every model that the cache has heard of; rows refer to them by position.
         history: one record per committed change, oldest first; each names its operation ("op"), round,
             version and time, and a refresh carries its account.
-        routers: ranker files by digest, base64-encoded.
+        rankers: ranker files by digest, base64-encoded.
     """
 
     kind: OutputKind
@@ -63,7 +63,7 @@ class Metadata:
     round: int = 0
     models: tuple[ModelInfo, ...] = ()
     history: tuple[dict[str, Any], ...] = ()
-    routers: dict[str, str] = field(default_factory=dict)
+    rankers: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def layout(self) -> Layout:
@@ -135,14 +135,14 @@ class Metadata:
         """Append one record to the history."""
         return replace(self, history=(*self.history, record))
 
-    def with_router(self, data: bytes) -> "Metadata":
+    def with_ranker(self, data: bytes) -> "Metadata":
         """Keep a ranker's file, found later by its digest."""
         encoded = base64.b64encode(data).decode("ascii")
-        return replace(self, routers={**self.routers, router_digest(data): encoded})
+        return replace(self, rankers={**self.rankers, ranker_digest(data): encoded})
 
-    def router(self, digest: str) -> bytes:
+    def ranker(self, digest: str) -> bytes:
         """Return a ranker's file."""
-        return base64.b64decode(self.routers[digest])
+        return base64.b64decode(self.rankers[digest])
 
     def to_json(self) -> str:
         """Return all of it as one JSON text."""
@@ -154,7 +154,7 @@ class Metadata:
             "round": self.round,
             "models": [asdict(model) for model in self.models],
             "history": self.history,
-            "rankers": self.routers,
+            "rankers": self.rankers,
         }
         return json.dumps(values)
 
@@ -179,7 +179,7 @@ class Metadata:
                 names = None if old.classes is None else tuple(old.classes)
                 kind: OutputKind = Classes(old.n_classes, names)
                 return cls(
-                    kind, old.encoding, old.round, old.models, history=old.history, routers=old.routers
+                    kind, old.encoding, old.round, old.models, history=old.history, rankers=old.routers
                 )
             new = as_kind(document, _Format2, where, newest=FORMAT, error=CacheError)
             made = cls(
@@ -188,7 +188,7 @@ class Metadata:
                 new.round,
                 new.models,
                 history=new.history,
-                routers=new.rankers,
+                rankers=new.rankers,
             )
             if new.encoding.version > made.layout.version:
                 raise CacheError(
@@ -229,6 +229,6 @@ def _install(document: dict[str, Any]) -> str:
     return f'pip install "sparing>={document.get("sparing", "0.2")}"'
 
 
-def router_digest(data: bytes) -> str:
+def ranker_digest(data: bytes) -> str:
     """Return the digest of a ranker's file."""
     return "sha256:" + hashlib.sha256(data).hexdigest()

@@ -20,13 +20,13 @@ from sparing.cli.output import JsonOption, hint, print_json, progress
 
 EPILOG = (
     "Example: sparing fit photos.lance --model resnet56=resnet56.onnx --samples images.parquet "
-    "--rows 5000 --out router"
+    "--rows 5000 --out ranker"
 )
 
 
 def fit(
     cache: CacheArgument,
-    out: Annotated[Path, typer.Option("--out", help="Where to write the router.")] = Path("router"),
+    out: Annotated[Path, typer.Option("--out", help="Where to write the ranker.")] = Path("ranker"),
     model: Annotated[
         list[str] | None,
         typer.Option(
@@ -52,20 +52,20 @@ def fit(
     rows: Annotated[int, typer.Option("--rows", min=2, help="Rows to run each candidate on.")] = 5000,
     form: Annotated[
         str,
-        typer.Option("--input", help="What the router reads: sorted (default), or plain as in the paper."),
+        typer.Option("--input", help="What the ranker reads: sorted (default), or plain as in the paper."),
     ] = "sorted",
     hidden: Annotated[
         list[int] | None, typer.Option("--hidden", min=1, help="Hidden layer sizes. [64]")
     ] = None,
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the rows.")] = 30,
     holdout: Annotated[
-        float, typer.Option("--holdout", min=0, max=0.9, help="Share of the rows that judge the router.")
+        float, typer.Option("--holdout", min=0, max=0.9, help="Share of the rows that judge the ranker.")
     ] = 0.2,
     scorer: Annotated[
         str | None,
         typer.Option(
             "--scorer",
-            help="What a refresh with this router ranks by when none is named: router (default), change, "
+            help="What a refresh with this ranker ranks by when none is named: router (default), change, "
             "entropy, ..., or auto: what the held-out rows advise.",
         ),
     ] = None,
@@ -76,7 +76,7 @@ def fit(
     provider: ProviderOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Fit a router: from a cached distribution to the entropy decrease that each candidate would bring.
+    """Fit a ranker: from a cached distribution to the entropy decrease that each candidate would bring.
 
     What this runs on the cache's own rows is not lost: the next `refresh` with these candidates stores it,
     and counts it in its budget.
@@ -97,30 +97,30 @@ def fit(
         "seed": seed,
     }
     if outputs:
-        router = _from_outputs(cache, outputs, old, common)
+        ranker = _from_outputs(cache, outputs, old, common)
     else:
         from sparing.refresh import fit as run_fit
 
         candidates = load_models(model or [], cost, batch_size, threads, provider)
         values = open_given_samples(samples, column)
         with progress("fitting") as on_progress:
-            router = run_fit(cache, candidates, samples=values, rows=rows, on_progress=on_progress, **common)
-    router = _preferring(router, scorer)
-    router.save(out)
-    _tell(router, out, as_json)
+            ranker = run_fit(cache, candidates, samples=values, rows=rows, on_progress=on_progress, **common)
+    ranker = _preferring(ranker, scorer)
+    ranker.save(out)
+    _tell(ranker, out, as_json)
 
 
-def _preferring(router: Any, scorer: str | None) -> Any:
+def _preferring(ranker: Any, scorer: str | None) -> Any:
     from dataclasses import replace
 
     from sparing.errors import InputError
-    from sparing.refresh.scorers import NAMES
+    from sparing.refresh.scoring.scorers import NAMES
 
     if scorer is None:
-        return router
+        return ranker
     if scorer not in ("auto", "router", "change", *NAMES):
         raise InputError(f"there is no scorer {scorer!r}: router, change, {', '.join(NAMES)}, or auto")
-    return replace(router, preferred=scorer)
+    return replace(ranker, preferred=scorer)
 
 
 def _from_outputs(cache: Path, outputs: list[str], old: Path | None, common: dict[str, Any]) -> Any:
@@ -140,39 +140,39 @@ def _from_outputs(cache: Path, outputs: list[str], old: Path | None, common: dic
     )
 
 
-def _tell(router: Any, out: Path, as_json: bool) -> None:
+def _tell(ranker: Any, out: Path, as_json: bool) -> None:
     result: dict[str, Any] = {
-        "router": str(out),
+        "ranker": str(out),
         "bytes": out.stat().st_size,
-        "input": router.form,
-        "width": router.width,
-        "candidates": [{"name": c.name, "digest": c.digest, "seconds": c.seconds} for c in router.candidates],
-        "scorer": router.preferred or "router",
-        "held_out_rows": 0 if router.evidence is None else len(router.evidence.cached),
+        "input": ranker.form,
+        "width": ranker.width,
+        "candidates": [{"name": c.name, "digest": c.digest, "seconds": c.seconds} for c in ranker.candidates],
+        "scorer": ranker.preferred or "router",
+        "held_out_rows": 0 if ranker.holdout is None else len(ranker.holdout.cached),
     }
-    if router.evidence is not None:
-        names = [c.name for c in router.candidates]
+    if ranker.holdout is not None:
+        names = [c.name for c in ranker.candidates]
         result["consistency"] = {
             scorer: {
-                rate: router.evidence.predict(scorer, names, names[-1], float(rate)).consistency
+                rate: ranker.holdout.predict(scorer, names, names[-1], float(rate)).consistency
                 for rate in ("0.2", "0.5", "0.8")
             }
             for scorer in ("router", "change", "entropy", "random")
         }
-        result["recommended"], result["advice"] = router.evidence.advise(names, names[-1])
+        result["recommended"], result["advice"] = ranker.holdout.advise(names, names[-1])
     if as_json:
         print_json(result)
         return
-    typer.echo(f"wrote {out} ({result['bytes']:,} bytes), fitted for {', '.join(router_names(router))}")
+    typer.echo(f"wrote {out} ({result['bytes']:,} bytes), fitted for {', '.join(ranker_names(ranker))}")
     if "consistency" in result:
         typer.echo(f"consistency with a full re-run, judged on {result['held_out_rows']:,} held-out rows:")
         typer.echo("  scorer      20%      50%      80%")
         for scorer, values in result["consistency"].items():
             typer.echo(f"  {scorer:<9}" + "".join(f"{100 * value:7.2f}% " for value in values.values()))
         typer.echo(result["advice"])
-    hint(f"next: sparing refresh CACHE ... --router {out} --budget 50% --dry-run")
+    hint(f"next: sparing refresh CACHE ... --ranker {out} --budget 50% --dry-run")
 
 
-def router_names(router: Any) -> list[str]:
-    """Give the names of a router's candidates."""
-    return [candidate.name for candidate in router.candidates]
+def ranker_names(ranker: Any) -> list[str]:
+    """Give the names of a ranker's candidates."""
+    return [candidate.name for candidate in ranker.candidates]

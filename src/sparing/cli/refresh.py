@@ -21,7 +21,7 @@ from sparing.cli.output import JsonOption, hint, print_json, progress, share
 
 EPILOG = (
     "Example: sparing refresh photos.lance --model resnet56=resnet56.onnx --samples images.parquet "
-    "--router router --budget 50% --dry-run"
+    "--ranker ranker --budget 50% --dry-run"
 )
 
 
@@ -36,15 +36,16 @@ def refresh(
     ],
     samples: SamplesOption = None,
     column: ColumnOption = None,
-    router: Annotated[
-        Path | None, typer.Option("--router", help="The router that `sparing fit` wrote.")
+    ranker: Annotated[
+        Path | None, typer.Option("--ranker", help="The ranker that `sparing fit` wrote.")
     ] = None,
+    router: Annotated[Path | None, typer.Option("--router", hidden=True)] = None,
     scorer: Annotated[
         str | None,
         typer.Option(
             "--scorer",
             help="What ranks the rows: router, change, entropy, least-confidence, margin, random, or auto: "
-            "what held-out rows advise. By default the router if one is given (change under accuracy), "
+            "what held-out rows advise. By default router if a ranker is given (change under accuracy), "
             "else entropy.",
         ),
     ] = None,
@@ -109,6 +110,11 @@ def refresh(
 
     if finish and discard:
         raise InputError("--finish commits what is staged and --discard drops it: give one of them")
+    if router is not None:
+        if ranker is not None:
+            raise InputError("--router is the old name of --ranker: give --ranker alone")
+        hint("--router is deprecated and will be removed in the next version: write --ranker")
+        ranker = router
     corrects = correct or correct_within_budget
     if recent and not corrects:
         raise InputError("recent models take part in correction only: ask for it with --correct")
@@ -117,7 +123,7 @@ def refresh(
     options = RefreshOptions(
         budget=Budget.parse(budget),
         scorer=scorer,
-        router=router,
+        ranker=ranker,
         target=target,
         only_positive=only_positive,
         objective=objective,  # type: ignore[arg-type]
@@ -228,7 +234,7 @@ def _tell_preview(preview: Any, options: Any, as_json: bool) -> None:
     if prediction is None:
         if options.objective == "consistency":
             typer.echo(
-                "  no held-out rows to predict consistency from: `sparing fit` makes a router that has them"
+                "  no held-out rows to predict consistency from: `sparing fit` makes a ranker that has them"
             )
         return
     typer.echo(

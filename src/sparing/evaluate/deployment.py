@@ -27,7 +27,7 @@ from sparing.refresh.pooling.pools import Held, Labelled, Pooler, Pools
 from sparing.refresh.records import RoundRecord
 from sparing.refresh.round import Round
 from sparing.refresh.running import run_order
-from sparing.refresh.scorers import Scorer, named_scorer
+from sparing.refresh.scoring.scorers import Scorer, named_scorer
 from sparing.refresh.slices import run_slices, staged_slices
 from sparing.refresh.staging import Staging
 
@@ -114,7 +114,7 @@ class Deployment:
             self.store,
             [self.runnable[t]],
             scorer=scorer,
-            router=None,
+            ranker=None,
             budget=full if self.method.scorer == "full" else self.budgets[min(t, len(self.budgets)) - 1],
             target=str(t),
             only_positive=False,

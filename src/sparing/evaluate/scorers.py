@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from sparing.errors import InputError
 from sparing.numerics.distributions import UNCERTAINTY, apply_temperature, entropy, fit_temperature
-from sparing.refresh.change import train_change
-from sparing.refresh.router import train_router
+from sparing.refresh.scoring.change import train_change
+from sparing.refresh.scoring.ranker import train_ranker
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -117,7 +117,7 @@ def _pure(form: str) -> Learner:
 
     def learn(train: Pairs, seed: int) -> Score:
         names = [str(index) for index in range(len(train.new))]
-        router = train_router(
+        ranker = train_ranker(
             train.old,
             train.new,
             names,
@@ -125,7 +125,7 @@ def _pure(form: str) -> Learner:
             form=form,  # type: ignore[arg-type]
             seed=seed,
         )
-        return lambda rows: router.benefits(rows.old)
+        return lambda rows: ranker.benefits(rows.old)
 
     return learn
 
@@ -142,7 +142,7 @@ def _change(train: Pairs, _seed: int) -> Score:
 
 
 def _regression(train: Pairs, wanted: npt.NDArray[np.floating], seed: int) -> Callable[[Floats], Floats]:
-    """Fit the router's network to another quantity."""
+    """Fit the ranker's network to another quantity."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPRegressor
 

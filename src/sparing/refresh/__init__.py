@@ -6,14 +6,14 @@ from sparing.refresh.filling import append_samples, fill
 from sparing.refresh.job import Preview, preview, refresh
 from sparing.refresh.learning import fit, fit_outputs
 from sparing.refresh.options import Correction, RefreshOptions
-from sparing.refresh.router import Router, train_router
+from sparing.refresh.scoring.ranker import Ranker, train_ranker
 
 __all__ = [
     "Correction",
     "Preview",
+    "Ranker",
     "RefreshOptions",
     "RefreshReport",
-    "Router",
     "Schedule",
     "Step",
     "append_samples",
@@ -22,5 +22,5 @@ __all__ = [
     "fit_outputs",
     "preview",
     "refresh",
-    "train_router",
+    "train_ranker",
 ]

@@ -16,12 +16,12 @@ from sparing.cache.metadata import Metadata
 from sparing.numerics.selection import tie_keys
 from sparing.outputs import Outputs
 from sparing.refresh.correction.settling import corrected_rows, labelled_alternatives, screened_rows
-from sparing.refresh.evidence import Prediction
 from sparing.refresh.planning import right_rows
 from sparing.refresh.pooling.exponents import Judgement
 from sparing.refresh.pooling.pools import Held, Labelled, Pooler, Pools, held_by, spread, stored_probs
 from sparing.refresh.records import RoundRecord
 from sparing.refresh.round import Round
+from sparing.refresh.scoring.holdout import Prediction
 from sparing.refresh.slices import Slices, chunk_rows, purpose_of, updates
 from sparing.refresh.staging import Chunk, Staging
 
@@ -195,8 +195,8 @@ def _metadata(round_: Round, account: Account) -> Metadata:
         if model.cost is not None:
             info = ModelInfo(model.name, model.digest, model.cost, model.unit)
         metadata = metadata.with_model(info)
-    if round_.scorer.name in ("router", "change") and round_.router is not None:
-        metadata = metadata.with_router(round_.router.to_bytes())
+    if round_.scorer.name in ("router", "change") and round_.ranker is not None:
+        metadata = metadata.with_ranker(round_.ranker.to_bytes())
     return metadata
 
 

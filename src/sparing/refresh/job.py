@@ -20,7 +20,6 @@ from sparing.errors import CacheError, InputError
 from sparing.models import Model
 from sparing.progress import OnProgress
 from sparing.refresh.commit import RefreshReport, commit_round, report_of
-from sparing.refresh.evidence import Prediction
 from sparing.refresh.options import RefreshOptions, Unfinished
 from sparing.refresh.planners import PlanOnce
 from sparing.refresh.planning import (
@@ -33,6 +32,7 @@ from sparing.refresh.planning import (
 from sparing.refresh.records import RoundRecord
 from sparing.refresh.round import Round, prepare_round
 from sparing.refresh.running import find_samples, run_order
+from sparing.refresh.scoring.holdout import Prediction
 from sparing.refresh.slices import run_slices, staged_slices
 from sparing.refresh.staging import Staging
 
@@ -141,7 +141,7 @@ def refresh(
 
     Raises:
         BudgetError: the budget cannot be understood or weighed.
-        InputError: samples are missing, the router does not know a candidate, or class counts differ.
+        InputError: samples are missing, the ranker does not know a candidate, or class counts differ.
         ModelError: a model failed; what was computed is kept, and the same call resumes.
         CacheError: not a cache, another process writes to it, another round is unfinished, or a full disk.
     """

@@ -19,11 +19,11 @@ from sparing.errors import CacheError, InputError
 from sparing.models import Model
 from sparing.numerics.selection import Items, find_cut, tie_keys
 from sparing.progress import OnProgress
-from sparing.refresh.change import ChangePredictor, train_change
-from sparing.refresh.evidence import gather_evidence
 from sparing.refresh.records import FitRecord
-from sparing.refresh.router import InputForm, Router, train_router
 from sparing.refresh.running import chunk_rows_for, find_samples, run_order
+from sparing.refresh.scoring.change import ChangePredictor, train_change
+from sparing.refresh.scoring.holdout import gather_holdout
+from sparing.refresh.scoring.ranker import InputForm, Ranker, train_ranker
 from sparing.refresh.staging import Staging
 
 Floats = npt.NDArray[np.float32]
@@ -41,8 +41,8 @@ def fit(
     holdout: float = 0.2,
     seed: int = 0,
     on_progress: OnProgress | None = None,
-) -> Router:
-    """Run candidates on some rows of a cache and fit a router to what they changed (PURE, 3.2).
+) -> Ranker:
+    """Run candidates on some rows of a cache and fit a ranker to what they changed (PURE, 3.2).
 
     The rows are drawn at random by a seeded hash of their ids. What is computed is kept: the next round with
     these candidates stores it without running it again, and counts it in its account and its budget. A kill
@@ -53,16 +53,16 @@ def fit(
         candidates: the models to learn about.
         samples: where the sample values are; see `refresh`.
         rows: how many rows to run each candidate on.
-        form: what the router reads; see `train_router`.
+        form: what the ranker reads; see `train_ranker`.
         hidden: sizes of the hidden layers.
         epochs: passes over the rows.
-        holdout: share of the rows on which a first router is judged, so that `refresh` can predict
-            consistency; the router returned is fitted on all rows.
+        holdout: share of the rows on which a first ranker is judged, so that `refresh` can predict
+            consistency; the ranker returned is fitted on all rows.
         seed: fixes the rows, the split and the fit.
         on_progress: called after every chunk.
 
     Returns:
-        The router.
+        The ranker.
 
     Raises:
         InputError: too few rows, samples missing, or models whose classes differ from the cache's.
@@ -70,7 +70,7 @@ def fit(
         CacheError: not a cache, another process writes to it, or a full disk.
     """
     if not candidates:
-        raise InputError("there is no candidate to fit a router for")
+        raise InputError("there is no candidate to fit a ranker for")
     with Cache.open(path).lock():
         cache = Cache.open(path)
         if cache.unfinished_round() is not None:
@@ -110,7 +110,7 @@ def fit(
         _keep(cache, staging, staged)
         old = cache.get(drawn)
         known = [item for model in candidates if (item := _known(cache, model)) is not None]
-        router = _fit_pairs(
+        ranker = _fit_pairs(
             old.probs,
             [item.probs[_match(item.ids, old.ids)] for item in known],
             old.labels,
@@ -126,9 +126,9 @@ def fit(
         )
     timed = tuple(
         replace(candidate, seconds=item.seconds / len(item.ids))
-        for candidate, item in zip(router.candidates, known, strict=True)
+        for candidate, item in zip(ranker.candidates, known, strict=True)
     )
-    return replace(router, candidates=timed)
+    return replace(ranker, candidates=timed)
 
 
 def fit_outputs(
@@ -141,28 +141,28 @@ def fit_outputs(
     epochs: int = 30,
     holdout: float = 0.2,
     seed: int = 0,
-) -> Router:
-    """Fit a router on pairs of outputs that are known from elsewhere: nothing is run.
+) -> Ranker:
+    """Fit a ranker on pairs of outputs that are known from elsewhere: nothing is run.
 
     Args:
         old: the cached model's outputs: an output table (see `read_outputs`) or an open `Cache`.
         new: n output tables, one per candidate; rows are matched by id, others are ignored.
         names: n names, as `refresh` will be given them.
-        form: what the router reads; see `train_router`.
+        form: what the ranker reads; see `train_ranker`.
         hidden: sizes of the hidden layers.
         epochs: passes over the rows.
-        holdout: share of the rows kept back to judge the router; see `fit`.
+        holdout: share of the rows kept back to judge the ranker; see `fit`.
         seed: fixes the split and the fit.
 
     Returns:
-        The router.
+        The ranker.
 
     Raises:
         InputError: no common ids, or classes that differ.
     """
     tables = [read_outputs(source) for source in new]
     if not tables:
-        raise InputError("there is no candidate to fit a router for")
+        raise InputError("there is no candidate to fit a ranker for")
     common = tables[0].ids
     for table in tables[1:]:
         common = common.filter(pc.is_in(common, value_set=table.ids))
@@ -201,7 +201,7 @@ def fit_outputs(
 def _draw(cache: Cache, candidates: Sequence[Model], rows: int, seed: int) -> pa.Array:
     """Draw rows that no candidate wrote, by hash of the id: the rows of a smaller draw are among them."""
     if rows < 2:
-        raise InputError(f"a router cannot be fitted on {rows} rows: give it a few hundred at least")
+        raise InputError(f"a ranker cannot be fitted on {rows} rows: give it a few hundred at least")
     own = [index for model in candidates for index in cache.metadata.holding(model.name)]
     for model in candidates:
         cache.metadata.check_classes(model.name, model.classes)
@@ -229,7 +229,7 @@ def _draw(cache: Cache, candidates: Sequence[Model], rows: int, seed: int) -> pa
     if len(ids) < 2:
         raise InputError(
             f"the cache has {len(cache)} rows, of which {len(ids)} are not {candidates[0].name!r}'s own: "
-            "too few to fit a router"
+            "too few to fit a ranker"
         )
     return ids
 
@@ -290,25 +290,25 @@ def _fit_pairs(
     epochs: int,
     holdout: float,
     seed: int,
-) -> Router:
+) -> Ranker:
     if not 0 <= holdout < 1:
         raise InputError(f"the share of held-out rows must lie in [0, 1), got {holdout}")
 
-    def train(rows: npt.NDArray[np.int64]) -> tuple[Router, ChangePredictor]:
+    def train(rows: npt.NDArray[np.int64]) -> tuple[Ranker, ChangePredictor]:
         after = [outputs[rows] for outputs in new]
-        router = train_router(
+        ranker = train_ranker(
             old[rows], after, names, digests, form=form, hidden=hidden, epochs=epochs, seed=seed
         )
         change = train_change(old[rows], after, len(new) - 1, holders, held_models[rows])
-        return replace(router, change=change), change
+        return replace(ranker, change=change), change
 
     shuffled = np.random.default_rng(seed).permutation(len(old))
     held = shuffled[: int(holdout * len(old))]
-    router, _ = train(np.sort(shuffled))
+    ranker, _ = train(np.sort(shuffled))
     if len(held) < 2 or len(old) - len(held) < 2:
-        return router
+        return ranker
     judged, judged_change = train(np.sort(shuffled[len(held) :]))
-    evidence = gather_evidence(
+    seen = gather_holdout(
         names,
         judged.benefits(old[held]),
         old=old[held],
@@ -316,4 +316,4 @@ def _fit_pairs(
         labels=labels[held],
         change=judged_change.benefits(old[held], holders, held_models[held]),
     )
-    return replace(router, evidence=evidence)
+    return replace(ranker, holdout=seen)

@@ -8,7 +8,7 @@ from typing import Literal
 from sparing.budget import Budget
 from sparing.models import Model
 from sparing.refresh.correction.rules import Schedule
-from sparing.refresh.router import Router
+from sparing.refresh.scoring.ranker import Ranker
 
 Objective = Literal["consistency", "accuracy"]
 
@@ -40,9 +40,9 @@ class RefreshOptions:
             budget in seconds or cost runs rows in order of benefit until it is spent; with several, each row
             gets the candidate that brings most for its cost, and rows that none improves are left alone.
         scorer: what ranks the rows: "router", "change" (both need one), "entropy", "least-confidence",
-            "margin", "random", or "auto": what the router's held-out rows advise. By default the router when
+            "margin", "random", or "auto": what the ranker's held-out rows advise. By default the ranker when
             there is one ("change" under the objective "accuracy"), else entropy.
-        router: from `fit`, or its file.
+        ranker: from `fit`, or its file.
         target: the candidate whose full re-run is the reference; the last one by default.
         only_positive: leave alone rows that no candidate is predicted to improve.
         objective: "consistency" stores the new outputs as they are; "accuracy" pools each with the one that
@@ -53,7 +53,7 @@ class RefreshOptions:
 
     budget: str | Budget
     scorer: str | None = None
-    router: Router | str | Path | None = None
+    ranker: Ranker | str | Path | None = None
     target: str | None = None
     only_positive: bool = False
     objective: Objective = "consistency"

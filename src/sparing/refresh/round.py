@@ -18,11 +18,11 @@ from sparing.models import Model
 from sparing.numerics.distributions import entropy
 from sparing.outputs import Classes, Outputs
 from sparing.refresh.correction.screening import RoundCorrection, prepare_correction
-from sparing.refresh.evidence import Prediction
 from sparing.refresh.options import Objective, RefreshOptions
 from sparing.refresh.pooling.pools import Pooler
-from sparing.refresh.router import Router
-from sparing.refresh.scorers import Scorer, named_scorer
+from sparing.refresh.scoring.holdout import Prediction
+from sparing.refresh.scoring.ranker import Ranker
+from sparing.refresh.scoring.scorers import Scorer, named_scorer
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Round:
         cache: the cache, at the version that the round starts from.
         candidates: models that the round may run.
         scorer: what ranks the rows.
-        router: what fit made; None when there is none.
+        ranker: what fit made; None when there is none.
         budget: what the round may spend.
         target: name of the candidate whose full re-run is the reference.
         only_positive: leave alone rows that no candidate is predicted to improve.
@@ -49,7 +49,7 @@ class Round:
     cache: Store
     candidates: list[Model]
     scorer: Scorer
-    router: Router | None
+    ranker: Ranker | None
     budget: Budget
     target: str
     only_positive: bool
@@ -73,7 +73,7 @@ class Round:
 
     def seconds_per_forward(self) -> list[float | None]:
         """Return each candidate's seconds: as fit measured, as stated, or as earlier rounds measured."""
-        fitted = {} if self.router is None else {c.digest: c.seconds for c in self.router.candidates}
+        fitted = {} if self.ranker is None else {c.digest: c.seconds for c in self.ranker.candidates}
         stored = {info.digest: info for info in self.cache.metadata.models}
         result: list[float | None] = []
         for model in self.candidates:
@@ -96,7 +96,7 @@ class Round:
                 if value is None:
                     raise BudgetError(
                         f"how long a forward of {name!r} takes is not known, so several candidates cannot be "
-                        "weighed against a time: fit a router with it first, or state its --cost"
+                        "weighed against a time: fit a ranker with it first, or state its --cost"
                     )
             return [value for value in seconds if value is not None]
         for model in self.candidates:
@@ -158,7 +158,7 @@ class Round:
             The prediction; None without held-out rows, or when the candidates have written rows since, so
             that the rows left are no longer like those held out.
         """
-        if self.router is None or self.router.evidence is None or rows == 0:
+        if self.ranker is None or self.ranker.holdout is None or rows == 0:
             return None
         if self.objective == "accuracy":
             # What held-out rows say is of new distributions stored as they are.
@@ -166,12 +166,12 @@ class Round:
         known = len(self.known_rows())
         others = rows - known
         agreeing = self._known_agreement()
-        names = self.router.evidence.names
+        names = self.ranker.holdout.names
         if competing < others or agreeing is None or any(name not in names for name in self.names):
             return None
         share = min(refreshed / others, 1.0) if others else 1.0
-        held_out = self.router.evidence.predict(self.scorer.name, self.names, self.target, share)
-        full = self.router.evidence.predict(self.scorer.name, self.names, self.target, 1.0)
+        held_out = self.ranker.holdout.predict(self.scorer.name, self.names, self.target, share)
+        full = self.ranker.holdout.predict(self.scorer.name, self.names, self.target, 1.0)
         weight = others / rows
         accuracy = None
         if held_out.accuracy is not None and full.accuracy is not None:
@@ -271,23 +271,23 @@ def prepare_round(cache: Cache, candidates: Sequence[Model], options: RefreshOpt
     for model in (*candidates, *(() if correction is None else correction.recent)):
         metadata.check_classes(model.name, model.classes)
         metadata = metadata.with_model(ModelInfo(model.name, model.digest))
-    router = options.router
-    if isinstance(router, str | Path):
-        router = Router.load(router)
-    if router is not None:
-        _check_router(router, candidates)
+    ranker = options.ranker
+    if isinstance(ranker, str | Path):
+        ranker = Ranker.load(ranker)
+    if ranker is not None:
+        _check_ranker(ranker, candidates)
     scorer = options.scorer
     if scorer is None:
-        scorer = "entropy" if router is None else router.preferred or _usual_scorer(router, target, objective)
+        scorer = "entropy" if ranker is None else ranker.preferred or _usual_scorer(ranker, target, objective)
     if scorer in ("router", "change", "auto"):
-        if router is None:
+        if ranker is None:
             raise InputError(
-                f"the scorer {scorer!r} needs a router: make one with `sparing fit`, give it with --router"
+                f"the scorer {scorer!r} needs a ranker: make one with `sparing fit`, give it with --ranker"
             )
         if scorer == "auto":
-            scorer = advised_scorer(router, names, target)
-    if router is not None and scorer in ("router", "change"):
-        ranking = router.scorer(names, scorer, target)
+            scorer = advised_scorer(ranker, names, target)
+    if ranker is not None and scorer in ("router", "change"):
+        ranking = ranker.scorer(names, scorer, target)
     else:
         ranking = named_scorer(scorer, names, target)
     budget = options.budget if isinstance(options.budget, Budget) else Budget.parse(options.budget)
@@ -295,7 +295,7 @@ def prepare_round(cache: Cache, candidates: Sequence[Model], options: RefreshOpt
         cache,
         list(candidates),
         scorer=ranking,
-        router=router,
+        ranker=ranker,
         budget=budget,
         target=target,
         only_positive=options.only_positive,
@@ -317,35 +317,35 @@ def _correction(
     )
 
 
-def _usual_scorer(router: Router, target: str, objective: Objective) -> str:
-    """Name what a router ranks by when nobody says: pooled rows gain by what they do not hold yet."""
-    fitted_for_it = router.change is not None and router.candidates[-1].name == target
+def _usual_scorer(ranker: Ranker, target: str, objective: Objective) -> str:
+    """Name what a ranker ranks by when nobody says: pooled rows gain by what they do not hold yet."""
+    fitted_for_it = ranker.change is not None and ranker.candidates[-1].name == target
     return "change" if objective == "accuracy" and fitted_for_it else "router"
 
 
-def advised_scorer(router: Router, names: Sequence[str], target: str) -> str:
-    """Return the scorer that a router's held-out rows recommend for these candidates.
+def advised_scorer(ranker: Ranker, names: Sequence[str], target: str) -> str:
+    """Return the scorer that a ranker's held-out rows recommend for these candidates.
 
     Raises:
-        InputError: the router has no held-out rows, or routing is not appropriate on this data.
+        InputError: the ranker has no held-out rows, or routing is not appropriate on this data.
     """
-    if router.evidence is None:
+    if ranker.holdout is None:
         raise InputError("the scorer 'auto' needs held-out rows: run `sparing fit` with --holdout above 0")
     for name in names:
-        if name not in router.evidence.names:
-            raise InputError(f"the router was not fitted for {name!r}: run `sparing fit` for it")
-    advised, reason = router.evidence.advise(names, target)
+        if name not in ranker.holdout.names:
+            raise InputError(f"the ranker was not fitted for {name!r}: run `sparing fit` for it")
+    advised, reason = ranker.holdout.advise(names, target)
     if advised == "random":
         raise InputError(f"{reason} To refresh all the same, name a scorer, for example --scorer random")
     return advised
 
 
-def _check_router(router: Router, candidates: Sequence[Model]) -> None:
-    digests = {candidate.name: candidate.digest for candidate in router.candidates}
+def _check_ranker(ranker: Ranker, candidates: Sequence[Model]) -> None:
+    digests = {candidate.name: candidate.digest for candidate in ranker.candidates}
     for model in candidates:
         fitted = digests.get(model.name)
         if fitted is not None and fitted != model.digest:
             raise InputError(
-                f"the router was fitted for another {model.name!r} ({fitted} there, {model.digest} here): "
+                f"the ranker was fitted for another {model.name!r} ({fitted} there, {model.digest} here): "
                 "run `sparing fit` again for this one"
             )

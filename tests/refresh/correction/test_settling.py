@@ -244,15 +244,15 @@ def test_a_rollback_takes_the_correction_with_it(path):
     assert first.screened == 48
 
 
-def test_a_router_is_asked_again_what_it_said(path):
-    router = fit(path, [Told(1).model()], samples=SAMPLES, rows=60, epochs=2)
-    update(path, 1, router=router)
-    router = fit(path, [Told(2).model()], samples=SAMPLES, rows=60, epochs=2)
-    assert update(path, 2, router=router).corrected == 18
-    router = fit(path, [Told(3).model()], samples=SAMPLES, rows=60, epochs=2)
-    report = update(path, 3, router=router, scorer="change")
+def test_a_ranker_is_asked_again_what_it_said(path):
+    ranker = fit(path, [Told(1).model()], samples=SAMPLES, rows=60, epochs=2)
+    update(path, 1, ranker=ranker)
+    ranker = fit(path, [Told(2).model()], samples=SAMPLES, rows=60, epochs=2)
+    assert update(path, 2, ranker=ranker).corrected == 18
+    ranker = fit(path, [Told(3).model()], samples=SAMPLES, rows=60, epochs=2)
+    report = update(path, 3, ranker=ranker, scorer="change")
     assert (report.screened, report.corrected) == (48, 24)
-    assert update(path, 4).screened == 56  # this round by entropy, after two by routers and one by change
+    assert update(path, 4).screened == 56  # this round by entropy, after two by rankers and one by change
 
 
 def test_a_preview_says_how_much_correction_may_take(path):

@@ -142,9 +142,9 @@ def test_correction_pools_what_it_runs(make):
 
 def test_what_fit_ran_is_pooled_too(make):
     path = make()
-    router = fit(path, [model(1)], samples=SAMPLES, rows=200, epochs=1)
+    ranker = fit(path, [model(1)], samples=SAMPLES, rows=200, epochs=1)
     report = refresh(
-        path, [model(1)], RefreshOptions(router=router, budget="50%", objective="accuracy"), samples=SAMPLES
+        path, [model(1)], RefreshOptions(ranker=ranker, budget="50%", objective="accuracy"), samples=SAMPLES
     )
     assert report.refreshed == 300
     assert report.pooling["m1"]["rows"] == 300

@@ -12,8 +12,8 @@ from sparing.cache import Rows
 from sparing.cache.metadata import Metadata
 from sparing.numerics.selection import tie_keys
 from sparing.refresh.correction.rules import normalised_benefit
-from sparing.refresh.router import Router
-from sparing.refresh.scorers import Scorer, named_scorer
+from sparing.refresh.scoring.ranker import Ranker
+from sparing.refresh.scoring.scorers import Scorer, named_scorer
 
 Floats = npt.NDArray[np.float32]
 
@@ -57,7 +57,7 @@ def past_rounds(metadata: Metadata) -> list[PastRound]:
 def accumulate(past: list[PastRound], rows: Rows, holders: list[str]) -> Floats:
     """Add up the normalised benefits of the rounds since each row's last effective refresh.
 
-    Nothing per row is stored for this: a row that was not refreshed has not changed, so the routers that the
+    Nothing per row is stored for this: a row that was not refreshed has not changed, so the rankers that the
     cache keeps give the same scores again.
 
     Args:
@@ -98,9 +98,9 @@ def _read(entry: dict[str, Any], metadata: Metadata) -> PastRound:
     digest: str = entry["scorer"]
     kind, _, rest = digest.partition(":")
     if kind == "change":
-        scorer = Router.from_bytes(metadata.router(rest)).scorer(names, "change", entry["target"])
-    elif digest in metadata.routers:
-        scorer = Router.from_bytes(metadata.router(digest)).scorer(names)
+        scorer = Ranker.from_bytes(metadata.ranker(rest)).scorer(names, "change", entry["target"])
+    elif digest in metadata.rankers:
+        scorer = Ranker.from_bytes(metadata.ranker(digest)).scorer(names)
     else:
         scorer = named_scorer(digest, names, entry["target"])
     return PastRound(entry["round"], names, scorer, entry.get("seed", 0))

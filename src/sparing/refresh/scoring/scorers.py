@@ -61,7 +61,7 @@ def named_scorer(name: str, candidates: Sequence[str], target: str) -> Scorer:
         InputError: an unknown name.
     """
     if name not in NAMES:
-        raise InputError(f"there is no scorer {name!r}: choose one of {', '.join(NAMES)}, or give a router")
+        raise InputError(f"there is no scorer {name!r}: choose one of {', '.join(NAMES)}, or give a ranker")
     column = list(candidates).index(target)
 
     def benefits(

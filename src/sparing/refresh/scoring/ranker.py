@@ -13,12 +13,12 @@ import numpy.typing as npt
 
 from sparing.cache.encodings import Encoded, encoded
 from sparing.cache.encodings.scoring import largest, multiply
-from sparing.cache.metadata import router_digest
+from sparing.cache.metadata import ranker_digest
 from sparing.errors import InputError
 from sparing.numerics.distributions import entropy
-from sparing.refresh.change import ChangePredictor
-from sparing.refresh.evidence import Evidence
-from sparing.refresh.scorers import Scorer
+from sparing.refresh.scoring.change import ChangePredictor
+from sparing.refresh.scoring.holdout import Holdout
+from sparing.refresh.scoring.scorers import Scorer
 from sparing.storage.files import write_bytes
 
 FORMAT = 1
@@ -31,11 +31,11 @@ InputForm = Literal["sorted", "plain"]
 
 @dataclass(frozen=True)
 class Candidate:
-    """What a router knows of one candidate.
+    """What a ranker knows of one candidate.
 
     Attributes:
         name: its name.
-        digest: the digest of the model that the router was fitted to; None when only its outputs were known.
+        digest: the digest of the model that the ranker was fitted to; None when only its outputs were known.
         layers: weights (inputs, outputs) and biases of each layer.
         seconds: measured seconds of one forward; None when its outputs came from elsewhere.
     """
@@ -47,7 +47,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Router:
+class Ranker:
     """Predicts each candidate's entropy decrease from the cached distribution (PURE, Equations 4 and 5).
 
     Attributes:
@@ -55,16 +55,16 @@ class Router:
         form: "sorted" reads the largest entries in descending order, "plain" the vector as it stands.
         width: how many entries it reads.
         candidates: one regressor per candidate.
-        evidence: what the rows held out of the fit say of it; None when none were.
+        holdout: what the rows held out of the fit say of it; None when none were.
         change: predicts label changes, with the last candidate as the target; None when it was not fitted.
-        preferred: the scorer that a refresh with this router takes when none is named; None for "router".
+        preferred: the scorer that a refresh with this ranker takes when none is named; None for "router".
     """
 
     n_classes: int
     form: InputForm
     width: int
     candidates: tuple[Candidate, ...]
-    evidence: Evidence | None = field(default=None, compare=False)
+    holdout: Holdout | None = field(default=None, compare=False)
     change: ChangePredictor | None = field(default=None, compare=False)
     preferred: str | None = None
 
@@ -96,7 +96,7 @@ class Router:
         rows = encoded(distributions)
         n_classes = rows.encoding.n_classes
         if n_classes != self.n_classes:
-            raise InputError(f"the router reads {self.n_classes} classes, the cache has {n_classes}")
+            raise InputError(f"the ranker reads {self.n_classes} classes, the cache has {n_classes}")
         # One product for all candidates: sorting or gathering is done once.
         first = np.concatenate([candidate.layers[0][0] for candidate in self.candidates], axis=1)
         ends = np.cumsum([candidate.layers[0][0].shape[1] for candidate in self.candidates])
@@ -114,22 +114,22 @@ class Router:
         """Make a scorer for candidates by name.
 
         Args:
-            names: the candidates of the round, each known to the router.
+            names: the candidates of the round, each known to the ranker.
             kind: "router" ranks by predicted entropy decrease, "change" by predicted change of label.
             target: the candidate whose full re-run is the reference; "change" was fitted for one.
 
         Raises:
-            InputError: a candidate that the router was not fitted for, or another target.
+            InputError: a candidate that the ranker was not fitted for, or another target.
         """
         known = [candidate.name for candidate in self.candidates]
         for name in names:
             if name not in known:
                 raise InputError(
-                    f"the router was fitted for {', '.join(known)}, not for {name!r}: "
+                    f"the ranker was fitted for {', '.join(known)}, not for {name!r}: "
                     "run `sparing fit` for it"
                 )
         columns = [known.index(name) for name in names]
-        digest = router_digest(self.to_bytes())
+        digest = ranker_digest(self.to_bytes())
         if kind == "router":
             return Scorer(
                 "router",
@@ -138,7 +138,7 @@ class Router:
             )
         change = self.change
         if change is None:
-            raise InputError("this router has no change predictor: run `sparing fit` again")
+            raise InputError("this ranker has no change predictor: run `sparing fit` again")
         if target is not None and target != known[-1]:
             raise InputError(
                 f"the change predictor was fitted with {known[-1]!r} as the target, not {target!r}: "
@@ -159,7 +159,7 @@ class Router:
         return Scorer("change", f"change:{digest}", benefits)
 
     def to_bytes(self) -> bytes:
-        """Write the router as a NumPy archive, without any pickle."""
+        """Write the ranker as a NumPy archive, without any pickle."""
         header = {
             "format": FORMAT,
             "n_classes": self.n_classes,
@@ -171,7 +171,7 @@ class Router:
             ],
             "change": self.change is not None,
             "preferred": self.preferred,
-            "evidence": self.evidence is not None,
+            "evidence": self.holdout is not None,
         }
         arrays: dict[str, npt.NDArray[Any]] = {
             "header": np.frombuffer(json.dumps(header).encode("utf-8"), dtype=np.uint8)
@@ -182,18 +182,18 @@ class Router:
                 arrays[f"biases_{index}_{layer}"] = biases
         if self.change is not None:
             arrays.update(self.change.to_arrays())
-        if self.evidence is not None:
-            arrays.update(self.evidence.to_arrays())
+        if self.holdout is not None:
+            arrays.update(self.holdout.to_arrays())
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **arrays)
         return buffer.getvalue()
 
     @classmethod
-    def from_bytes(cls, data: bytes, where: str = "the router") -> "Router":
+    def from_bytes(cls, data: bytes, where: str = "the ranker") -> "Ranker":
         """Read what `to_bytes` wrote; nothing in it is unpickled.
 
         Raises:
-            InputError: not a router, or one of a newer release.
+            InputError: not a ranker, or one of a newer release.
         """
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as archive:
@@ -212,24 +212,24 @@ class Router:
                     )
                     for index, entry in enumerate(header["candidates"])
                 )
-                evidence = Evidence.from_arrays(archive) if header["evidence"] else None
+                holdout = Holdout.from_arrays(archive) if header["evidence"] else None
                 change = ChangePredictor.from_arrays(archive) if header.get("change") else None
                 return cls(
                     n_classes=header["n_classes"],
                     form=header["form"],
                     width=header["width"],
                     candidates=candidates,
-                    evidence=evidence,
+                    holdout=holdout,
                     change=change,
                     preferred=header.get("preferred"),
                 )
         except InputError:
             raise
         except Exception as error:
-            raise InputError(f"{where} is not a router file: {type(error).__name__}: {error}") from error
+            raise InputError(f"{where} is not a ranker file: {type(error).__name__}: {error}") from error
 
     def save(self, path: str | Path) -> None:
-        """Write the router to a file, whole or not at all.
+        """Write the ranker to a file, whole or not at all.
 
         Raises:
             StorageError: it could not be written.
@@ -237,19 +237,19 @@ class Router:
         write_bytes(path, self.to_bytes())
 
     @classmethod
-    def load(cls, path: str | Path) -> "Router":
-        """Read a router from a file.
+    def load(cls, path: str | Path) -> "Ranker":
+        """Read a ranker from a file.
 
         Raises:
-            InputError: no such file, or not a router.
+            InputError: no such file, or not a ranker.
         """
         path = Path(path)
         if not path.is_file():
-            raise InputError(f"there is no router at {path}: make one with `sparing fit --out {path}`")
+            raise InputError(f"there is no ranker at {path}: make one with `sparing fit --out {path}`")
         return cls.from_bytes(path.read_bytes(), str(path))
 
 
-def train_router(
+def train_ranker(
     old: Floats,
     new: Sequence[Floats],
     names: Sequence[str],
@@ -259,7 +259,7 @@ def train_router(
     hidden: Sequence[int] = (64,),
     epochs: int = 30,
     seed: int = 0,
-) -> Router:
+) -> Ranker:
     """Fit one regressor per candidate by mean squared error: Adam, 1e-3, batches of 32 (PURE, 3.2 and B.3).
 
     Args:
@@ -274,7 +274,7 @@ def train_router(
         seed: fixes the start and the shuffling.
 
     Returns:
-        The router, without evidence.
+        The ranker, without holdout.
 
     Raises:
         InputError: no rows, or shapes that do not match.
@@ -283,7 +283,7 @@ def train_router(
     from sklearn.neural_network import MLPRegressor
 
     if len(old) < 2:
-        raise InputError(f"a router cannot be fitted on {len(old)} rows: give it a few hundred at least")
+        raise InputError(f"a ranker cannot be fitted on {len(old)} rows: give it a few hundred at least")
     for name, outputs in zip(names, new, strict=True):
         if outputs.shape != old.shape:
             raise InputError(
@@ -291,7 +291,7 @@ def train_router(
                 "old and new models must share their classes"
             )
     width = min(old.shape[1], SORTED_WIDTH) if form == "sorted" else old.shape[1]
-    empty = Router(old.shape[1], form, width, ())
+    empty = Ranker(old.shape[1], form, width, ())
     inputs = empty.inputs(old)
     before = entropy(old)
     candidates = []
@@ -315,7 +315,7 @@ def train_router(
             for w, b in zip(network.coefs_, network.intercepts_, strict=True)
         )
         candidates.append(Candidate(name, digest, layers))
-    return Router(old.shape[1], form, width, tuple(candidates))
+    return Ranker(old.shape[1], form, width, tuple(candidates))
 
 
 def descending(probs: Floats, width: int) -> Floats:

@@ -4,7 +4,7 @@ import pytest
 from sparing.errors import InputError
 from sparing.numerics.distributions import entropy
 from sparing.numerics.selection import tie_keys
-from sparing.refresh.scorers import NAMES, named_scorer
+from sparing.refresh.scoring.scorers import NAMES, named_scorer
 
 PROBS = np.array(
     [[0.97, 0.02, 0.01], [0.5, 0.4, 0.1], [0.45, 0.45, 0.1], [0.34, 0.33, 0.33]], dtype=np.float32

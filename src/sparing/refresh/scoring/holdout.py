@@ -34,12 +34,12 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Holdout:
     """Held-out rows: how each scorer ranks them, and what keeping or refreshing them would store.
 
     Attributes:
         names: the n candidates.
-        router: shape (h, n), benefits by a router that was fitted without these rows.
+        router: shape (h, n), benefits by PURE's router that was fitted without these rows.
         change: shape (h, n), benefits by a change predictor that was fitted without these rows.
         uncertainty: shape (h, k), one column per scorer of `UNCERTAINTY`, in its order.
         cached: shape (h,), class that the cache holds.
@@ -131,7 +131,7 @@ class Evidence:
         return np.where(refreshed, self.outputs[np.arange(len(score)), choice], self.cached)
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Give the arrays that a router's file holds."""
+        """Give the arrays that a ranker's file holds."""
         return {
             "evidence_names": np.array(self.names),
             "evidence_router": self.router,
@@ -143,7 +143,7 @@ class Evidence:
         }
 
     @classmethod
-    def from_arrays(cls, arrays: Any) -> "Evidence":
+    def from_arrays(cls, arrays: Any) -> "Holdout":
         """Read what `to_arrays` gave."""
         return cls(
             tuple(str(name) for name in arrays["evidence_names"]),
@@ -154,14 +154,14 @@ class Evidence:
         )
 
 
-def gather_evidence(
+def gather_holdout(
     names: Sequence[str],
     router: Floats,
     old: Floats,
     new: Sequence[Floats],
     labels: Classes,
     change: Floats | None = None,
-) -> Evidence:
+) -> Holdout:
     """Put together what held-out rows say.
 
     Args:
@@ -172,7 +172,7 @@ def gather_evidence(
         labels: shape (h,), -1 where unknown.
         change: shape (h, n), predicted changes; none were fitted when absent.
     """
-    return Evidence(
+    return Holdout(
         names=tuple(names),
         router=router,
         change=np.zeros_like(router) if change is None else change,

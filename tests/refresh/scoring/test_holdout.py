@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from sparing.refresh.evidence import gather_evidence
+from sparing.refresh.scoring.holdout import gather_holdout
 
 # Four held-out rows over three classes, one candidate; the cached class is 0, 0, 1, 1.
 OLD = np.array([[0.9, 0.1, 0.0], [0.5, 0.3, 0.2], [0.2, 0.6, 0.2], [0.0, 1.0, 0.0]], np.float32)
@@ -11,13 +11,13 @@ NEW = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 1.0, 0.
 LABELS = np.array([1, 0, 1, -1])
 
 
-def evidence(router):
-    return gather_evidence(["new"], np.array(router, np.float32).reshape(-1, 1), OLD, [NEW], LABELS)
+def holdout(router):
+    return gather_holdout(["new"], np.array(router, np.float32).reshape(-1, 1), OLD, [NEW], LABELS)
 
 
 def test_a_prediction_by_hand():
     # The new model changes rows 0 and 2. Entropy ranks 1, 2, 0, 3: half the budget refreshes rows 1 and 2.
-    seen = evidence([4, 3, 2, 1])
+    seen = holdout([4, 3, 2, 1])
     by_entropy = seen.predict("entropy", ["new"], "new", 0.5)
     assert by_entropy.consistency == 0.75
     assert by_entropy.error == pytest.approx(math.sqrt(0.75 * 0.25 / 4))
@@ -30,7 +30,7 @@ def test_a_prediction_by_hand():
 
 
 def test_nothing_and_everything():
-    seen = evidence([1, 2, 3, 4])
+    seen = holdout([1, 2, 3, 4])
     for scorer in ("router", "entropy", "least-confidence", "margin", "random"):
         assert seen.predict(scorer, ["new"], "new", 0.0).consistency == 0.5
         assert seen.predict(scorer, ["new"], "new", 1.0).consistency == 1.0
@@ -38,7 +38,7 @@ def test_nothing_and_everything():
 
 def test_several_candidates_and_another_target():
     benefits = np.array([[2, 1], [1, 2], [2, 1], [1, 2]], np.float32)
-    seen = gather_evidence(["a", "b"], benefits, OLD, [NEW, OLD], LABELS)
+    seen = gather_holdout(["a", "b"], benefits, OLD, [NEW, OLD], LABELS)
     # Refreshing all: rows 0 and 2 from a, rows 1 and 3 from b (which is the old model again).
     assert seen.predict("router", ["a", "b"], "a", 1.0).consistency == 1.0
     assert seen.predict("router", ["a", "b"], "b", 1.0).consistency == 0.5

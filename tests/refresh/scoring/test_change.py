@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from sparing.errors import InputError
-from sparing.refresh.change import train_change
+from sparing.refresh.scoring.change import train_change
 
 C = 6
 

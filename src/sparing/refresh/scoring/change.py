@@ -66,7 +66,7 @@ class ChangePredictor:
         return result
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Give the arrays that a router's file holds."""
+        """Give the arrays that a ranker's file holds."""
         return {
             "change_rates": self.rates,
             "change_holders": np.array(self.holders, dtype=np.str_),

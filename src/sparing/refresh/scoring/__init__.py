@@ -1,0 +1,1 @@
+"""Scoring: what ranks the rows of a round, and what `fit` learns and saves."""
