@@ -23,7 +23,8 @@ from sparing.cache.encodings import parse_encoding
 from sparing.numerics.metrics import accuracy, consistency
 from sparing.numerics.selection import tie_keys
 from sparing.refresh import train_ranker
-from sparing.refresh.scoring.scorers import named_scorer
+from sparing.refresh.scoring import ScoringRows
+from sparing.refresh.scoring.unlearned import Entropy
 from timing import table
 
 PAIRS = (("resnet20_distilled", "resnet56"), ("resnet20", "resnet56"), ("resnet44_distilled", "resnet56"))
@@ -69,7 +70,7 @@ def evaluate(old_name: str, new_name: str, data: Path, work: Path) -> dict[tuple
         kept, read = rows.classes(), rows.decode()
         for seed in range(SEEDS):
             ties = tie_keys(old.ids, seed)
-            scores = named_scorer("entropy", [new_name], new_name).benefits(rows, ties)
+            scores = Entropy().benefits(ScoringRows(outputs=rows, ties=ties))
             found[name, "entropy"].append(outcome(kept, after, labels, half(scores, ties)))
             # The ranker is fitted and judged on what the cache holds, on rows of its own.
             order = np.random.default_rng(seed).permutation(len(kept))

@@ -23,7 +23,8 @@ from sparing.evaluate import Comparison, evaluate
 from sparing.numerics.distributions import entropy
 from sparing.numerics.metrics import headroom
 from sparing.refresh import train_ranker
-from sparing.refresh.scoring.change import train_change
+from sparing.refresh.scoring import Answers, Pairs, ScoringRows
+from sparing.refresh.scoring.change import Change
 
 PAIRS = (("resnet20", "resnet56"), ("resnet20_distilled", "resnet56"))
 SIZES = (500, 1000, 2000, 3000, 5000, 7000)
@@ -63,8 +64,9 @@ def sizes(old: Path, new: Path, seeds: int) -> list[str]:
         started = perf_counter()
         train_ranker(whole_old[:rows], [whole_new[:rows]], ["new"], [None])
         ranker = perf_counter() - started
+        given = ScoringRows(outputs=whole_old[:rows], ties=np.zeros(rows, np.uint64))
         started = perf_counter()
-        train_change(whole_old[:rows], [whole_new[:rows]], 0, ["old"], np.zeros(rows, dtype=np.int64))
+        Change.fit(Pairs(given, Answers([whole_new[:rows]], np.full(rows, -1))), 0)
         cells += [f"{ranker:.2f}", f"{perf_counter() - started:.2f}"]
         lines.append(f"| {rows:,} | {' | '.join(cells)} |")
         print(lines[-1], flush=True)

@@ -32,7 +32,8 @@ from sparing.models import load_model, run
 from sparing.numerics.metrics import accuracy, consistency
 from sparing.numerics.selection import tie_keys
 from sparing.refresh import RefreshOptions, refresh, train_ranker
-from sparing.refresh.scoring.scorers import named_scorer
+from sparing.refresh.scoring import ScoringRows
+from sparing.refresh.scoring.ranking import make_ranking
 
 PAIRS = (("resnet20", "resnet56"), ("resnet20_distilled", "resnet56"))
 RATES = ("0.2", "0.5", "0.8")
@@ -58,7 +59,8 @@ def quality(old_name: str, new_name: str, data: Path, work: Path, seeds: int) ->
                 ranker = train_ranker(cached[fit], [new.probs[fit]], [new_name], ["-"], form=form, seed=seed)
                 benefits = ranker.benefits(cached[judge])
             else:
-                benefits = named_scorer(scorer, [new_name], new_name).benefits(cached[judge], ties)
+                rows = ScoringRows(outputs=cached[judge], ties=ties)
+                benefits = make_ranking(scorer, [new_name], new_name).benefits(rows)
             for rate in RATES:
                 refreshed = plan(benefits, [1.0], ties, Budget(Decimal(rate), "share")) != KEEP
                 full = new.probs[judge].argmax(axis=1)

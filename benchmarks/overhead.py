@@ -24,6 +24,7 @@ from sparing.cache.encodings import Encoded, encoded, parse_encoding
 from sparing.cache.encodings.scoring import uncertainty
 from sparing.numerics.selection import Items, find_cut
 from sparing.refresh.scoring.ranker import Candidate, Ranker
+from sparing.refresh.scoring.router import Router
 from timing import keep_freed_memory, median, p95, read_all, side_by_side, table
 
 CLASSES, HIDDEN = 100, 64
@@ -53,8 +54,9 @@ def rankers() -> tuple[Ranker, Ranker]:
             (rng.normal(size=s).astype(np.float32), rng.normal(size=s[1]).astype(np.float32)) for s in shapes
         )
 
-    plain = Ranker(CLASSES, "plain", CLASSES, (Candidate("new", "d", layers(CLASSES)),))
-    return plain, Ranker(CLASSES, "sorted", 32, (Candidate("new", "d", layers(32)),))
+    candidates = (Candidate("new", "d"),)
+    plain = Ranker(CLASSES, candidates, {"router": Router("plain", (layers(CLASSES),))})
+    return plain, Ranker(CLASSES, candidates, {"router": Router("sorted", (layers(32),))})
 
 
 def in_numpy(probs: np.ndarray, score: Callable) -> Callable[[], object]:

@@ -14,7 +14,8 @@ import numpy as np
 from cifar import outputs
 from sparing.numerics.selection import tie_keys
 from sparing.refresh import train_ranker
-from sparing.refresh.scoring.scorers import named_scorer
+from sparing.refresh.scoring import ScoringRows
+from sparing.refresh.scoring.unlearned import Random
 
 RATES = np.linspace(0, 1, 21)
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 640, 360, 64, 44, 24, 52
@@ -30,7 +31,7 @@ def curves(data: Path, work: Path, seeds: int = 5) -> dict[str, np.ndarray]:
         fit, judge = shuffled[:5000], shuffled[5000:]
         ranker = train_ranker(old.probs[fit], [new.probs[fit]], ["new"], [None], seed=seed)
         ties = tie_keys(old.ids, seed)[judge]
-        random = named_scorer("random", ["new"], "new").benefits(old.probs[judge], ties)
+        random = Random().benefits(ScoringRows(outputs=old.probs[judge], ties=ties))
         for name, benefits in zip(COLOURS, (ranker.benefits(old.probs[judge]), random), strict=True):
             ranked = agree[judge][np.argsort(-benefits[:, 0])]
             for i, rate in enumerate(RATES):

@@ -4,6 +4,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from sparing.refresh.scoring import OTHER_NAMES, SCORERS, refresh_scorers
+
 MODEL = "new=models.py:new"
 SAMPLES = ("--samples", "samples.parquet")
 
@@ -20,7 +22,8 @@ def test_from_import_to_export(imported):
         "fit", "photos.lance", "--model", MODEL, *SAMPLES, "--rows", "60", "--out", "ranker", "--json"
     ).json
     assert fitted["held_out_rows"] == 12
-    assert set(fitted["consistency"]) == {"router", "change", "entropy", "random"}
+    learned = {name for name, scorer in SCORERS.items() if scorer.learns}
+    assert set(fitted["consistency"]) == {*learned, "entropy", "random"}
     common = ("photos.lance", "--model", MODEL, *SAMPLES, "--ranker", "ranker", "--budget", "50%", "--json")
     dry = run("refresh", *common, "--dry-run").json
     assert (dry["refresh"], dry["forwards"], dry["known"]) == ({"new": 150}, {"new": 90}, 60)
@@ -223,3 +226,28 @@ def test_the_old_name_of_ranker_is_an_alias_that_says_so(imported):
     assert "--router" not in new.err
     assert "--router" not in sparing("refresh", "--help").out
     assert "give --ranker alone" in sparing(*common, "--ranker", "ranker", "--router", "ranker").err
+
+
+def test_every_scorer_that_can_be_recommended_ranks_a_round(imported):
+    run = imported
+    assert run("fit", "photos.lance", "--model", MODEL, *SAMPLES, "--rows", "60", "--epochs", "1").code == 0
+    common = ("refresh", "photos.lance", "--model", MODEL, *SAMPLES, "--ranker", "ranker", "--budget", "50%")
+    for name in ("pure", *refresh_scorers()):
+        found = run(*common, "--scorer", name, "--dry-run", "--json").json
+        assert found["scorer"] == OTHER_NAMES.get(name, name)
+        assert 0 <= found["prediction"]["consistency"] <= 1
+    assert run(*common, "--scorer", "mlink", "--json").json["refreshed"] == 150
+    missing = run(*common, "--scorer", "agreement")
+    assert missing.code == 1
+    assert "needs outputs of further cached models" in missing.err
+    assert "only an evaluation knows" in run(*common, "--scorer", "oracle-change").err
+    assert "there is no scorer 'vibes'" in run("fit", *common[1:4], *SAMPLES, "--scorer", "vibes").err
+
+
+@pytest.mark.parametrize("verb", ["refresh", "fit", "evaluate"])
+def test_the_help_lists_the_scorers(sparing, verb):
+    said = sparing(verb, "--help").out
+    assert "scorers}" not in said
+    words = "".join(said.replace("\u2502", " ").split())  # lines break anywhere
+    assert ",".join(refresh_scorers()) in words or verb == "evaluate"
+    assert all(name in words for name in refresh_scorers())

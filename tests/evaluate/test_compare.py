@@ -4,8 +4,9 @@ import pytest
 from sparing.errors import InputError
 from sparing.evaluate import evaluate
 from sparing.evaluate.compare import align, store
-from sparing.evaluate.scorers import LEARNED, SCORERS, Pairs, cema_score
+from sparing.evaluate.scorers import rows_for
 from sparing.numerics.distributions import entropy
+from sparing.refresh.scoring import SCORERS, find_scorer
 
 C, M = 6, 1200
 IDS = [f"s{i:04d}" for i in range(M)]
@@ -43,7 +44,7 @@ def test_the_shape_of_the_result(everything):
                 *("accuracy", "accuracy_std", "consistency", "consistency_std"),
                 *("headroom", "headroom_accuracy", "forwards"),
             }
-    assert [everything.scorers["pure"][rate]["forwards"] for rate in ("0.2", "0.5", "0.8")] == [120, 300, 480]
+    assert [f["forwards"] for f in everything.scorers["router"].values()] == [120, 300, 480]
 
 
 def test_random_and_oracles_frame_the_rest(everything):
@@ -69,20 +70,26 @@ def test_figures_by_another_route():
 
 
 def test_skipped_rows_keep_the_cached_output():
-    pairs = Pairs(OLD, [NEW], 0, LABELS)
+    ids, pairs = align(table(OLD), [table(NEW)], 0)
     for name in ("mlink", "pure", "entropy"):
-        benefits = SCORERS[name](pairs.take(np.arange(600)), 0)(pairs)
-        stored = store(pairs, benefits, IDS, 0, 0)
+        scorer = find_scorer(name).fit(pairs.take(np.arange(600)), 0)
+        stored = store(pairs, scorer.benefits(rows_for(scorer, pairs, 0)), ids, 0, 0)
         np.testing.assert_array_equal(stored, OLD.argmax(axis=1))
 
 
-def test_learned_scorers_see_no_answers():
-    train = Pairs(OLD, [NEW], 0, LABELS).take(np.arange(600))
-    judged = Pairs(OLD, [NEW], 0, LABELS).take(np.arange(600, M))
-    blind = Pairs(judged.old, [np.full_like(judged.old, 1 / C)], 0, np.full(600, -1))
-    for name in (*LEARNED, "cema", "agreement", "margin"):
-        score = SCORERS[name](train, 0)
-        np.testing.assert_array_equal(score(judged), score(blind))
+def test_only_oracles_see_answers():
+    _, pairs = align(table(OLD), [table(NEW)], 0)
+    seen = {name for name, scorer in SCORERS.items() if rows_for(scorer, pairs, 0).answers is not None}
+    assert seen == {"oracle-change", "oracle-gain"}
+
+
+def test_the_other_name_of_the_router():
+    results = [
+        evaluate(table(OLD), {"new": table(NEW)}, seeds=1, rates=["0.5"], scorers=f"entropy,{name}")
+        for name in ("router", "pure")
+    ]
+    assert results[0].scorers["router"] == results[1].scorers["pure"]
+    assert results[0].advice.replace("router comes", "pure comes") == results[1].advice
 
 
 def test_several_candidates():
@@ -115,15 +122,7 @@ def test_rows_are_matched_by_id():
     np.testing.assert_allclose(pairs.new[0], NEW[where], rtol=1e-6)
 
 
-def test_cema_takes_its_band_first():
-    limit = 0.4 * np.log(C)
-    values = entropy(OLD)
-    order = np.argsort(-cema_score(OLD), kind="stable")
-    inside = values[order] <= limit
-    count = int(inside.sum())
-    assert inside[:count].all()
-    assert (np.diff(values[order][:count]) <= 1e-6).all()  # from the band's upper edge down
-    assert (np.diff(values[order][count:]) >= -1e-6).all()  # then upwards from just above it
+def test_rows_outside_of_cemas_band_are_noted():
     noted = evaluate(table(OLD), {"new": table(NEW)}, scorers="cema,entropy", seeds=1, rates=["95%"])
     assert "just above its band" in noted.notes[0]
 

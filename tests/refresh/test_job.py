@@ -15,7 +15,7 @@ from sparing.errors import BudgetError, CacheError, InputError, LockedError, Mod
 from sparing.models import Model
 from sparing.numerics.distributions import entropy
 from sparing.numerics.selection import tie_keys
-from sparing.refresh import RefreshOptions, fill, fit, fit_outputs, preview, refresh
+from sparing.refresh import Ranker, RefreshOptions, fill, fit, fit_outputs, preview, refresh
 
 
 def by_entropy(world, among=None):
@@ -190,7 +190,11 @@ def test_the_ranker_of_a_round_stays_in_the_cache(world):
     ranker = fit(w.path, [Recorder("new").model()], samples=w.samples, rows=30, epochs=2)
     refresh(w.path, [Recorder("new").model()], RefreshOptions(ranker=ranker, budget="50%"), samples=w.samples)
     metadata = Cache.open(w.path).metadata
-    assert metadata.ranker(metadata.history[-1]["scorer"]) == ranker.to_bytes()
+    name, _, digest = metadata.history[-1]["scorer"].partition(":")
+    kept = Ranker.from_bytes(metadata.ranker(digest))
+    assert [name] == list(kept.scorers) == ["router"]  # no more of it than the round ranked by
+    probs = outputs_of("old", range(100))
+    np.testing.assert_array_equal(kept.benefits(probs), ranker.benefits(probs))
 
 
 def test_after_a_failure_the_same_call_goes_on(world):

@@ -27,7 +27,9 @@ def evaluate(
         typer.Option("--new", metavar="[NAME=]FILE", help="A new model's outputs. Repeat for several."),
     ],
     rates: Annotated[str, typer.Option("--rates", help="Update rates to compare at.")] = "20%,50%,80%",
-    scorers: Annotated[str, typer.Option("--scorers", help="Names separated by commas, or all.")] = "all",
+    scorers: Annotated[
+        str, typer.Option("--scorers", help="Names separated by commas, or all: {all_scorers}.")
+    ] = "all",
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many random splits.")] = 5,
     train_rows: Annotated[
         int | None,

@@ -52,12 +52,14 @@ def fit(
     rows: Annotated[int, typer.Option("--rows", min=2, help="Rows to run each candidate on.")] = 5000,
     form: Annotated[
         str,
-        typer.Option("--input", help="What the ranker reads: sorted (default), or plain as in the paper."),
+        typer.Option("--input", help="What PURE's router reads: sorted (default), or plain as in the paper."),
     ] = "sorted",
     hidden: Annotated[
-        list[int] | None, typer.Option("--hidden", min=1, help="Hidden layer sizes. [64]")
+        list[int] | None, typer.Option("--hidden", min=1, help="Hidden layer sizes of PURE's router. [64]")
     ] = None,
-    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the rows.")] = 30,
+    epochs: Annotated[
+        int, typer.Option("--epochs", min=1, help="Passes of PURE's router over the rows.")
+    ] = 30,
     holdout: Annotated[
         float, typer.Option("--holdout", min=0, max=0.9, help="Share of the rows that judge the ranker.")
     ] = 0.2,
@@ -65,8 +67,8 @@ def fit(
         str | None,
         typer.Option(
             "--scorer",
-            help="What a refresh with this ranker ranks by when none is named: router (default), change, "
-            "entropy, ..., or auto: what the held-out rows advise.",
+            help="What a refresh with this ranker ranks by when none is named: {scorers}, or auto: what the "
+            "held-out rows advise. By default router.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Fixes the rows, the split and the fit.")] = 0,
@@ -76,7 +78,7 @@ def fit(
     provider: ProviderOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Fit a ranker: from a cached distribution to the entropy decrease that each candidate would bring.
+    """Fit a ranker: every scorer that learns, and what held-out rows say of them.
 
     What this runs on the cache's own rows is not lost: the next `refresh` with these candidates stores it,
     and counts it in its budget.
@@ -113,13 +115,12 @@ def fit(
 def _preferring(ranker: Any, scorer: str | None) -> Any:
     from dataclasses import replace
 
-    from sparing.errors import InputError
-    from sparing.refresh.scoring.scorers import NAMES
+    from sparing.refresh.scoring.ranking import make_ranking
 
     if scorer is None:
         return ranker
-    if scorer not in ("auto", "router", "change", *NAMES):
-        raise InputError(f"there is no scorer {scorer!r}: router, change, {', '.join(NAMES)}, or auto")
+    if scorer != "auto":
+        scorer = make_ranking(scorer, ranker.names, ranker.names[-1], ranker).name
     return replace(ranker, preferred=scorer)
 
 
@@ -141,38 +142,34 @@ def _from_outputs(cache: Path, outputs: list[str], old: Path | None, common: dic
 
 
 def _tell(ranker: Any, out: Path, as_json: bool) -> None:
+    router, held = ranker.scorers["router"], ranker.holdout
     result: dict[str, Any] = {
         "ranker": str(out),
         "bytes": out.stat().st_size,
-        "input": ranker.form,
-        "width": ranker.width,
+        "input": router.form,
+        "width": router.width,
         "candidates": [{"name": c.name, "digest": c.digest, "seconds": c.seconds} for c in ranker.candidates],
         "scorer": ranker.preferred or "router",
-        "held_out_rows": 0 if ranker.holdout is None else len(ranker.holdout.cached),
+        "held_out_rows": 0 if held is None else len(held.cached),
     }
-    if ranker.holdout is not None:
-        names = [c.name for c in ranker.candidates]
+    if held is not None:
+        names = ranker.names
         result["consistency"] = {
             scorer: {
-                rate: ranker.holdout.predict(scorer, names, names[-1], float(rate)).consistency
+                rate: held.predict(scorer, names, names[-1], float(rate)).consistency
                 for rate in ("0.2", "0.5", "0.8")
             }
-            for scorer in ("router", "change", "entropy", "random")
+            for scorer in (*held.learned, "entropy", "random")
         }
-        result["recommended"], result["advice"] = ranker.holdout.advise(names, names[-1])
+        result["recommended"], result["advice"] = held.advise(names, names[-1])
     if as_json:
         print_json(result)
         return
-    typer.echo(f"wrote {out} ({result['bytes']:,} bytes), fitted for {', '.join(ranker_names(ranker))}")
+    typer.echo(f"wrote {out} ({result['bytes']:,} bytes), fitted for {', '.join(ranker.names)}")
     if "consistency" in result:
         typer.echo(f"consistency with a full re-run, judged on {result['held_out_rows']:,} held-out rows:")
-        typer.echo("  scorer      20%      50%      80%")
+        typer.echo(f"  {'scorer':<18}    20%      50%      80%")
         for scorer, values in result["consistency"].items():
-            typer.echo(f"  {scorer:<9}" + "".join(f"{100 * value:7.2f}% " for value in values.values()))
+            typer.echo(f"  {scorer:<18}" + "".join(f"{100 * value:7.2f}% " for value in values.values()))
         typer.echo(result["advice"])
     hint(f"next: sparing refresh CACHE ... --ranker {out} --budget 50% --dry-run")
-
-
-def ranker_names(ranker: Any) -> list[str]:
-    """Give the names of a ranker's candidates."""
-    return [candidate.name for candidate in ranker.candidates]

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from sparing.cli import bounds, cache, evaluate, fit, offload, refresh, route, simulate
+from sparing.cli.listing import Listing
 from sparing.errors import SparingError
 
 _M_ARENA_MAX = -8
@@ -45,10 +46,10 @@ def root(
 app.add_typer(cache.app, name="cache")
 app.add_typer(offload.app, name="offload")
 app.add_typer(route.app, name="route")
-app.command(epilog=fit.EPILOG)(fit.fit)
-app.command(epilog=refresh.EPILOG)(refresh.refresh)
-app.command(epilog=evaluate.EPILOG)(evaluate.evaluate)
-app.command(epilog=simulate.EPILOG)(simulate.simulate)
+app.command(cls=Listing, epilog=fit.EPILOG)(fit.fit)
+app.command(cls=Listing, epilog=refresh.EPILOG)(refresh.refresh)
+app.command(cls=Listing, epilog=evaluate.EPILOG)(evaluate.evaluate)
+app.command(cls=Listing, epilog=simulate.EPILOG)(simulate.simulate)
 app.command(epilog=bounds.EPILOG)(bounds.bounds)
 
 

@@ -44,9 +44,8 @@ def refresh(
         str | None,
         typer.Option(
             "--scorer",
-            help="What ranks the rows: router, change, entropy, least-confidence, margin, random, or auto: "
-            "what held-out rows advise. By default router if a ranker is given (change under accuracy), "
-            "else entropy.",
+            help="What ranks the rows: {scorers}, or auto: what held-out rows advise. By default router if a "
+            "ranker is given (change under accuracy), else entropy. Those that learn need a ranker.",
         ),
     ] = None,
     target: Annotated[

@@ -22,7 +22,7 @@ def simulate(
         str, typer.Option("--budget", help="Share of the rows per round; 50%,60% gives each round its own.")
     ] = "50%",
     method: Annotated[
-        str, typer.Option("--method", help="Names separated by commas, or all.")
+        str, typer.Option("--method", help="Names separated by commas, or all: {methods}.")
     ] = "pure,pure-no-correction,only-omission,only-misclass,no-voting,entropy,mlink,cema,random,full",
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many random halvings.")] = 5,
     train_rows: Annotated[

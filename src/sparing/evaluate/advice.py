@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from sparing.evaluate.scorers import LEARNED, ORACLES
+from sparing.refresh.scoring import find_scorer
 
 Figures = dict[str, float]
 
@@ -26,7 +26,7 @@ def advise(figures: dict[str, dict[str, list[Figures]]], test_rows: int) -> tupl
     by_scorer = {
         name: np.array([[run["headroom"] for run in runs] for runs in by_rate.values()]).mean(axis=0)
         for name, by_rate in figures.items()
-        if name not in ORACLES and name != "random"
+        if "answers" not in find_scorer(name).needs and name != "random"
     }
     if not by_scorer:
         return "random", "No scorer was compared that could be recommended: add entropy."
@@ -45,12 +45,13 @@ def advise(figures: dict[str, dict[str, list[Figures]]], test_rows: int) -> tupl
     text = f"Use {best}: it captures {100 * reached:.1f} % of the headroom"
     if best != start:
         text += f", {_points(gains[best], test_rows)} more than {start}"
-    if "pure" in gains and best != "pure":
-        verdict = "beats" if "pure" in beyond else "does not beat"
+    router = next((name for name in gains if find_scorer(name).name == "router"), best)
+    if router != best:
+        verdict = "beats" if router in beyond else "does not beat"
         text += (
-            f"; the learned router {verdict} {start} beyond its noise ({_points(gains['pure'], test_rows)})"
+            f"; the learned router {verdict} {start} beyond its noise ({_points(gains[router], test_rows)})"
         )
-    learned = {name: g for name, g in gains.items() if name in LEARNED}
+    learned = {name: g for name, g in gains.items() if find_scorer(name).learns}
     if best == start and learned:
         nearest = max(learned, key=lambda name: learned[name].mean())
         text += f"; of the learned scorers {nearest} comes nearest ({_points(learned[nearest], test_rows)})"
@@ -58,7 +59,7 @@ def advise(figures: dict[str, dict[str, list[Figures]]], test_rows: int) -> tupl
 
 
 def noise(values: npt.NDArray[np.float64], test_rows: int) -> float:
-    """Give the standard error of a mean over random splits of the same rows.
+    """Return the standard error of a mean over random splits of the same rows.
 
     Splits that share rows are not independent: Nadeau and Bengio (2003) add n_test / n_train to 1 / splits;
     here it is taken as 1, which is right for halves and careful for smaller test parts.

@@ -13,11 +13,16 @@ from sparing.budget import Budget
 from sparing.data.tables import OutputTable, read_outputs
 from sparing.errors import InputError
 from sparing.evaluate.advice import Figures, advise
-from sparing.evaluate.scorers import ORACLES, SCORERS, Pairs, cema_limit, scorer_names
+from sparing.evaluate.scorers import rows_for, scorer_names
 from sparing.numerics.metrics import headroom
 from sparing.numerics.selection import Items, in_order, tie_keys
+from sparing.refresh.scoring import Answers, Pairs, ScoringRows, find_scorer
+from sparing.refresh.scoring.unlearned import cema_limit
 
 Labels = npt.NDArray[np.int64]
+
+FRAME = ("random", "oracle-change", "oracle-gain")
+"""Scorers that headroom is measured between: always computed, where there are labels for them."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ def evaluate(
             pairs,
             ids,
             budgets,
-            [*chosen, "random", *ORACLES],
+            [*chosen, *(name for name in FRAME if labelled or name != "oracle-gain")],
             seed=seed,
             train_rows=fitted_on,
             cross_fit=cross_fit,
@@ -159,7 +164,14 @@ def align(old: Any, new: Sequence[Any], target: int, others: Sequence[Any] = ())
         if table.labels is not None:
             known = table.labels[_positions(table, ids)]
             labels = np.where(labels < 0, known, labels)
-    return ids, Pairs(probs[0], probs[1 : 1 + len(new)], target, labels, probs[1 + len(new) :])
+    rows = ScoringRows(
+        outputs=probs[0],
+        ties=np.zeros(len(ids), dtype=np.uint64),
+        candidates=len(new),
+        target=target,
+        others=probs[1 + len(new) :],
+    )
+    return ids, Pairs(rows, Answers(probs[1 : 1 + len(new)], labels))
 
 
 def store(rows: Pairs, benefits: npt.NDArray[np.float32], ids: pa.Array, count: int, seed: int) -> Labels:
@@ -198,16 +210,15 @@ def _one_seed(
     rows, judged_ids = pairs.take(judged), ids.take(pa.array(judged))
     stored: dict[str, dict[str, Labels]] = {}
     for name in dict.fromkeys(names):
-        if name == "oracle-gain" and not (pairs.labels >= 0).any():
-            continue
         benefits = np.empty((len(pairs), len(pairs.new)), dtype=np.float32)
         for train, test in [(first, rest), (rest, first)] if cross_fit else [(first, rest)]:
-            benefits[test] = SCORERS[name](pairs.take(train), seed)(pairs.take(test))
+            scorer = find_scorer(name).fit(pairs.take(train), seed)
+            benefits[test] = scorer.benefits(rows_for(scorer, pairs.take(test), seed))
         stored[name] = {
             rate: store(rows, benefits[judged], judged_ids, budget.rows(len(rows)), seed)
             for rate, budget in budgets.items()
         }
-    full = rows.new[rows.target].argmax(axis=1)
+    full = rows.wanted.argmax(axis=1)
     known = rows.labels >= 0
     result: dict[str, dict[str, Figures]] = {}
     for name, by_rate in stored.items():

@@ -11,9 +11,8 @@ import pyarrow as pa
 
 from sparing.budget import Budget
 from sparing.cache import MemoryStore, Metadata, ModelInfo
-from sparing.cache.encodings import Encoded, encoded
 from sparing.evaluate.methods import Method
-from sparing.evaluate.scorers import SCORERS, Pairs, Score
+from sparing.evaluate.scorers import rows_for
 from sparing.models import Model
 from sparing.numerics.selection import tie_keys
 from sparing.outputs import Classes
@@ -27,7 +26,8 @@ from sparing.refresh.pooling.pools import Held, Labelled, Pooler, Pools
 from sparing.refresh.records import RoundRecord
 from sparing.refresh.round import Round
 from sparing.refresh.running import run_order
-from sparing.refresh.scoring.scorers import Scorer, named_scorer
+from sparing.refresh.scoring import Answers, Pairs, Scorer, ScoringRows, find_scorer
+from sparing.refresh.scoring.ranking import Ranking, make_ranking
 from sparing.refresh.slices import run_slices, staged_slices
 from sparing.refresh.staging import Staging
 
@@ -38,7 +38,7 @@ COUNTS = ("updates", "screening", "voting", "screened", "corrected")
 """What is counted of a round."""
 
 
-Learned = dict[tuple[Any, ...], Score]
+Learned = dict[tuple[Any, ...], Scorer]
 
 
 @dataclass
@@ -146,38 +146,33 @@ class Deployment:
         }
         self.judge(t, counts)
 
-    def scorer(self, t: int) -> Scorer:
+    def scorer(self, t: int) -> Ranking:
         """Return what ranks the rows of a round: each half by what the other half's rows taught."""
         if self.method.scorer == "full":
-            return named_scorer("entropy", [str(t)], str(t))
+            return make_ranking("entropy", [str(t)], str(t))
         learned = self.learn(t)
 
-        def benefits(
-            rows: Encoded | Floats,
-            ties: npt.NDArray[np.uint64],
-            holders: Sequence[str] = (),
-            held: Integers | None = None,
-        ) -> Floats:
-            probs = encoded(rows).decode()
-            at = self.by_tie[np.searchsorted(self.ties, ties)]
-            members = _members(holders)[np.zeros(len(probs), np.int64) if held is None else held]
-            result = np.empty((len(probs), 1), dtype=np.float32)
-            for side, score in enumerate(learned):
+        def benefits(rows: ScoringRows) -> Floats:
+            at = self.by_tie[np.searchsorted(self.ties, rows.ties)]
+            members = _members(rows.holders)[rows.holding]
+            result = np.empty((len(rows), 1), dtype=np.float32)
+            for side, scorer in enumerate(learned):
                 mine = self.side[at] == side
-                result[mine, 0] = score(self.pairs(probs[mine], at[mine], t, members[mine])).max(axis=1)
+                pairs = self.pairs(rows.probs[mine], at[mine], t, members[mine])
+                result[mine] = scorer.benefits(rows_for(scorer, pairs, self.seed + 97 * t))
             return result
 
-        return Scorer(self.method.scorer, f"{self.method.scorer} {t}", benefits)
+        return Ranking(self.method.scorer, f"{self.method.scorer} {t}", benefits)
 
-    def learn(self, t: int) -> list[Score]:
+    def learn(self, t: int) -> list[Scorer]:
         """Fit the scorer on both halves' training rows, unless the same cache state taught it before."""
         made = []
         for side, train in enumerate(self.train):
             rows = self.store.take(train)
             pairs = self.pairs(rows.probs, train, t, self.members()[train])
-            key = (self.method.scorer, t, side, hash(pairs.old.tobytes()), hash(pairs.holders.tobytes()))
+            key = (self.method.scorer, t, side, hash(pairs.old.tobytes()), hash(pairs.rows.holding.tobytes()))
             if key not in self.memory:
-                self.memory[key] = SCORERS[self.method.scorer](pairs, self.seed + 97 * t)
+                self.memory[key] = find_scorer(self.method.scorer).fit(pairs, self.seed + 97 * t)
             made.append(self.memory[key])
         return made
 
@@ -236,7 +231,13 @@ class Deployment:
 
     def pairs(self, old: Floats, at: Integers, t: int, members: Integers) -> Pairs:
         """Return rows at positions with what they hold and what the model of a round says."""
-        return Pairs(old, [self.models[t, at]], 0, self.labels[at], (), held=members)
+        rows = ScoringRows(
+            outputs=old,
+            ties=np.zeros(len(old), dtype=np.uint64),
+            holders=[str(number) for number in range(1 + int(members.max(initial=0)))],
+            held=members,
+        )
+        return Pairs(rows, Answers([self.models[t, at]], self.labels[at]))
 
     def judge(self, t: int, counts: dict[str, int]) -> None:
         """Note down how the cache stands after a round."""

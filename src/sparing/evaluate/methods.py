@@ -11,7 +11,7 @@ class Method:
     """One way to keep a cache current.
 
     Attributes:
-        scorer: what ranks the rows, a name in `SCORERS`; "full" refreshes all of them.
+        scorer: what ranks the rows, a name in `sparing.refresh.scoring.SCORERS`; "full" refreshes all.
         correct: whether rounds from the second on correct.
         screen: what chooses the screened rows: omission risk or chance.
         settle: what chooses the corrected ones among them: divergence or omission risk.
@@ -34,17 +34,17 @@ METHODS = {
     "entropy": Method("entropy"),
     "cema": Method("cema"),
     "mlink": Method("mlink"),
-    "pure": Method("pure", correct=True),
-    "pure-no-correction": Method("pure"),
-    "only-omission": Method("pure", correct=True, settle="risk"),
-    "only-misclass": Method("pure", correct=True, screen="chance"),
-    "no-voting": Method("pure", correct=True, store="latest"),
+    "pure": Method("router", correct=True),
+    "pure-no-correction": Method("router"),
+    "only-omission": Method("router", correct=True, settle="risk"),
+    "only-misclass": Method("router", correct=True, screen="chance"),
+    "no-voting": Method("router", correct=True, store="latest"),
     "full": Method("full"),
     "change": Method("change"),
     "pooled": Method("change", pool=True, labelled=True),
     "pooled-unlabelled": Method("change", pool=True),
     "pooled-entropy": Method("entropy", pool=True, labelled=True),
-    "pooled-pure": Method("pure", correct=True, pool=True, labelled=True),
+    "pooled-pure": Method("router", correct=True, pool=True, labelled=True),
 }
 """Methods by name. "change" ranks by the label-change predictor, which sees the model that a row holds;
 "pooled" does the same and stores pooled distributions."""

@@ -195,8 +195,8 @@ def _metadata(round_: Round, account: Account) -> Metadata:
         if model.cost is not None:
             info = ModelInfo(model.name, model.digest, model.cost, model.unit)
         metadata = metadata.with_model(info)
-    if round_.scorer.name in ("router", "change") and round_.ranker is not None:
-        metadata = metadata.with_ranker(round_.ranker.to_bytes())
+    if round_.scorer.kept is not None:
+        metadata = metadata.with_ranker(round_.scorer.kept)
     return metadata
 
 

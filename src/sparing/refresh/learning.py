@@ -21,9 +21,9 @@ from sparing.numerics.selection import Items, find_cut, tie_keys
 from sparing.progress import OnProgress
 from sparing.refresh.records import FitRecord
 from sparing.refresh.running import chunk_rows_for, find_samples, run_order
-from sparing.refresh.scoring.change import ChangePredictor, train_change
-from sparing.refresh.scoring.holdout import gather_holdout
-from sparing.refresh.scoring.ranker import InputForm, Ranker, train_ranker
+from sparing.refresh.scoring.ranker import Ranker, fit_ranker
+from sparing.refresh.scoring.router import InputForm
+from sparing.refresh.scoring.scorer import Answers, Pairs, ScoringRows
 from sparing.refresh.staging import Staging
 
 Floats = npt.NDArray[np.float32]
@@ -110,14 +110,12 @@ def fit(
         _keep(cache, staging, staged)
         old = cache.get(drawn)
         known = [item for model in candidates if (item := _known(cache, model)) is not None]
-        ranker = _fit_pairs(
-            old.probs,
-            [item.probs[_match(item.ids, old.ids)] for item in known],
-            old.labels,
-            holders=[model.name for model in cache.metadata.models],
-            held_models=old.models,
-            names=[model.name for model in candidates],
-            digests=[model.digest for model in candidates],
+        after = [item.probs[_match(item.ids, old.ids)] for item in known]
+        holders = [model.name for model in cache.metadata.models]
+        ranker = fit_ranker(
+            _pairs(old.probs, after, old.labels, holders=holders, held=old.models),
+            [model.name for model in candidates],
+            [model.digest for model in candidates],
             form=form,
             hidden=hidden,
             epochs=epochs,
@@ -181,21 +179,35 @@ def fit_outputs(
     if len(ids) < 2:
         raise InputError("the old and the new outputs share no ids: rows are matched by id")
     after = [table.probs[_match(table.ids, ids)] for table in tables]
-    digests = [None] * len(names)
-    return _fit_pairs(
-        before,
-        after,
-        labels,
-        holders=holders,
-        held_models=held,
-        names=names,
-        digests=digests,
+    return fit_ranker(
+        _pairs(before, after, labels, holders=holders, held=held),
+        names,
+        [None] * len(names),
         form=form,
         hidden=hidden,
         epochs=epochs,
         holdout=holdout,
         seed=seed,
     )
+
+
+def _pairs(
+    old: Floats,
+    new: Sequence[Floats],
+    labels: npt.NDArray[np.int64],
+    *,
+    holders: Sequence[str],
+    held: npt.NDArray[np.int64],
+) -> Pairs:
+    rows = ScoringRows(
+        outputs=old,
+        ties=np.zeros(len(old), dtype=np.uint64),
+        candidates=len(new),
+        target=len(new) - 1,
+        holders=holders,
+        held=held,
+    )
+    return Pairs(rows, Answers(new, labels))
 
 
 def _draw(cache: Cache, candidates: Sequence[Model], rows: int, seed: int) -> pa.Array:
@@ -274,46 +286,3 @@ def _keep(cache: Cache, staging: Staging, staged: FitRecord) -> None:
 def _match(there: pa.Array, wanted: pa.Array) -> npt.NDArray[np.int64]:
     positions: npt.NDArray[np.int64] = pc.index_in(wanted, value_set=there).to_numpy().astype(np.int64)
     return positions
-
-
-def _fit_pairs(
-    old: Floats,
-    new: Sequence[Floats],
-    labels: npt.NDArray[np.int64],
-    *,
-    holders: Sequence[str],
-    held_models: npt.NDArray[np.int64],
-    names: Sequence[str],
-    digests: Sequence[str | None],
-    form: InputForm,
-    hidden: Sequence[int],
-    epochs: int,
-    holdout: float,
-    seed: int,
-) -> Ranker:
-    if not 0 <= holdout < 1:
-        raise InputError(f"the share of held-out rows must lie in [0, 1), got {holdout}")
-
-    def train(rows: npt.NDArray[np.int64]) -> tuple[Ranker, ChangePredictor]:
-        after = [outputs[rows] for outputs in new]
-        ranker = train_ranker(
-            old[rows], after, names, digests, form=form, hidden=hidden, epochs=epochs, seed=seed
-        )
-        change = train_change(old[rows], after, len(new) - 1, holders, held_models[rows])
-        return replace(ranker, change=change), change
-
-    shuffled = np.random.default_rng(seed).permutation(len(old))
-    held = shuffled[: int(holdout * len(old))]
-    ranker, _ = train(np.sort(shuffled))
-    if len(held) < 2 or len(old) - len(held) < 2:
-        return ranker
-    judged, judged_change = train(np.sort(shuffled[len(held) :]))
-    seen = gather_holdout(
-        names,
-        judged.benefits(old[held]),
-        old=old[held],
-        new=[outputs[held] for outputs in new],
-        labels=labels[held],
-        change=judged_change.benefits(old[held], holders, held_models[held]),
-    )
-    return replace(ranker, holdout=seen)

@@ -39,9 +39,9 @@ class RefreshOptions:
             counts in it, and those rows are refreshed without running them again. With one candidate, a
             budget in seconds or cost runs rows in order of benefit until it is spent; with several, each row
             gets the candidate that brings most for its cost, and rows that none improves are left alone.
-        scorer: what ranks the rows: "router", "change" (both need one), "entropy", "least-confidence",
-            "margin", "random", or "auto": what the ranker's held-out rows advise. By default the ranker when
-            there is one ("change" under the objective "accuracy"), else entropy.
+        scorer: what ranks the rows: a name in `sparing.refresh.scoring.SCORERS`, or "auto": what the ranker's
+            held-out rows advise. By default "router" when there is a ranker ("change" under the objective
+            "accuracy"), else "entropy". Scorers that learn need a ranker.
         ranker: from `fit`, or its file.
         target: the candidate whose full re-run is the reference; the last one by default.
         only_positive: leave alone rows that no candidate is predicted to improve.

@@ -22,7 +22,8 @@ from sparing.refresh.options import Objective, RefreshOptions
 from sparing.refresh.pooling.pools import Pooler
 from sparing.refresh.scoring.holdout import Prediction
 from sparing.refresh.scoring.ranker import Ranker
-from sparing.refresh.scoring.scorers import Scorer, named_scorer
+from sparing.refresh.scoring.ranking import Ranking, make_ranking
+from sparing.refresh.scoring.scorer import ScoringRows
 
 
 @dataclass
@@ -48,7 +49,7 @@ class Round:
 
     cache: Store
     candidates: list[Model]
-    scorer: Scorer
+    scorer: Ranking
     ranker: Ranker | None
     budget: Budget
     target: str
@@ -68,7 +69,8 @@ class Round:
     def benefits(self, rows: Rows, ties: npt.NDArray[np.uint64]) -> npt.NDArray[np.float32]:
         """Score rows of the cache by their distributions, tie keys (m,) and models; shape (m, n)."""
         holders = [model.name for model in self.cache.metadata.models]
-        benefits = self.scorer.benefits(rows.encoded, ties, holders, rows.models)
+        given = ScoringRows(outputs=rows.encoded, ties=ties, holders=holders, held=rows.models)
+        benefits = self.scorer.benefits(given)
         return benefits.astype(np.float32, copy=False)
 
     def seconds_per_forward(self) -> list[float | None]:
@@ -172,6 +174,8 @@ class Round:
         share = min(refreshed / others, 1.0) if others else 1.0
         held_out = self.ranker.holdout.predict(self.scorer.name, self.names, self.target, share)
         full = self.ranker.holdout.predict(self.scorer.name, self.names, self.target, 1.0)
+        if held_out is None or full is None:
+            return None
         weight = others / rows
         accuracy = None
         if held_out.accuracy is not None and full.accuracy is not None:
@@ -279,22 +283,13 @@ def prepare_round(cache: Cache, candidates: Sequence[Model], options: RefreshOpt
     scorer = options.scorer
     if scorer is None:
         scorer = "entropy" if ranker is None else ranker.preferred or _usual_scorer(ranker, target, objective)
-    if scorer in ("router", "change", "auto"):
-        if ranker is None:
-            raise InputError(
-                f"the scorer {scorer!r} needs a ranker: make one with `sparing fit`, give it with --ranker"
-            )
-        if scorer == "auto":
-            scorer = advised_scorer(ranker, names, target)
-    if ranker is not None and scorer in ("router", "change"):
-        ranking = ranker.scorer(names, scorer, target)
-    else:
-        ranking = named_scorer(scorer, names, target)
+    if scorer == "auto":
+        scorer = advised_scorer(ranker, names, target)
     budget = options.budget if isinstance(options.budget, Budget) else Budget.parse(options.budget)
     return Round(
         cache,
         list(candidates),
-        scorer=ranking,
+        scorer=make_ranking(scorer, names, target, ranker),
         ranker=ranker,
         budget=budget,
         target=target,
@@ -319,16 +314,20 @@ def _correction(
 
 def _usual_scorer(ranker: Ranker, target: str, objective: Objective) -> str:
     """Name what a ranker ranks by when nobody says: pooled rows gain by what they do not hold yet."""
-    fitted_for_it = ranker.change is not None and ranker.candidates[-1].name == target
+    fitted_for_it = "change" in ranker.scorers and ranker.names[-1] == target
     return "change" if objective == "accuracy" and fitted_for_it else "router"
 
 
-def advised_scorer(ranker: Ranker, names: Sequence[str], target: str) -> str:
+def advised_scorer(ranker: Ranker | None, names: Sequence[str], target: str) -> str:
     """Return the scorer that a ranker's held-out rows recommend for these candidates.
 
     Raises:
-        InputError: the ranker has no held-out rows, or routing is not appropriate on this data.
+        InputError: there is no ranker, it has no held-out rows, or routing is not appropriate on this data.
     """
+    if ranker is None:
+        raise InputError(
+            "the scorer 'auto' needs a ranker: make one with `sparing fit`, give it with --ranker"
+        )
     if ranker.holdout is None:
         raise InputError("the scorer 'auto' needs held-out rows: run `sparing fit` with --holdout above 0")
     for name in names:

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+from tests.refresh.scoring.conftest import make_pairs
 
 from sparing.refresh.scoring.holdout import gather_holdout
 
@@ -11,8 +12,18 @@ NEW = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 1.0, 0.
 LABELS = np.array([1, 0, 1, -1])
 
 
+class Said:
+    """A scorer that says what it is told."""
+
+    def __init__(self, benefits):
+        self.told = np.array(benefits, np.float32).reshape(len(OLD), -1)
+
+    def benefits(self, _rows):
+        return self.told
+
+
 def holdout(router):
-    return gather_holdout(["new"], np.array(router, np.float32).reshape(-1, 1), OLD, [NEW], LABELS)
+    return gather_holdout(["new"], make_pairs(OLD, [NEW], LABELS), {"router": Said(router)})
 
 
 def test_a_prediction_by_hand():
@@ -31,15 +42,20 @@ def test_a_prediction_by_hand():
 
 def test_nothing_and_everything():
     seen = holdout([1, 2, 3, 4])
-    for scorer in ("router", "entropy", "least-confidence", "margin", "random"):
+    for scorer in ("router", "entropy", "least-confidence", "margin", "cema", "random"):
         assert seen.predict(scorer, ["new"], "new", 0.0).consistency == 0.5
         assert seen.predict(scorer, ["new"], "new", 1.0).consistency == 1.0
 
 
 def test_several_candidates_and_another_target():
     benefits = np.array([[2, 1], [1, 2], [2, 1], [1, 2]], np.float32)
-    seen = gather_holdout(["a", "b"], benefits, OLD, [NEW, OLD], LABELS)
+    seen = gather_holdout(["a", "b"], make_pairs(OLD, [NEW, OLD], LABELS), {"router": Said(benefits)})
     # Refreshing all: rows 0 and 2 from a, rows 1 and 3 from b (which is the old model again).
     assert seen.predict("router", ["a", "b"], "a", 1.0).consistency == 1.0
     assert seen.predict("router", ["a", "b"], "b", 1.0).consistency == 0.5
     assert seen.predict("router", ["b"], "b", 1.0).consistency == 1.0
+
+
+def test_a_scorer_that_was_not_judged_has_no_prediction():
+    assert holdout([1, 2, 3, 4]).predict("mlink", ["new"], "new", 0.5) is None
+    assert holdout([1, 2, 3, 4]).learned == ["router"]

@@ -1,67 +1,20 @@
+import hashlib
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
-from sklearn.neural_network import MLPRegressor
+from tests.refresh.scoring.test_router import pair
 
 from sparing.errors import InputError
-from sparing.numerics.distributions import entropy
-from sparing.refresh.scoring.holdout import gather_holdout
-from sparing.refresh.scoring.ranker import Candidate, Ranker, descending, train_ranker
+from sparing.refresh.scoring import SCORERS
+from sparing.refresh.scoring.ranker import Ranker, fit_ranker, train_ranker
+from sparing.refresh.scoring.ranking import make_ranking
+from sparing.refresh.scoring.unlearned import Entropy
 
-
-def pair(m=1500, c=20, seed=0):
-    """An old model, and a new one that is sure where the old one was not."""
-    rng = np.random.default_rng(seed)
-    sharpness = rng.uniform(0.05, 2, (m, 1))
-    old = rng.dirichlet(np.ones(c), m) ** (1 / sharpness)
-    old /= old.sum(1, keepdims=True)
-    new = rng.dirichlet(np.full(c, 0.05), m) + 1e-6
-    new /= new.sum(1, keepdims=True)
-    return old.astype(np.float32), new.astype(np.float32)
-
-
-@pytest.mark.parametrize("form", ["sorted", "plain"])
-def test_it_learns_the_entropy_decrease(form):
-    old, new = pair()
-    unseen, _ = pair(seed=1)
-    ranker = train_ranker(old, [new], ["new"], ["d"], form=form, epochs=20)
-    predicted = ranker.benefits(unseen)[:, 0]
-    expected = entropy(unseen) - entropy(new).mean()
-    assert np.corrcoef(predicted, expected)[0, 1] > 0.95
-    assert abs(predicted.mean() - expected.mean()) < 0.2
-
-
-def test_the_forward_pass_is_scikit_learns():
-    old, new = pair(300)
-    ranker = train_ranker(old, [new], ["new"], ["d"], form="plain", epochs=3, seed=4)
-    reference = MLPRegressor(
-        hidden_layer_sizes=(64,), max_iter=3, batch_size=32, random_state=4, tol=0.0, n_iter_no_change=3
-    )
-    with pytest.warns(UserWarning, match="Maximum iterations"):
-        reference.fit(old, entropy(old) - entropy(new))
-    np.testing.assert_allclose(ranker.benefits(old)[:, 0], reference.predict(old), atol=1e-4)
-
-
-def test_a_forward_by_hand():
-    layers = (
-        (np.array([[1.0, -1.0], [0.0, 2.0]], np.float32), np.array([0.0, 0.5], np.float32)),
-        (np.array([[2.0], [1.0]], np.float32), np.array([-0.25], np.float32)),
-    )
-    ranker = Ranker(2, "plain", 2, (Candidate("new", "d", layers),))
-    # Hidden: max(0, [0.25, -0.25 + 1.5 + 0.5]) = [0.25, 1.75]; output 0.5 + 1.75 - 0.25.
-    np.testing.assert_allclose(ranker.benefits(np.array([[0.25, 0.75]], np.float32)), [[2.0]])
-
-
-def test_sorted_rankers_do_not_care_which_class_it_is():
-    old, new = pair(400)
-    ranker = train_ranker(old, [new], ["new"], ["d"], epochs=2)
-    shuffled = old[:, np.random.default_rng(0).permutation(old.shape[1])]
-    np.testing.assert_allclose(ranker.benefits(shuffled), ranker.benefits(old), atol=1e-6)
-
-
-def test_descending_by_hand():
-    probs = np.array([[0.1, 0.5, 0.2, 0.2], [0.25, 0.25, 0.3, 0.2]], np.float32)
-    np.testing.assert_array_equal(descending(probs, 2), np.float32([[0.5, 0.2], [0.3, 0.25]]))
-    np.testing.assert_array_equal(descending(probs, 4)[0], np.float32([0.5, 0.2, 0.2, 0.1]))
+OLD = Path(__file__).parents[2] / "files" / "0.1"
 
 
 def test_one_regressor_per_candidate():
@@ -70,41 +23,119 @@ def test_one_regressor_per_candidate():
     benefits = ranker.benefits(old)
     assert (benefits.argmax(axis=1) == 0).mean() > 0.7
     assert abs(benefits[:, 1]).mean() < 0.2  # the same model changes nothing
-    swapped = ranker.scorer(["same", "sure"]).benefits(old, None)
-    np.testing.assert_array_equal(swapped, benefits[:, ::-1])
-    with pytest.raises(InputError, match="fitted for sure, same, not for 'other'"):
-        ranker.scorer(["other"])
 
 
-def test_a_ranker_file_holds_everything_and_no_pickle(tmp_path):
-    old, new = pair(200)
-    ranker = train_ranker(old, [new, old], ["a", "b"], ["d1", "d2"], epochs=1, hidden=(8, 4))
-    holdout = gather_holdout(["a", "b"], ranker.benefits(old), old, [new, old], np.arange(200) % 20)
-    full = Ranker(ranker.n_classes, ranker.form, ranker.width, ranker.candidates, holdout)
-    full.save(tmp_path / "ranker")
+def test_a_ranker_file_holds_everything_and_no_pickle(tmp_path, known):
+    ranker = fit_ranker(known, ["a", "b"], ["d1", None], epochs=1, hidden=(8, 4))
+    ranker = replace(ranker, preferred="mlink")
+    ranker.save(tmp_path / "ranker")
     again = Ranker.load(tmp_path / "ranker")
-    np.testing.assert_array_equal(again.benefits(old), ranker.benefits(old))
-    assert again.to_bytes() == full.to_bytes()
-    assert again.holdout.predict("router", ["a"], "a", 0.5) == holdout.predict("router", ["a"], "a", 0.5)
-    assert b"pickle" not in full.to_bytes()
+    assert (again.candidates, again.preferred) == (ranker.candidates, "mlink")
+    assert list(again.scorers) == [name for name, scorer in SCORERS.items() if scorer.learns]
+    for name in again.scorers:
+        np.testing.assert_array_equal(again.score(name, known.rows), ranker.score(name, known.rows))
+    assert list(again.holdout.benefits) == list(ranker.holdout.benefits)
+    for name in again.holdout.benefits:
+        asked = name, ["a", "b"], "b", 0.5
+        assert again.holdout.predict(*asked) == ranker.holdout.predict(*asked)
+    assert again.to_bytes() == ranker.to_bytes()
+    assert b"pickle" not in ranker.to_bytes()
 
 
-@pytest.mark.parametrize("damage", ["text", "truncated", "pickle", "newer"])
+def test_columns_of_held_out_rows_go_by_name(known, monkeypatch):
+    class Added(Entropy):
+        name = "added"
+
+    ranker = fit_ranker(known, ["a", "b"], [None, None], epochs=1)
+    wanted = ranker.holdout.predict("margin", ["a", "b"], "b", 0.5)
+    # A later release knows one scorer more, first of all, and lists the others the other way round.
+    registry = {"added": Added, **dict(reversed(SCORERS.items()))}
+    for module in ("sparing.refresh.scoring", "sparing.refresh.scoring.ranker"):
+        monkeypatch.setattr(f"{module}.SCORERS", registry)
+    again = Ranker.from_bytes(ranker.to_bytes())
+    assert again.holdout.predict("margin", ["a", "b"], "b", 0.5) == wanted
+    assert again.holdout.predict("added", ["a", "b"], "b", 0.5) is None
+
+
+def edited(data, edit):
+    """The file with another header."""
+    with np.load(io.BytesIO(data)) as archive:
+        arrays = dict(archive)
+    header = json.loads(arrays.pop("header").tobytes())
+    edit(header, arrays)
+    buffer = io.BytesIO()
+    np.savez(buffer, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda h, a: h.update(format=9, sparing="9.1"), r'format 9, .*pip install "sparing>=9.1"'),
+        (lambda h, a: h.update(format=9, sparing=None), "pip install --upgrade sparing"),
+        (lambda h, a: h["scorers"][0].update(version=7), r"scorer 'router', version 7, .*sparing>="),
+        (lambda h, a: h["scorers"][0].update(name="psychic"), r"scorer 'psychic', version 1, .*sparing>="),
+        (lambda h, a: h.update(type="other"), "type"),
+        (lambda h, a: h.update(candidates=[]), "candidates"),
+        (lambda h, a: h.update(n_classes=7), "not a ranker file"),
+        (lambda h, a: a.pop("router/0_biases_1"), "not a ranker file"),
+        (lambda h, a: a.update({"router/0_biases_0": np.zeros(3, np.float32)}), "not a ranker file"),
+        (lambda h, a: h["candidates"].append({"name": "b", "digest": None, "seconds": None}), "shape"),
+    ],
+)
+def test_an_element_that_cannot_be_read_is_named(edit, message):
+    old, new = pair(50)
+    data = train_ranker(old, [new], ["a"], ["d"], form="plain", epochs=1).to_bytes()
+    assert Ranker.from_bytes(edited(data, lambda h, a: None)).to_bytes() == data
+    with pytest.raises(InputError, match=message):
+        Ranker.from_bytes(edited(data, edit))
+
+
+@pytest.mark.parametrize("damage", ["text", "truncated", "pickle", "a list"])
 def test_files_that_are_no_ranker(tmp_path, damage):
     old, new = pair(50)
     data = train_ranker(old, [new], ["a"], ["d"], epochs=1).to_bytes()
-    path = tmp_path / "ranker"
+    path = tmp_path / "ranker.npz"
     if damage == "text":
         path.write_text("hello")
     elif damage == "truncated":
         path.write_bytes(data[: len(data) // 2])
     elif damage == "pickle":
-        np.savez(path.with_suffix(".npz"), header=np.array([{"format": 1}], dtype=object))
-        path = path.with_suffix(".npz")
+        np.savez(path, header=np.array([{"format": 2}], dtype=object))
     else:
-        path.write_bytes(data.replace(b'"format": 1', b'"format": 9'))
-    with pytest.raises(InputError, match="ranker"):
+        np.savez(path, header=np.frombuffer(b"[1, 2]", np.uint8))
+    with pytest.raises(InputError, match="is not a ranker file"):
         Ranker.load(path)
+
+
+@pytest.mark.parametrize("name", ["sorted", "plain", "round2", "next"])
+def test_files_of_format_1_give_the_same_benefits(name):
+    path = OLD / f"{name}.router"
+    ranker = Ranker.load(path)
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    header = json.loads(arrays["header"].tobytes())
+    assert header["format"] == 1
+    rows = np.random.default_rng(0).dirichlet(np.ones(ranker.n_classes), 50).astype(np.float32)
+    for index, column in enumerate(ranker.benefits(rows).T):
+        # The forward pass, written out.
+        values = rows if header["form"] == "plain" else -np.sort(-rows, axis=1)[:, : header["width"]]
+        for layer in range(header["candidates"][index]["layers"]):
+            values = np.maximum(values, 0) if layer else values
+            values = values @ arrays[f"weights_{index}_{layer}"] + arrays[f"biases_{index}_{layer}"]
+        np.testing.assert_allclose(column, values[:, 0], atol=1e-5)
+    held = ranker.holdout
+    assert list(held.benefits) == ["router", "change", "entropy", "least-confidence", "margin", "random"]
+    np.testing.assert_array_equal(held.benefits["margin"], arrays["evidence_uncertainty"][:, 2])
+    # Its rounds go by the digest of the old file, so that what is staged and what is past stays known.
+    digest = "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+    names = ranker.names
+    assert make_ranking("router", names, names[-1], ranker).digest == digest
+    assert make_ranking("change", names, names[-1], ranker).digest == f"change:{digest}"
+    # Saved again, it is a file of this format.
+    again = Ranker.from_bytes(ranker.to_bytes())
+    assert again.source is None
+    np.testing.assert_array_equal(again.benefits(rows), ranker.benefits(rows))
 
 
 def test_bad_training_data_is_named():

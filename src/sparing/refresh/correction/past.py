@@ -13,7 +13,8 @@ from sparing.cache.metadata import Metadata
 from sparing.numerics.selection import tie_keys
 from sparing.refresh.correction.rules import normalised_benefit
 from sparing.refresh.scoring.ranker import Ranker
-from sparing.refresh.scoring.scorers import Scorer, named_scorer
+from sparing.refresh.scoring.ranking import Ranking, make_ranking
+from sparing.refresh.scoring.scorer import ScoringRows
 
 Floats = npt.NDArray[np.float32]
 
@@ -31,7 +32,7 @@ class PastRound:
 
     round: int
     names: tuple[str, ...]
-    scorer: Scorer
+    scorer: Ranking
     seed: int
 
     def benefits(self, rows: Rows, which: npt.NDArray[np.int64], holders: list[str]) -> Floats:
@@ -46,7 +47,8 @@ class PastRound:
             Shape (k, n).
         """
         ties = tie_keys(rows.ids.take(pa.array(which)), self.seed)
-        return self.scorer.benefits(rows.probs[which], ties, holders, rows.models[which])
+        outputs, held = rows.probs[which], rows.models[which]
+        return self.scorer.benefits(ScoringRows(outputs=outputs, ties=ties, holders=holders, held=held))
 
 
 def past_rounds(metadata: Metadata) -> list[PastRound]:
@@ -96,11 +98,10 @@ def _in_order(metadata: Metadata, names: list[str]) -> Iterator[str]:
 def _read(entry: dict[str, Any], metadata: Metadata) -> PastRound:
     names = tuple(entry["digests"])
     digest: str = entry["scorer"]
-    kind, _, rest = digest.partition(":")
-    if kind == "change":
-        scorer = Ranker.from_bytes(metadata.ranker(rest)).scorer(names, "change", entry["target"])
-    elif digest in metadata.rankers:
-        scorer = Ranker.from_bytes(metadata.ranker(digest)).scorer(names)
-    else:
-        scorer = named_scorer(digest, names, entry["target"])
+    # A scorer that learned is NAME:DIGEST of its ranker; of rankers of format 1, PURE's router is DIGEST.
+    name, _, rest = digest.partition(":")
+    if digest in metadata.rankers:
+        name, rest = "router", digest
+    ranker = Ranker.from_bytes(metadata.ranker(rest)) if rest else None
+    scorer = make_ranking(name, names, entry["target"], ranker)
     return PastRound(entry["round"], names, scorer, entry.get("seed", 0))

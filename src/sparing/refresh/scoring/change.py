@@ -5,18 +5,14 @@ often rows of its class change, and which model it holds. The last is what count
 that holds last month's model will hardly change, whatever its entropy.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from sparing.errors import InputError
 from sparing.numerics.distributions import entropy
-
-Floats = npt.NDArray[np.float32]
-Integers = npt.NDArray[np.integer[Any]]
+from sparing.refresh.scoring.scorer import Arrays, Floats, Integers, Pairs, Scorer, ScoringRows
 
 TOP = 10
 SMOOTHING = 10.0
@@ -24,7 +20,7 @@ SMOOTHING = 10.0
 
 
 @dataclass(frozen=True)
-class ChangePredictor:
+class Change(Scorer):
     """Predicts, per candidate, whether running it brings a row into agreement with the target.
 
     Attributes:
@@ -40,102 +36,74 @@ class ChangePredictor:
     weights: Floats
     biases: Floats
 
-    def benefits(self, probs: Floats, holders: Sequence[str], held: Integers) -> Floats:
-        """Score rows.
+    name = "change"
+    learns = True
 
-        Args:
-            probs: shape (m, C), cached distributions.
-            holders: names of the models that rows may hold.
-            held: shape (m,), positions in `holders`.
+    @classmethod
+    def fit(cls, pairs: Pairs, seed: int) -> Self:  # noqa: ARG003 -- nothing is drawn
+        """Fit one logistic regression per candidate."""
+        from sklearn.linear_model import LogisticRegression
 
-        Returns:
-            Shape (m, n): probabilities in [0, 1].
+        old = pairs.old
+        cached, changes = changed(pairs)
+        seen = np.unique(pairs.rows.holding)
+        if len(seen) == 1:
+            # When all rows hold the same model, holding it says nothing.
+            seen = seen[:0]
+        common = _features(old, np.searchsorted(seen, pairs.rows.holding), len(seen))
+        per_class = np.bincount(cached, minlength=old.shape[1])
+        rates, weights, biases = [], [], []
+        for column in changes.T:
+            hits = np.bincount(cached, weights=column, minlength=old.shape[1])
+            mean = column.mean()
+            # A row's own outcome is left out of its class's rate: else the rate would leak the answer.
+            without = (hits[cached] - column + SMOOTHING * mean) / (per_class[cached] - 1 + SMOOTHING)
+            rates.append(_log_odds((hits + SMOOTHING * mean) / (per_class + SMOOTHING)))
+            inputs = np.column_stack([common, _log_odds(without)])
+            if column.all() or not column.any():
+                weights.append(np.zeros(inputs.shape[1]))
+                biases.append(float(_log_odds(np.array([(column.sum() + 0.5) / (len(column) + 1)]))[0]))
+                continue
+            model = LogisticRegression(C=1.0, max_iter=1000).fit(inputs, column)
+            weights.append(model.coef_[0])
+            biases.append(float(model.intercept_[0]))
+        return cls(
+            np.stack(rates, axis=1).astype(np.float32),
+            tuple(pairs.rows.holders[index] for index in seen),
+            np.stack(weights, axis=1).astype(np.float32),
+            np.array(biases, dtype=np.float32),
+        )
 
-        Raises:
-            InputError: distributions over another number of classes.
-        """
-        if probs.shape[1] != len(self.rates):
-            raise InputError(
-                f"the change predictor reads {len(self.rates)} classes, the rows have {probs.shape[1]}"
-            )
-        where = np.array([_position(self.holders, name) for name in holders], dtype=np.int64)
-        common = _features(probs, where[held], len(self.holders))
-        rates = self.rates[probs.argmax(axis=1)]
+    def benefits(self, rows: ScoringRows) -> Floats:
+        """Return probabilities in [0, 1]."""
+        where = np.array([_position(self.holders, name) for name in rows.holders], dtype=np.int64)
+        common = _features(rows.probs, where[rows.holding], len(self.holders))
+        rates = self.rates[rows.probs.argmax(axis=1)]
         logits = common @ self.weights[:-1] + rates * self.weights[-1] + self.biases
         result: Floats = (1 / (1 + np.exp(-logits))).astype(np.float32)
         return result
 
-    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Give the arrays that a ranker's file holds."""
+    def to_arrays(self) -> Arrays:
+        """Return the regressions, and the names of the models held."""
         return {
-            "change_rates": self.rates,
-            "change_holders": np.array(self.holders, dtype=np.str_),
-            "change_weights": self.weights,
-            "change_biases": self.biases,
+            "rates": self.rates,
+            "holders": np.array(self.holders, dtype=np.str_),
+            "weights": self.weights,
+            "biases": self.biases,
         }
 
     @classmethod
-    def from_arrays(cls, arrays: Any) -> "ChangePredictor":
-        """Read what `to_arrays` gave."""
-        return cls(
-            arrays["change_rates"],
-            tuple(str(name) for name in arrays["change_holders"]),
-            arrays["change_weights"],
-            arrays["change_biases"],
-        )
+    def from_arrays(cls, arrays: Arrays) -> Self:
+        """Read what `to_arrays` returned."""
+        holders = tuple(str(name) for name in arrays["holders"])
+        return cls(arrays["rates"], holders, arrays["weights"], arrays["biases"])
 
 
-def train_change(
-    old: Floats,
-    new: Sequence[Floats],
-    target: int,
-    holders: Sequence[str],
-    held: Integers,
-) -> ChangePredictor:
-    """Fit one logistic regression per candidate.
-
-    Args:
-        old: shape (m, C), cached distributions.
-        new: n arrays of shape (m, C), each candidate's distributions.
-        target: which candidate's full re-run is the reference.
-        holders: names of the models that rows may hold.
-        held: shape (m,), positions in `holders`.
-
-    Returns:
-        The predictor.
-    """
-    from sklearn.linear_model import LogisticRegression
-
-    cached = old.argmax(axis=1)
-    wanted = new[target].argmax(axis=1)
-    changes = np.stack([(p.argmax(axis=1) == wanted) & (cached != wanted) for p in new], axis=1)
-    seen = np.unique(held)
-    if len(seen) == 1:
-        # When all rows hold the same model, holding it says nothing.
-        seen = seen[:0]
-    common = _features(old, np.searchsorted(seen, held), len(seen))
-    per_class = np.bincount(cached, minlength=old.shape[1])
-    rates, weights, biases = [], [], []
-    for column in changes.T:
-        hits = np.bincount(cached, weights=column, minlength=old.shape[1])
-        mean = column.mean()
-        # A row's own outcome is left out of its class's rate: else the rate would leak the answer.
-        without = (hits[cached] - column + SMOOTHING * mean) / (per_class[cached] - 1 + SMOOTHING)
-        rates.append(_log_odds((hits + SMOOTHING * mean) / (per_class + SMOOTHING)))
-        inputs = np.column_stack([common, _log_odds(without)])
-        if column.all() or not column.any():
-            weights.append(np.zeros(inputs.shape[1]))
-            biases.append(float(_log_odds(np.array([(column.sum() + 0.5) / (len(column) + 1)]))[0]))
-            continue
-        model = LogisticRegression(C=1.0, max_iter=1000).fit(inputs, column)
-        weights.append(model.coef_[0])
-        biases.append(float(model.intercept_[0]))
-    return ChangePredictor(
-        np.stack(rates, axis=1).astype(np.float32),
-        tuple(holders[index] for index in seen),
-        np.stack(weights, axis=1).astype(np.float32),
-        np.array(biases, dtype=np.float32),
-    )
+def changed(pairs: Pairs) -> tuple[Integers, npt.NDArray[np.bool_]]:
+    """Return each row's cached class, (m,), and which candidates bring it into agreement, (m, n)."""
+    cached, wanted = pairs.old.argmax(axis=1), pairs.wanted.argmax(axis=1)
+    changes = [(outputs.argmax(axis=1) == wanted) & (cached != wanted) for outputs in pairs.new]
+    return cached, np.stack(changes, axis=1)
 
 
 def _position(known: tuple[str, ...], name: str) -> int:

@@ -1,14 +1,15 @@
 """What rows held out of a fit say: how consistent the cache would be at a budget, before spending it."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sparing.numerics.distributions import UNCERTAINTY, Floats
+from sparing.refresh.scoring import SCORERS
+from sparing.refresh.scoring.scorer import Floats, Pairs, Scorer
 
 Classes = npt.NDArray[np.int64]
 
@@ -39,34 +40,33 @@ class Holdout:
 
     Attributes:
         names: the n candidates.
-        router: shape (h, n), benefits by PURE's router that was fitted without these rows.
-        change: shape (h, n), benefits by a change predictor that was fitted without these rows.
-        uncertainty: shape (h, k), one column per scorer of `UNCERTAINTY`, in its order.
+        benefits: by scorer, what it says when fitted without these rows: shape (h, n); or shape (h,) for a
+            scorer that learns nothing, which picks the target, whatever that is.
         cached: shape (h,), class that the cache holds.
         outputs: shape (h, n), class that each candidate gives.
         labels: shape (h,), -1 where unknown.
     """
 
     names: tuple[str, ...]
-    router: Floats
-    change: Floats
-    uncertainty: Floats
+    benefits: Mapping[str, npt.NDArray[np.floating[Any]]]
     cached: Classes
     outputs: Classes
     labels: Classes
 
-    def predict(self, scorer: str, candidates: Sequence[str], target: str, share: float) -> Prediction:
+    def predict(self, scorer: str, candidates: Sequence[str], target: str, share: float) -> Prediction | None:
         """Predict what refreshing a share of the rows would give.
 
         Args:
-            scorer: "router", "change" or the name of another scorer.
+            scorer: the name of a scorer.
             candidates: the candidates of the round, each among `names`.
             target: the candidate whose full re-run is the reference.
             share: share of rows to be refreshed, in [0, 1].
 
         Returns:
-            The prediction.
+            The prediction; None for a scorer that was not judged on these rows.
         """
+        if scorer not in self.benefits:
+            return None
         stored = self._stored(scorer, candidates, target, share)
         wanted = self.outputs[:, self.names.index(target)]
         hit = float((stored == wanted).mean())
@@ -86,15 +86,17 @@ class Holdout:
         """
         wanted = self.outputs[:, self.names.index(target)]
 
-        def hits(scorer: str) -> Floats:
+        def hits(scorer: str) -> npt.NDArray[np.float64]:
             stored = [self._stored(scorer, candidates, target, rate) for rate in RATES]
-            shares: Floats = np.mean([classes == wanted for classes in stored], axis=0, dtype=np.float64)
+            shares: npt.NDArray[np.float64] = np.mean(
+                [classes == wanted for classes in stored], axis=0, dtype=np.float64
+            )
             return shares
 
         entropy, chance = hits("entropy"), hits("random")
         root = math.sqrt(len(entropy))
         best, above, said = "entropy", entropy, []
-        for name in ("router", "change"):
+        for name in self.learned:
             found = hits(name)
             gain = found - entropy
             error = gain.std() / root
@@ -113,71 +115,42 @@ class Holdout:
             f"entropy, mean over {', '.join(f'{rate:.0%}' for rate in RATES)}: {', '.join(said)})."
         )
 
+    @property
+    def learned(self) -> list[str]:
+        """The scorers that learned something, by name."""
+        return [name for name, benefits in self.benefits.items() if benefits.ndim == 2]
+
     def _stored(self, scorer: str, candidates: Sequence[str], target: str, share: float) -> Classes:
-        """Give the classes that the cache would hold after refreshing a share of the rows."""
+        """Return the classes that the cache would hold after refreshing a share of the rows."""
         columns = [self.names.index(name) for name in candidates]
-        if scorer in ("router", "change"):
-            benefits = (self.router if scorer == "router" else self.change)[:, columns]
-            choice = np.asarray(columns)[benefits.argmax(axis=1)]
-            score = benefits.max(axis=1)
-        else:
-            choice = np.full(len(self.cached), self.names.index(target))
-            if scorer == "random":
-                score = np.random.default_rng(0).random(len(self.cached))
-            else:
-                score = self.uncertainty[:, list(UNCERTAINTY).index(scorer)]
+        score = self.benefits[scorer]
+        choice = np.full(len(score), self.names.index(target))
+        if score.ndim == 2:
+            score = score[:, columns]
+            choice, score = np.asarray(columns)[score.argmax(axis=1)], score.max(axis=1)
         refreshed = np.zeros(len(score), dtype=bool)
         refreshed[np.argsort(-score, kind="stable")[: round(share * len(score))]] = True
         return np.where(refreshed, self.outputs[np.arange(len(score)), choice], self.cached)
 
-    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Give the arrays that a ranker's file holds."""
-        return {
-            "evidence_names": np.array(self.names),
-            "evidence_router": self.router,
-            "evidence_change": self.change,
-            "evidence_uncertainty": self.uncertainty,
-            "evidence_cached": self.cached,
-            "evidence_outputs": self.outputs,
-            "evidence_labels": self.labels,
-        }
 
-    @classmethod
-    def from_arrays(cls, arrays: Any) -> "Holdout":
-        """Read what `to_arrays` gave."""
-        return cls(
-            tuple(str(name) for name in arrays["evidence_names"]),
-            *(
-                arrays[f"evidence_{key}"]
-                for key in ("router", "change", "uncertainty", "cached", "outputs", "labels")
-            ),
-        )
-
-
-def gather_holdout(
-    names: Sequence[str],
-    router: Floats,
-    old: Floats,
-    new: Sequence[Floats],
-    labels: Classes,
-    change: Floats | None = None,
-) -> Holdout:
-    """Put together what held-out rows say.
+def gather_holdout(names: Sequence[str], pairs: Pairs, learned: Mapping[str, Scorer]) -> Holdout:
+    """Return what held-out rows say of every scorer that a refresh can rank by.
 
     Args:
         names: n candidates.
-        router: shape (h, n), predicted entropy decreases.
-        old: shape (h, C), cached distributions.
-        new: n arrays of shape (h, C), the candidates' distributions.
-        labels: shape (h,), -1 where unknown.
-        change: shape (h, n), predicted changes; none were fitted when absent.
+        pairs: the h rows.
+        learned: scorers that were fitted without these rows, by name.
     """
+    chance = np.random.default_rng(0).integers(2**64 - 1, size=len(pairs), dtype=np.uint64, endpoint=True)
+    rows = replace(pairs.rows, ties=chance)
+    benefits: dict[str, Floats] = {name: scorer.benefits(rows) for name, scorer in learned.items()}
+    for name, scorer in SCORERS.items():
+        if not scorer.learns and not scorer.needs:
+            benefits[name] = scorer().benefits(rows)[:, rows.target]
     return Holdout(
         names=tuple(names),
-        router=router,
-        change=np.zeros_like(router) if change is None else change,
-        uncertainty=np.stack([score(old) for score in UNCERTAINTY.values()], axis=1).astype(np.float32),
-        cached=old.argmax(axis=1),
-        outputs=np.stack([outputs.argmax(axis=1) for outputs in new], axis=1),
-        labels=labels,
+        benefits=benefits,
+        cached=pairs.old.argmax(axis=1),
+        outputs=np.stack([outputs.argmax(axis=1) for outputs in pairs.new], axis=1),
+        labels=pairs.labels,
     )

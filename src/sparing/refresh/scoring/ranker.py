@@ -1,32 +1,46 @@
-"""PURE's router: one small regressor per candidate, from the cached distribution to the entropy decrease."""
+"""What `fit` learned: every learned scorer, and what held-out rows say of them, in one file.
+
+The file is a NumPy archive without any pickle: `header` is JSON, the other arrays are named by the element
+that they belong to ("router/0_weights_0", "holdout/cached"). Each element carries its name and its version.
+
+To change what one scorer stores: raise its `version`, and let its `from_arrays` read the earlier one.
+To change the format of the file:
+1. raise `FORMAT`;
+2. write a module `old/format_N.py` (N: the format before) whose `upgraded` turns its document and arrays
+   into those of the next format;
+3. add it to `OLD`;
+4. keep a file of the format before in the tests, and test that it gives the same benefits.
+"""
 
 import io
 import json
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Meta, Struct
 
-from sparing.cache.encodings import Encoded, encoded
-from sparing.cache.encodings.scoring import largest, multiply
-from sparing.cache.metadata import ranker_digest
+from sparing.cache.encodings import Encoded
 from sparing.errors import InputError
-from sparing.numerics.distributions import entropy
-from sparing.refresh.scoring.change import ChangePredictor
-from sparing.refresh.scoring.holdout import Holdout
-from sparing.refresh.scoring.scorers import Scorer
+from sparing.refresh.scoring import SCORERS
+from sparing.refresh.scoring.holdout import Holdout, gather_holdout
+from sparing.refresh.scoring.old import format_1
+from sparing.refresh.scoring.router import InputForm, Router
+from sparing.refresh.scoring.scorer import Answers, Floats, Pairs, Scorer, ScoringRows
 from sparing.storage.files import write_bytes
+from sparing.storage.readers import as_kind
+from sparing.version import __version__
 
-FORMAT = 1
-SORTED_WIDTH = 32
+FORMAT = 2
+HOLDOUT_VERSION = 1
 
-Floats = npt.NDArray[np.float32]
-Layers = tuple[tuple[Floats, Floats], ...]
-InputForm = Literal["sorted", "plain"]
+_Contents = tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]
+
+OLD: Mapping[int, Callable[[dict[str, Any], dict[str, npt.NDArray[Any]]], _Contents]] = {1: format_1.upgraded}
+"""By format: what turns the document and the arrays of a file into those of the next format."""
 
 
 @dataclass(frozen=True)
@@ -36,53 +50,80 @@ class Candidate:
     Attributes:
         name: its name.
         digest: the digest of the model that the ranker was fitted to; None when only its outputs were known.
-        layers: weights (inputs, outputs) and biases of each layer.
         seconds: measured seconds of one forward; None when its outputs came from elsewhere.
     """
 
     name: str
-    digest: str | None
-    layers: Layers
+    digest: str | None = None
     seconds: float | None = None
+
+
+class _Element(Struct, frozen=True):
+    name: str
+    version: int
+
+
+class _Holdout(Struct, frozen=True):
+    version: int
+    names: tuple[str, ...]
+    columns: tuple[str, ...]
+
+
+class _Header(Struct, frozen=True):
+    type: Literal["ranker"]
+    sparing: str
+    n_classes: Annotated[int, Meta(ge=2)]
+    candidates: Annotated[tuple[Candidate, ...], Meta(min_length=1)]
+    scorers: tuple[_Element, ...]
+    holdout: _Holdout | None
+    preferred: str | None
 
 
 @dataclass(frozen=True)
 class Ranker:
-    """Predicts each candidate's entropy decrease from the cached distribution (PURE, Equations 4 and 5).
+    """Learned scorers, by name, for some candidates; the last one is the target that they were fitted for.
 
     Attributes:
-        n_classes: length C of the distributions it reads.
-        form: "sorted" reads the largest entries in descending order, "plain" the vector as it stands.
-        width: how many entries it reads.
-        candidates: one regressor per candidate.
-        holdout: what the rows held out of the fit say of it; None when none were.
-        change: predicts label changes, with the last candidate as the target; None when it was not fitted.
+        n_classes: length C of the distributions that they read.
+        candidates: the n candidates.
+        scorers: the scorers by name.
+        holdout: what the rows held out of the fit say of them; None when none were.
         preferred: the scorer that a refresh with this ranker takes when none is named; None for "router".
+        source: the file of format 1 that it was read from, as caches of its time keep it; None otherwise.
     """
 
     n_classes: int
-    form: InputForm
-    width: int
     candidates: tuple[Candidate, ...]
+    scorers: Mapping[str, Scorer]
     holdout: Holdout | None = field(default=None, compare=False)
-    change: ChangePredictor | None = field(default=None, compare=False)
     preferred: str | None = None
+    source: bytes | None = field(default=None, compare=False, repr=False)
 
-    def inputs(self, probs: Floats) -> Floats:
-        """Bring distributions into the form that the regressors read.
+    @property
+    def names(self) -> list[str]:
+        """Names of the candidates."""
+        return [candidate.name for candidate in self.candidates]
+
+    def score(self, scorer: str, rows: ScoringRows) -> Floats:
+        """Score rows by one of its scorers.
 
         Args:
-            probs: shape (m, C).
+            scorer: its name.
+            rows: m rows.
 
         Returns:
-            Shape (m, width).
+            Shape (m, n), in the order of `candidates`.
+
+        Raises:
+            InputError: distributions over another number of classes.
         """
-        if self.form == "plain":
-            return probs
-        return descending(probs, self.width)
+        if rows.n_classes != self.n_classes:
+            raise InputError(f"the ranker reads {self.n_classes} classes, the cache has {rows.n_classes}")
+        n = len(self.candidates)
+        return self.scorers[scorer].benefits(replace(rows, candidates=n, target=n - 1))
 
     def benefits(self, distributions: Encoded | Floats) -> Floats:
-        """Predict the entropy decrease that each candidate would bring.
+        """Predict the entropy decrease that each candidate would bring, by PURE's router.
 
         Args:
             distributions: shape (m, C), or m rows as a cache stores them.
@@ -93,140 +134,89 @@ class Ranker:
         Raises:
             InputError: distributions over another number of classes.
         """
-        rows = encoded(distributions)
-        n_classes = rows.encoding.n_classes
-        if n_classes != self.n_classes:
-            raise InputError(f"the ranker reads {self.n_classes} classes, the cache has {n_classes}")
-        # One product for all candidates: sorting or gathering is done once.
-        first = np.concatenate([candidate.layers[0][0] for candidate in self.candidates], axis=1)
-        ends = np.cumsum([candidate.layers[0][0].shape[1] for candidate in self.candidates])
-        result = np.empty((len(rows), len(self.candidates)), dtype=np.float32)
+        ties = np.zeros(len(distributions), dtype=np.uint64)
+        return self.score("router", ScoringRows(outputs=distributions, ties=ties))
 
-        def finish(block: slice, products: Floats) -> None:
-            parts = np.split(products, ends[:-1], axis=1)
-            for column, (candidate, part) in enumerate(zip(self.candidates, parts, strict=True)):
-                result[block, column] = _after_products(candidate.layers, part)
-
-        multiply(rows, first, self.form == "sorted", finish)
-        return result
-
-    def scorer(self, names: Sequence[str], kind: str = "router", target: str | None = None) -> Scorer:
-        """Make a scorer for candidates by name.
-
-        Args:
-            names: the candidates of the round, each known to the ranker.
-            kind: "router" ranks by predicted entropy decrease, "change" by predicted change of label.
-            target: the candidate whose full re-run is the reference; "change" was fitted for one.
-
-        Raises:
-            InputError: a candidate that the ranker was not fitted for, or another target.
-        """
-        known = [candidate.name for candidate in self.candidates]
-        for name in names:
-            if name not in known:
-                raise InputError(
-                    f"the ranker was fitted for {', '.join(known)}, not for {name!r}: "
-                    "run `sparing fit` for it"
-                )
-        columns = [known.index(name) for name in names]
-        digest = ranker_digest(self.to_bytes())
-        if kind == "router":
-            return Scorer(
-                "router",
-                digest,
-                lambda rows, _ties, _holders=(), _held=None: self.benefits(rows)[:, columns],
-            )
-        change = self.change
-        if change is None:
-            raise InputError("this ranker has no change predictor: run `sparing fit` again")
-        if target is not None and target != known[-1]:
-            raise InputError(
-                f"the change predictor was fitted with {known[-1]!r} as the target, not {target!r}: "
-                "give `sparing fit` that candidate last"
-            )
-
-        def benefits(
-            rows: Encoded | Floats,
-            ties: npt.NDArray[np.uint64],  # noqa: ARG001 -- a score by the rows alone
-            holders: Sequence[str] = (),
-            held: npt.NDArray[np.int64] | None = None,
-        ) -> Floats:
-            probs = rows.decode() if isinstance(rows, Encoded) else rows
-            if held is None:
-                held = np.zeros(len(probs), dtype=np.int64)
-            return change.benefits(probs, holders or ("",), held)[:, columns]
-
-        return Scorer("change", f"change:{digest}", benefits)
+    def kept(self, scorer: str) -> bytes:
+        """Return the file that a cache keeps of a round: enough to score the same way again."""
+        if self.source is not None:
+            return self.source
+        alone = {scorer: self.scorers[scorer]}
+        return replace(self, scorers=alone, holdout=None, preferred=None).to_bytes()
 
     def to_bytes(self) -> bytes:
         """Write the ranker as a NumPy archive, without any pickle."""
-        header = {
-            "format": FORMAT,
-            "n_classes": self.n_classes,
-            "form": self.form,
-            "width": self.width,
-            "candidates": [
-                {"name": c.name, "digest": c.digest, "seconds": c.seconds, "layers": len(c.layers)}
-                for c in self.candidates
-            ],
-            "change": self.change is not None,
-            "preferred": self.preferred,
-            "evidence": self.holdout is not None,
-        }
-        arrays: dict[str, npt.NDArray[Any]] = {
-            "header": np.frombuffer(json.dumps(header).encode("utf-8"), dtype=np.uint8)
-        }
-        for index, candidate in enumerate(self.candidates):
-            for layer, (weights, biases) in enumerate(candidate.layers):
-                arrays[f"weights_{index}_{layer}"] = weights
-                arrays[f"biases_{index}_{layer}"] = biases
-        if self.change is not None:
-            arrays.update(self.change.to_arrays())
+        arrays: dict[str, npt.NDArray[Any]] = {}
+        for name, scorer in self.scorers.items():
+            arrays.update({f"{name}/{key}": values for key, values in scorer.to_arrays().items()})
+        held = None
         if self.holdout is not None:
-            arrays.update(self.holdout.to_arrays())
+            columns = self.holdout.benefits
+            held = {"version": HOLDOUT_VERSION, "names": self.holdout.names, "columns": list(columns)}
+            arrays.update({f"holdout/benefits/{name}": values for name, values in columns.items()})
+            for key in ("cached", "outputs", "labels"):
+                arrays[f"holdout/{key}"] = getattr(self.holdout, key)
+        header = {
+            "type": "ranker",
+            "format": FORMAT,
+            "sparing": __version__,
+            "n_classes": self.n_classes,
+            "candidates": [
+                {"name": c.name, "digest": c.digest, "seconds": c.seconds} for c in self.candidates
+            ],
+            "scorers": [{"name": name, "version": s.version} for name, s in self.scorers.items()],
+            "holdout": held,
+            "preferred": self.preferred,
+        }
+        text = np.frombuffer(json.dumps(header).encode("utf-8"), dtype=np.uint8)
         buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **arrays)
+        np.savez(buffer, allow_pickle=False, header=text, **arrays)
         return buffer.getvalue()
 
     @classmethod
     def from_bytes(cls, data: bytes, where: str = "the ranker") -> "Ranker":
-        """Read what `to_bytes` wrote; nothing in it is unpickled.
+        """Read what `to_bytes` wrote, now or in an earlier format; nothing in it is unpickled.
 
         Raises:
-            InputError: not a ranker, or one of a newer release.
+            InputError: not a ranker, or an element that only a newer release reads.
         """
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-                header = json.loads(archive["header"].tobytes())
-                if header["format"] > FORMAT:
-                    raise InputError(f"{where} was written by a newer release of Sparing: upgrade to read it")
-                candidates = tuple(
-                    Candidate(
-                        entry["name"],
-                        entry["digest"],
-                        tuple(
-                            (archive[f"weights_{index}_{layer}"], archive[f"biases_{index}_{layer}"])
-                            for layer in range(entry["layers"])
-                        ),
-                        entry["seconds"],
-                    )
-                    for index, entry in enumerate(header["candidates"])
-                )
-                holdout = Holdout.from_arrays(archive) if header["evidence"] else None
-                change = ChangePredictor.from_arrays(archive) if header.get("change") else None
-                return cls(
-                    n_classes=header["n_classes"],
-                    form=header["form"],
-                    width=header["width"],
-                    candidates=candidates,
-                    holdout=holdout,
-                    change=change,
-                    preferred=header.get("preferred"),
-                )
+                arrays = {name: archive[name] for name in archive.files}
+            document = json.loads(arrays.pop("header").tobytes())
+            written = document["format"]
+            if written > FORMAT:
+                raise InputError(_unread(where, f"a ranker of format {written}", document.get("sparing")))
+            for format_ in range(written, FORMAT):
+                document, arrays = OLD[format_](document, arrays)
+            header = as_kind(document, _Header, where, newest=FORMAT)
+            made = cls(
+                n_classes=header.n_classes,
+                candidates=header.candidates,
+                scorers={element.name: _scorer(element, arrays, header, where) for element in header.scorers},
+                holdout=_held_out(arrays, header, where),
+                preferred=header.preferred,
+                source=data if written == 1 else None,
+            )
+            made.check()
         except InputError:
             raise
         except Exception as error:
             raise InputError(f"{where} is not a ranker file: {type(error).__name__}: {error}") from error
+        return made
+
+    def check(self) -> None:
+        """Score one row by every scorer: arrays that do not fit together fail here, not in a round.
+
+        Raises:
+            ValueError: benefits of a wrong shape.
+        """
+        even = np.full((1, self.n_classes), 1 / self.n_classes, dtype=np.float32)
+        row = ScoringRows(outputs=even, ties=np.zeros(1, dtype=np.uint64))
+        for name in self.scorers:
+            shape = self.score(name, row).shape
+            if shape != (1, len(self.candidates)):
+                raise ValueError(f"the scorer {name!r} gives benefits of shape {shape}")
 
     def save(self, path: str | Path) -> None:
         """Write the ranker to a file, whole or not at all.
@@ -260,83 +250,126 @@ def train_ranker(
     epochs: int = 30,
     seed: int = 0,
 ) -> Ranker:
-    """Fit one regressor per candidate by mean squared error: Adam, 1e-3, batches of 32 (PURE, 3.2 and B.3).
+    """Fit PURE's router alone, without held-out rows: one regressor per candidate (PURE, 3.2 and B.3).
 
     Args:
         old: shape (m, C), cached distributions.
         new: n arrays of shape (m, C), each candidate's distributions for the same samples.
         names: n names.
         digests: n digests; None where only outputs are known.
-        form: "sorted" (default) reads the largest 32 entries in descending order: it needs fewer rows, since
-            it does not have to learn every class by itself. "plain" reads the whole vector, as in the paper.
+        form: what the router reads; see `sparing.refresh.scoring.router.Router.fit`.
         hidden: sizes of the hidden layers; 64 as in appendix B.3.
         epochs: passes over the rows.
         seed: fixes the start and the shuffling.
 
     Returns:
-        The ranker, without holdout.
+        The ranker.
 
     Raises:
         InputError: no rows, or shapes that do not match.
     """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.neural_network import MLPRegressor
-
-    if len(old) < 2:
-        raise InputError(f"a ranker cannot be fitted on {len(old)} rows: give it a few hundred at least")
-    for name, outputs in zip(names, new, strict=True):
-        if outputs.shape != old.shape:
-            raise InputError(
-                f"candidate {name!r} has outputs of shape {outputs.shape}, the cache {old.shape}: "
-                "old and new models must share their classes"
-            )
-    width = min(old.shape[1], SORTED_WIDTH) if form == "sorted" else old.shape[1]
-    empty = Ranker(old.shape[1], form, width, ())
-    inputs = empty.inputs(old)
-    before = entropy(old)
-    candidates = []
-    for name, digest, outputs in zip(names, digests, new, strict=True):
-        network = MLPRegressor(
-            hidden_layer_sizes=tuple(hidden),
-            solver="adam",
-            learning_rate_init=1e-3,
-            batch_size=min(32, len(old)),
-            max_iter=epochs,
-            tol=0.0,
-            n_iter_no_change=epochs,
-            random_state=seed,
-        )
-        with warnings.catch_warnings():
-            # A fixed number of epochs is the recipe, not a failure to converge.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            network.fit(inputs, before - entropy(outputs))
-        layers = tuple(
-            (w.astype(np.float32), b.astype(np.float32))
-            for w, b in zip(network.coefs_, network.intercepts_, strict=True)
-        )
-        candidates.append(Candidate(name, digest, layers))
-    return Ranker(old.shape[1], form, width, tuple(candidates))
+    rows = ScoringRows(
+        outputs=old, ties=np.zeros(len(old), np.uint64), candidates=len(new), target=len(new) - 1
+    )
+    pairs = Pairs(rows, Answers(new, np.full(len(old), -1, dtype=np.int64)))
+    _check_pairs(pairs, names)
+    router = Router.fit(pairs, seed, form=form, hidden=hidden, epochs=epochs)
+    return _ranker(pairs, names, digests, {"router": router})
 
 
-def descending(probs: Floats, width: int) -> Floats:
-    """Give the largest entries of each row, largest first.
+def fit_ranker(
+    pairs: Pairs,
+    names: Sequence[str],
+    digests: Sequence[str | None],
+    *,
+    form: InputForm = "sorted",
+    hidden: Sequence[int] = (64,),
+    epochs: int = 30,
+    holdout: float = 0.2,
+    seed: int = 0,
+) -> Ranker:
+    """Fit every scorer that learns, and judge a first fit of each on rows held out of it.
 
     Args:
-        probs: shape (m, C).
-        width: how many, at most C.
+        pairs: m rows; the last candidate is the target.
+        names: n names.
+        digests: n digests; None where only outputs are known.
+        form: what PURE's router reads.
+        hidden: sizes of its hidden layers.
+        epochs: its passes over the rows.
+        holdout: share of the rows held out; the scorers of the ranker are fitted on all rows.
+        seed: fixes the split and the fits.
 
-    Returns:
-        Shape (m, width).
+    Raises:
+        InputError: too few rows, shapes that do not match, or a share outside [0, 1).
     """
-    return largest(probs, width)[:, ::-1]
+    if not 0 <= holdout < 1:
+        raise InputError(f"the share of held-out rows must lie in [0, 1), got {holdout}")
+    _check_pairs(pairs, names)
+
+    def train(rows: npt.NDArray[np.int64]) -> dict[str, Scorer]:
+        known = pairs.take(np.sort(rows))
+        made: dict[str, Scorer] = {}
+        for name, scorer in SCORERS.items():
+            if scorer is Router:
+                made[name] = Router.fit(known, seed, form=form, hidden=hidden, epochs=epochs)
+            elif scorer.learns and not scorer.needs:
+                made[name] = scorer.fit(known, seed)
+        return made
+
+    shuffled = np.random.default_rng(seed).permutation(len(pairs))
+    held = shuffled[: int(holdout * len(pairs))]
+    ranker = _ranker(pairs, names, digests, train(shuffled))
+    if len(held) < 2 or len(pairs) - len(held) < 2:
+        return ranker
+    seen = gather_holdout(names, pairs.take(held), train(shuffled[len(held) :]))
+    return replace(ranker, holdout=seen)
 
 
-def _after_products(layers: Layers, products: Floats) -> Floats:
-    """Finish a network's forward pass from the products of its first layer, which are overwritten."""
-    values = products
-    values += layers[0][1]
-    for weights, biases in layers[1:]:
-        np.maximum(values, 0, out=values)
-        values = values @ weights
-        values += biases
-    return values[:, 0]
+def _check_pairs(pairs: Pairs, names: Sequence[str]) -> None:
+    if len(pairs) < 2:
+        raise InputError(f"a ranker cannot be fitted on {len(pairs)} rows: give it a few hundred at least")
+    for name, outputs in zip(names, pairs.new, strict=True):
+        if outputs.shape != pairs.old.shape:
+            raise InputError(
+                f"candidate {name!r} has outputs of shape {outputs.shape}, the cache {pairs.old.shape}: "
+                "old and new models must share their classes"
+            )
+
+
+def _ranker(
+    pairs: Pairs, names: Sequence[str], digests: Sequence[str | None], scorers: Mapping[str, Scorer]
+) -> Ranker:
+    candidates = tuple(Candidate(name, digest) for name, digest in zip(names, digests, strict=True))
+    return Ranker(pairs.rows.n_classes, candidates, scorers)
+
+
+def _unread(where: str, what: str, version: object) -> str:
+    wanted = f'pip install "sparing>={version}"' if version else "pip install --upgrade sparing"
+    return f"{where} holds {what}, which this release does not read: {wanted}"
+
+
+def _scorer(element: _Element, arrays: Mapping[str, npt.NDArray[Any]], header: _Header, where: str) -> Scorer:
+    scorer = SCORERS.get(element.name)
+    if scorer is None or element.version > scorer.version:
+        what = f"the scorer {element.name!r}, version {element.version}"
+        raise InputError(_unread(where, what, header.sparing))
+    prefix = f"{element.name}/"
+    return scorer.from_arrays(
+        {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
+    )
+
+
+def _held_out(arrays: Mapping[str, npt.NDArray[Any]], header: _Header, where: str) -> Holdout | None:
+    held = header.holdout
+    if held is None:
+        return None
+    if held.version > HOLDOUT_VERSION:
+        raise InputError(_unread(where, f"held-out rows, version {held.version}", header.sparing))
+    return Holdout(
+        names=held.names,
+        benefits={name: arrays[f"holdout/benefits/{name}"] for name in held.columns},
+        cached=arrays["holdout/cached"],
+        outputs=arrays["holdout/outputs"],
+        labels=arrays["holdout/labels"],
+    )

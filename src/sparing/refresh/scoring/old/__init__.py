@@ -1,0 +1,1 @@
+"""Earlier formats of ranker files, each turned into the next."""
