@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from sparing.errors import InputError
 from sparing.refresh.scoring.calibrated import CalibratedEntropy
 from sparing.refresh.scoring.change import Change
+from sparing.refresh.scoring.class_change import ClassChange
 from sparing.refresh.scoring.oracles import OracleChange, OracleGain
 from sparing.refresh.scoring.regressions import DeltaTop1, MLink
 from sparing.refresh.scoring.router import PlainRouter, Router
@@ -34,6 +35,7 @@ SCORERS: Mapping[str, type[Scorer]] = {
         Margin,
         DeltaTop1,
         Change,
+        ClassChange,
         Router,
         PlainRouter,
         Cema,
