@@ -132,6 +132,7 @@ def test_files_of_format_1_give_the_same_benefits(name):
     names = ranker.names
     assert make_ranking("router", names, names[-1], ranker).digest == digest
     assert make_ranking("change", names, names[-1], ranker).digest == f"change:{digest}"
+    assert replace(ranker, preferred="change").source is None
     # Saved again, it is a file of this format.
     again = Ranker.from_bytes(ranker.to_bytes())
     assert again.source is None

@@ -11,10 +11,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from sparing.numerics.distributions import entropy
+from sparing.outputs import Classes
 from sparing.refresh.scoring.scorer import Arrays, Floats, Integers, Pairs, Scorer, ScoringRows
 
-TOP = 10
 SMOOTHING = 10.0
 """Prior rows behind a class's change rate."""
 
@@ -112,11 +111,9 @@ def _position(known: tuple[str, ...], name: str) -> int:
 
 def _features(probs: Floats, held: Integers, holders: int) -> Floats:
     """Log-probabilities, entropy, and per model held an intercept and a slope in entropy."""
-    width = min(TOP, probs.shape[1])
-    top = -np.sort(-np.partition(probs, -width, axis=1)[:, -width:], axis=1)
-    spread = entropy(probs)[:, None]
+    signal = Classes.of(probs).signal(probs)
     one_hot = (held[:, None] == np.arange(holders)).astype(np.float32)
-    return np.hstack([np.log(np.maximum(top, 1e-6)), spread, one_hot, one_hot * spread]).astype(np.float32)
+    return np.hstack([signal, one_hot, one_hot * signal[:, -1:]])
 
 
 def _log_odds(share: npt.NDArray[Any]) -> npt.NDArray[Any]:

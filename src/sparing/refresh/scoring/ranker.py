@@ -89,7 +89,8 @@ class Ranker:
         scorers: the scorers by name.
         holdout: what the rows held out of the fit say of them; None when none were.
         preferred: the scorer that a refresh with this ranker takes when none is named; None for "router".
-        source: the file of format 1 that it was read from, as caches of its time keep it; None otherwise.
+        source: the file of format 1 that it was read from, as caches of its time keep it; None otherwise, and
+            in what `dataclasses.replace` makes of it.
     """
 
     n_classes: int
@@ -97,7 +98,7 @@ class Ranker:
     scorers: Mapping[str, Scorer]
     holdout: Holdout | None = field(default=None, compare=False)
     preferred: str | None = None
-    source: bytes | None = field(default=None, compare=False, repr=False)
+    source: bytes | None = field(default=None, init=False, compare=False, repr=False)
 
     @property
     def names(self) -> list[str]:
@@ -196,8 +197,9 @@ class Ranker:
                 scorers={element.name: _scorer(element, arrays, header, where) for element in header.scorers},
                 holdout=_held_out(arrays, header, where),
                 preferred=header.preferred,
-                source=data if written == 1 else None,
             )
+            if written == 1:
+                object.__setattr__(made, "source", data)
             made.check()
         except InputError:
             raise
