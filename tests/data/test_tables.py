@@ -246,3 +246,12 @@ def test_an_error_of_the_work_in_between_is_not_blamed_on_the_table(tmp_path):
         writer.write(ROW)
         raise ConnectionError("the server went away")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_arrays_of_other_libraries():
+    torch = pytest.importorskip("torch")
+    probs = torch.tensor([[0.25, 0.75]], requires_grad=True)
+    for some in (probs, probs.to(torch.bfloat16), [probs[0]]):
+        np.testing.assert_array_equal(read_outputs((["a"], some)).probs, [[0.25, 0.75]])
+    with pytest.raises(InputError, match="probs are not one array of numbers"):
+        read_outputs((["a", "b"], [[0.5, 0.5], [1.0]]))

@@ -172,3 +172,19 @@ def test_only_callables():
         model(3)
     with pytest.raises(InputError, match="needs a name"):
         from_callable(shares, name="")
+
+
+def test_tensors_with_a_gradient_are_read():
+    torch = pytest.importorskip("torch")
+    weights = torch.nn.Linear(1, 2)
+    probs = model(lambda values: weights(torch.tensor(values)[:, None]), logits=True)(["a"], [1.0])
+    np.testing.assert_allclose(probs, weights(torch.ones(1, 1)).softmax(1).detach().numpy(), atol=1e-6)
+    short = model(lambda values: torch.tensor([[0.25, 0.75]], dtype=torch.bfloat16))(["a"], [1.0])
+    np.testing.assert_array_equal(short, [[0.25, 0.75]])
+
+
+def test_ragged_rows_name_the_model_and_the_ids():
+    with pytest.raises(
+        ModelError, match=r"model 'm' returned no table of numbers for a batch of 2 \(ids 'a', 'b'"
+    ):
+        model(lambda values: [[0.5, 0.5], [1.0]])(["a", "b"], [0, 1])

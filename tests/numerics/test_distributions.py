@@ -96,3 +96,18 @@ def test_rows_within_tolerance_are_renormalised():
     probs = d.as_distributions(np.array([[0.5, 0.504]]))
     assert probs.dtype == np.float32
     np.testing.assert_allclose(probs.sum(1), 1, atol=1e-6)
+
+
+def test_rounding_below_zero_is_read_as_zero():
+    probs = d.as_distributions(np.array([[1 + 2e-16, -2e-16, 0], [0.5, 0.5 + 9e-7, -9e-7], [0.2, 0.3, 0.5]]))
+    assert probs.min() == 0
+    assert not np.signbit(probs[probs == 0]).any()
+    np.testing.assert_allclose(probs, [[1, 0, 0], [0.5, 0.5, 0], [0.2, 0.3, 0.5]], atol=1e-6)
+    np.testing.assert_allclose(probs.sum(axis=1, dtype=np.float64), 1, atol=1e-7)
+    with pytest.raises(InputError, match=r"row 1 has a negative probability -1\.1e-06"):
+        d.as_distributions(np.array([[0.5, 0.5, 0], [1, 1.1e-6, -1.1e-6]]))
+
+
+def test_ragged_rows_are_one_clear_error():
+    with pytest.raises(InputError, match="outputs of m: not one table of numbers"):
+        d.as_distributions([[0.5, 0.5], [1.0]], what="outputs of m")

@@ -10,6 +10,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from sparing.errors import InputError
+from sparing.storage.files import local
 
 BATCH_VALUES = 1 << 23
 """How many cells of a Parquet file are decoded together."""
@@ -37,7 +38,7 @@ class Table:
         with _arrow_errors(self.path, "is neither a CSV nor a Parquet table"):
             with self.path.open("rb") as file:
                 parquet = file.read(4) == b"PAR1"
-            self._parquet = pq.ParquetFile(self.path) if parquet else None
+            self._parquet = pq.ParquetFile(local(self.path)) if parquet else None
             schema = self._parquet.schema_arrow if self._parquet else pyarrow.csv.open_csv(self.path).schema
         self.names: list[str] = list(schema.names)
         twice = {name for name in self.names if self.names.count(name) > 1}
@@ -86,7 +87,7 @@ class Table:
     def _csv(self) -> pa.Table:
         convert = pyarrow.csv.ConvertOptions(null_values=[""], strings_can_be_null=True)
         with _arrow_errors(self.path, "is not a CSV table"):
-            return pyarrow.csv.read_csv(self.path, convert_options=convert)
+            return pyarrow.csv.read_csv(local(self.path), convert_options=convert)
 
 
 def listed(names: Sequence[object], most: int = 6) -> str:

@@ -11,7 +11,7 @@ from sparing.cache.store import Cache
 from sparing.cache.view import CHUNK_ROWS
 from sparing.data.tables import NO_LABEL
 from sparing.errors import CacheError, InputError
-from sparing.storage.files import replacing
+from sparing.storage.files import local, replacing
 
 
 def export(cache: Cache, path: str | Path) -> int:
@@ -50,7 +50,7 @@ def export(cache: Cache, path: str | Path) -> int:
                         "score": pa.array(rows.scores, mask=np.isnan(rows.scores)),
                     }
                 )
-                writer = writer or pq.ParquetWriter(draft, table.schema)
+                writer = writer or pq.ParquetWriter(local(draft), table.schema)
                 writer.write_table(table)
         finally:
             if writer is not None:

@@ -9,6 +9,7 @@ from sparing.cache.store import Cache
 from sparing.data.tables import iter_outputs
 from sparing.errors import CacheError, InputError
 from sparing.outputs import OutputKind
+from sparing.outputs.classes import check_names
 
 
 def import_outputs(
@@ -48,6 +49,8 @@ def import_outputs(
         raise InputError(f"model {model!r}: the cost must be a number from 0 up, got {cost}")
     if Path(path).exists():
         raise CacheError(f"{path} exists already: choose another path, or delete it first")
+    if classes is not None:
+        check_names(classes, "classes")
     info = ModelInfo(model, digest or f"name:{model}", cost, unit)
     chunks = ((part.ids, part.outputs, part.labels) for part in iter_outputs(source, kind=kind))
     return Cache.create(path, chunks, info, kind=kind, encoding=encoding, classes=classes)

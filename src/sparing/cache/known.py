@@ -69,7 +69,7 @@ def keep_known(work_dir: Path, metadata: Metadata, name: str, digest: str, known
 
 
 def load_known(work_dir: Path, metadata: Metadata, name: str, digest: str) -> Known | None:
-    """Give what `keep_known` kept, unless a round with that model has been committed since."""
+    """Return what `keep_known` kept, unless a round with that model has been committed since."""
     path = _path(work_dir, name, digest)
     if not path.exists():
         return None

@@ -103,11 +103,11 @@ class Cache:
                 yield to_batch(schema, never_refreshed(ids, outputs, labels, 0, 0), layout)
 
         with files.creating(path, CacheError) as draft:
-            transaction = transactions.new_fragments(batches(), schema, str(draft), "create")
+            transaction = transactions.new_fragments(batches(), schema, files.local(draft), "create")
             entry = {"op": "import", "round": 0, "version": 1, "time": transactions.now(), "rows": rows}
             metadata = metadata.with_record({**entry, "model": model.name, **(record or {})})
             transaction.transaction_properties = {PROPERTY: metadata.to_json()}
-            lance.LanceDataset.commit(str(draft), transaction)
+            lance.LanceDataset.commit(files.local(draft), transaction)
         return cls.open(path)
 
     @property

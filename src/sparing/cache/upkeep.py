@@ -63,7 +63,7 @@ def compact(view: View, keep_rounds: int) -> View:
     with transactions.writing(view.path):
         known = files.files_below(view.path)
         lance.optimize.Compaction.execute(view.dataset, {})
-        view = replace(view, dataset=lance.dataset(str(view.path)))
+        view = replace(view, dataset=lance.dataset(files.local(view.path)))
         updates = lance.LanceOperation.UpdateMap({"sparing.compacted": transactions.now()})
         transaction = Transaction(view.version, lance.LanceOperation.UpdateConfig(config_updates=updates))
         view = view.committed(transaction, {"op": "compact", "kept_rounds": keep_rounds}, known)

@@ -16,6 +16,7 @@ from sparing.cache.layout import Layout
 from sparing.cache.metadata import Metadata
 from sparing.cache.rows import Rows, from_batch, from_table
 from sparing.errors import CacheError
+from sparing.storage.files import local
 
 CHUNK_ROWS = 32_768
 # Lance reads ahead by whole files and hundreds of batches; this keeps memory from growing with the cache.
@@ -49,7 +50,7 @@ class View:
         if not path.exists():
             raise CacheError(f"there is no cache at {path}: make one with `sparing cache import` or `fill`")
         try:
-            dataset = lance.dataset(str(path), version=version)
+            dataset = lance.dataset(local(path), version=version)
         except (ValueError, OSError) as error:
             if version is not None and (path / "_versions").is_dir():
                 raise CacheError(f"{path} has no version {version}: see `sparing cache history`") from error

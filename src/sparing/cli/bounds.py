@@ -188,7 +188,7 @@ def _write_labels(path: Path, outcomes: "Outcomes", found: "Analysis") -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from sparing.storage.files import replacing
+    from sparing.storage.files import local, replacing
 
     assert found.exact is not None  # noqa: S101 -- for the type checker: outcomes always make it
     bought = found.exact.oracle.bought
@@ -198,7 +198,7 @@ def _write_labels(path: Path, outcomes: "Outcomes", found: "Analysis") -> None:
     cost = bought.base + np.where(unsolved, 0, bought.extra)
     table = pa.table({"id": outcomes.ids, "state": state, "cost": cost})
     with replacing(path) as draft:
-        pq.write_table(table, draft)
+        pq.write_table(table, local(draft))
 
 
 def _print(result: dict[str, Any], unit: str) -> None:

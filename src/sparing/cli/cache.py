@@ -26,8 +26,8 @@ EncodingOption = Annotated[
     str,
     typer.Option(
         "--encoding",
-        help="How distributions are stored: float32, float16, int8, int4, or top8-int4 for the 8 most "
-        "probable classes in 4 bits each (any number will do).",
+        help="How distributions are stored: float32, float16, int8, int4; or top8-int4 for the 8 most "
+        "probable classes in 4 bits each (any number of classes), and top8-int8, top8-float16, top8-float32.",
     ),
 ]
 IdArgument = Annotated[list[str], typer.Argument(metavar="ID...", help="Sample ids.", show_default=False)]
@@ -72,7 +72,7 @@ def fill(
     provider: ProviderOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a cache by running a model over all samples; killed, the same command goes on."""
+    """Make a cache by running a model over all samples; killed, the same command resumes."""
     from sparing.refresh import fill as run_fill
 
     loaded = load_models([model], cost, batch_size, threads, provider)[0]
@@ -123,7 +123,8 @@ def get(cache: CacheArgument, ids: IdArgument, as_json: JsonOption = False) -> N
     from sparing.errors import InputError
 
     opened = Cache.open(cache)
-    rows = opened.get(_typed(opened, ids))
+    wanted = _typed(opened, ids)
+    rows = opened.get(wanted)
     models, classes = opened.metadata.models, opened.metadata.classes
     found = []
     for i, name in enumerate(rows.ids.to_pylist()):
@@ -151,9 +152,11 @@ def get(cache: CacheArgument, ids: IdArgument, as_json: JsonOption = False) -> N
                 f"{row['id']}: class {name} with p = {row['probability']:.4f}{label}; "
                 f"{row['model']}, round {row['round']}"
             )
-    missing = len(set(ids)) - len(found)
+    known = {row["id"] for row in found}
+    missing = [one for one in dict.fromkeys(wanted) if one not in known]
     if missing:
-        raise InputError(f"{missing} of the ids are not in the cache")
+        shown = ", ".join(map(repr, missing[:5])) + (", ..." if len(missing) > 5 else "")
+        raise InputError(f"{len(missing)} of the ids are not in the cache: {shown}")
 
 
 @app.command(epilog="Example: sparing cache append photos.lance --from new-photos.parquet --model resnet20")
@@ -354,17 +357,20 @@ def _typed(cache: Any, ids: list[str]) -> list[Any]:
     if not pa.types.is_integer(cache.id_type):
         return list(ids)
     try:
-        return [np.int64(int(text)) for text in ids]
+        return [int(np.int64(int(text))) for text in ids]
     except (ValueError, OverflowError) as error:
         raise InputError(f"this cache has 64-bit whole numbers as ids: {error}") from None
 
 
 def _classes(path: Path | None) -> list[str] | None:
     from sparing.errors import InputError
+    from sparing.outputs.classes import check_names
 
     if path is None:
         return None
     try:
-        return path.read_text("utf-8").splitlines()
+        names = path.read_text("utf-8-sig").splitlines()  # some editors begin a file with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the class names in {path} cannot be read: {error}") from error
+    check_names(names, str(path))
+    return names

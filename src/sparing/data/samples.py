@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from sparing.data.tables import ARROW_ERRORS, as_labels, open_parquet
 from sparing.errors import InputError
 from sparing.ids import IdIndex, as_ids
+from sparing.storage.files import local
 
 Int64 = npt.NDArray[np.int64]
 
@@ -252,7 +253,7 @@ def _open_lance(path: Path, column: str | None, label: str | None) -> Samples:
 
     what = str(path)
     try:
-        dataset = lance.dataset(what)
+        dataset = lance.dataset(local(what))
         schema = dataset.schema
     except (OSError, ValueError) as error:
         raise InputError(f"{what}: not a Lance data set, or damaged ({error})") from error

@@ -18,9 +18,10 @@ import pyarrow.parquet as pq
 
 from sparing.errors import InputError
 from sparing.ids import IdIndex, as_ids, name_first
+from sparing.numerics.arrays import as_array
 from sparing.numerics.distributions import as_distributions
 from sparing.outputs import Classes, OutputKind, Outputs
-from sparing.storage.files import replacing, writing
+from sparing.storage.files import local, replacing, writing
 
 NO_LABEL = -1
 """Stands for a missing label in label arrays."""
@@ -174,7 +175,7 @@ class TableWriter:
         """Append a chunk; all chunks have the columns of the first."""
         with writing(self.path):
             if self._writer is None:
-                self._writer = pq.ParquetWriter(self._draft, table.schema, compression="zstd")
+                self._writer = pq.ParquetWriter(local(self._draft), table.schema, compression="zstd")
             self._writer.write_table(table)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -205,7 +206,7 @@ def list_column(probs: npt.NDArray[np.floating[Any]]) -> pa.Array:
 
 
 def open_parquet(path: str | Path) -> pq.ParquetFile:
-    """Open a Parquet file, or say why it is none.
+    """Open a Parquet file, or say why it is invalid.
 
     Raises:
         InputError: no such file, a folder, another format, or cut short.
@@ -215,7 +216,7 @@ def open_parquet(path: str | Path) -> pq.ParquetFile:
         what = "is a folder, not a Parquet file" if path.is_dir() else "no such file"
         raise InputError(f"{path}: {what}")
     try:
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(local(path))
     except ARROW_ERRORS as error:
         raise InputError(f"{path}: not a Parquet file, or cut short ({error})") from error
 
@@ -260,7 +261,11 @@ def as_labels(column: Any, ids: pa.Array, *, what: str, classes: int | None = No
 def _from_arrays(source: tuple[Any, ...]) -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
     if len(source) not in (2, 3):
         raise InputError(f"outputs: expected (ids, probs) or (ids, probs, labels), got {len(source)} parts")
-    ids, probs = as_ids(source[0], what="outputs"), np.asarray(source[1])
+    ids = as_ids(source[0], what="outputs")
+    try:
+        probs = as_array(source[1])
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InputError(f"outputs: probs are not one array of numbers of shape (m, C): {error}") from error
     if probs.ndim != 2 or probs.dtype.kind not in "fiu":
         raise InputError(
             f"outputs: probs must be numbers of shape (m, C), got shape {probs.shape} of {probs.dtype}"

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparing.errors import InputError, MissingExtraError, ModelError
+from sparing.numerics.arrays import as_array
 from sparing.numerics.distributions import as_distributions, log_softmax, softmax
 
 Function = Callable[[list[object], list[Any]], npt.ArrayLike]
@@ -100,7 +101,7 @@ class Model:
         output = self._output(list(ids), values)
         probs = self._check(output, list(ids))
         if self.logits:
-            return log_softmax(np.asarray(output, dtype=np.float64)).astype(np.float32)
+            return log_softmax(as_array(output).astype(np.float64)).astype(np.float32)
         return np.log(np.maximum(probs, np.finfo(np.float32).tiny))
 
     def _output(self, ids: list[object], values: Sequence[Any] | None) -> Any:
@@ -119,8 +120,8 @@ class Model:
 
     def _check(self, output: npt.ArrayLike, ids: list[object]) -> npt.NDArray[np.float32]:
         try:
-            array = np.asarray(output)
-        except (ValueError, TypeError) as error:
+            array = as_array(output)
+        except (ValueError, TypeError, RuntimeError) as error:
             raise ModelError(
                 f"model {self.name!r} returned no table of numbers for {_describe(ids)}: {error}"
             ) from error

@@ -12,8 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from sparing.errors import InputError
+from sparing.numerics.arrays import as_array
 
 Floats = npt.NDArray[np.floating[Any]]
+
+NEGATIVE_TOLERANCE = 1e-6
+"""How far below 0 an entry may be: rounding of what should be 0. It is read as 0."""
 
 SUM_TOLERANCE = 1e-2
 """How far a row may be from summing to 1: float16 rows over 1,000 classes stay within this."""
@@ -28,7 +32,8 @@ def as_distributions(
     """Check that rows are probability vectors and return them as float32, each row summing to 1.
 
     Args:
-        values: shape (m, C), C >= 2; each row non-negative, finite, summing to 1 within `SUM_TOLERANCE`.
+        values: shape (m, C), C >= 2; each row finite, not below 0 by more than `NEGATIVE_TOLERANCE`, summing
+            to 1 within `SUM_TOLERANCE`.
         what: what the rows are, for the error message.
         ids: the m sample ids, to name the offending row.
 
@@ -39,7 +44,10 @@ def as_distributions(
         InputError: wrong shape or type, NaN, infinity, negative entries, or rows that do not sum to 1; rows
             that look like logits are named as such.
     """
-    array = np.asarray(values)
+    try:
+        array = as_array(values)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InputError(f"{what}: not one table of numbers: {error}") from error
     if array.ndim != 2 or array.dtype.kind not in "fiu":
         raise InputError(
             f"{what}: expected a table of numbers with one row per sample and one column per class, "
@@ -60,7 +68,7 @@ def as_distributions(
     if broken.any():
         raise InputError(f"{what}: {row(int(broken.argmax()))} holds NaN or infinity ({_count(broken)})")
     off = np.abs(sums - 1.0) > SUM_TOLERANCE
-    negative = lowest < 0
+    negative = lowest < -NEGATIVE_TOLERANCE
     if off.any() and (negative.any() or float(array.max()) > 1.0 + SUM_TOLERANCE):
         raise InputError(
             f"{what}: {row(int(off.argmax()))} sums to {sums[off.argmax()]:.4g}; these look like logits. "
@@ -77,6 +85,9 @@ def as_distributions(
             f"{what}: {row(first)} sums to {sums[first]:.4g}, not 1 "
             f"(tolerance {SUM_TOLERANCE}; {_count(off)})"
         )
+    if (lowest < 0).any():
+        array = np.maximum(array, 0)
+        sums = array.sum(axis=1, dtype=np.float64)
     normalised: npt.NDArray[np.float32] = array / sums[:, None].astype(np.float32)
     return normalised
 

@@ -53,7 +53,7 @@ class Items:
         return Items(self.scores[mask], self.ties[mask], self.ids[mask], kinds)
 
     def all_kinds(self) -> npt.NDArray[np.integer[Any]]:
-        """Give the kinds, shape (m,)."""
+        """Return the kinds, shape (m,)."""
         return np.zeros(len(self.scores), dtype=np.int64) if self.kinds is None else self.kinds
 
 

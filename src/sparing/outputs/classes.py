@@ -121,3 +121,23 @@ class Classes:
         """Return where the most probable class is the label."""
         right: npt.NDArray[np.bool_] = outputs.argmax(axis=1) == labels
         return right
+
+
+def check_names(names: Sequence[str], where: str) -> None:
+    """Refuse class names of which two are the same: agreement, exports and pages go by name.
+
+    Args:
+        names: C names, in label order.
+        where: where they come from, for the error message.
+
+    Raises:
+        InputError: a name occurs twice; both places are named, counted from 1.
+    """
+    seen: dict[str, int] = {}
+    for place, name in enumerate(names, start=1):
+        if name in seen:
+            raise InputError(
+                f"{where}: class {place} is named {name!r}, as class {seen[name]} is: give each class a name "
+                "of its own"
+            )
+        seen[name] = place

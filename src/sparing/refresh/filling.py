@@ -15,6 +15,7 @@ from sparing.cache.encodings import DEFAULT, parse_encoding
 from sparing.data.samples import Samples, open_samples
 from sparing.errors import CacheError, CacheLockedError, InputError
 from sparing.models import Model
+from sparing.outputs.classes import check_names
 from sparing.progress import OnProgress
 from sparing.refresh.records import FillRecord
 from sparing.refresh.running import chunk_rows_for, run_order
@@ -56,6 +57,8 @@ def fill(
     path = Path(path)
     if path.exists():
         raise CacheError(f"{path} exists already: choose another path, or delete it first")
+    if classes is not None:
+        check_names(classes, "classes")
     parse_encoding(encoding, 1 << 16)  # how many classes there are is not known yet, but a typing error is
     opened = open_samples(samples)
     beside = path.with_name(f"{path.name}.filling")

@@ -86,7 +86,7 @@ class Memo:
         if not path.exists():
             return None
         try:
-            dataset = lance.dataset(str(path))
+            dataset = lance.dataset(files.local(path))
             values = json.loads((dataset.schema.metadata or {})[_PROPERTY])
             if values["format"] != _FORMAT:
                 raise InputError(f"{path}: format {values['format']}, this version reads {_FORMAT}")
@@ -112,8 +112,8 @@ class Memo:
         fields = [("key", pa.binary(KEY_BYTES)), *((name, lists) for name in _columns(identity))]
         schema = pa.schema(fields, metadata={_PROPERTY: json.dumps(values).encode()})
         with files.creating(path) as draft:
-            lance.write_dataset(schema.empty_table(), str(draft), mode="create")
-        dataset = lance.dataset(str(path))
+            lance.write_dataset(schema.empty_table(), files.local(draft), mode="create")
+        dataset = lance.dataset(files.local(path))
         return cls(path, dataset, identity)
 
     def __len__(self) -> int:
@@ -204,7 +204,7 @@ class Memo:
     def _join(self) -> None:
         before = files.files_below(self.path)
         lance.optimize.Compaction.execute(self._dataset, {})
-        self._dataset = lance.dataset(str(self.path))
+        self._dataset = lance.dataset(files.local(self.path))
         files.sync_tree(self.path, before)
         self._dataset.cleanup_old_versions(older_than=_KEEP)
 

@@ -24,6 +24,11 @@ _BLOCK = 1 << 20
 _WINDOWS = os.name == "nt"
 
 
+def local(path: str | Path) -> str:
+    """Return the absolute path: libraries may read a relative one with a colon, as `run:1`, as a URI."""
+    return os.path.abspath(path)  # noqa: PTH100 - Path.absolute keeps ".."
+
+
 @contextmanager
 def writing(path: Path, error: type[StorageError] = StorageError) -> Iterator[None]:
     """Turn an `OSError` of the block into one error that names the path.

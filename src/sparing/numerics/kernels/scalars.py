@@ -65,10 +65,10 @@ float_of: Any = _instruction(types.int32, types.float32, lambda b, x: b.bitcast(
 """Read an int32 as float32."""
 
 exponent_of: Any = _instruction(types.int32, types.float32, lambda b, x: b.sitofp(_exponent(b, x), _F32))
-"""Give e, as float32, of the float32 x = m * 2**e with these bits, m in [sqrt(1/2), sqrt(2)); finite at 0."""
+"""Return e, as float32, of the float32 m * 2**e with these bits, m in [sqrt(1/2), sqrt(2)); finite at 0."""
 
 mantissa_of: Any = _instruction(types.int32, types.float32, lambda b, x: b.bitcast(_mantissa(b, x), _F32))
-"""Give that m."""
+"""Return that m."""
 
 float_of_half: Any = _instruction(
     types.uint16,
@@ -81,14 +81,14 @@ float_of_half: Any = _instruction(
 """Read the bits of a non-negative float16 as float32."""
 
 float_of_byte: Any = _instruction(types.uint8, types.float32, lambda b, x: b.uitofp(b.zext(x, _I32), _F32))
-"""Give a byte as float32."""
+"""Return a byte as float32."""
 
 float_of_low: Any = _instruction(
     types.uint8, types.float32, lambda b, x: b.uitofp(b.and_(b.zext(x, _I32), ir.Constant(_I32, 15)), _F32)
 )
-"""Give the low half of a byte as float32."""
+"""Return the low half of a byte as float32."""
 
 float_of_high: Any = _instruction(
     types.uint8, types.float32, lambda b, x: b.uitofp(b.lshr(b.zext(x, _I32), ir.Constant(_I32, 4)), _F32)
 )
-"""Give the high half of a byte as float32."""
+"""Return the high half of a byte as float32."""

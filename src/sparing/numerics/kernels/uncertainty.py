@@ -45,7 +45,7 @@ _C0, _C1, _C2, _C3, _C4, _C5, _C6, _C7 = (
 
 @compiled(inline="always", fastmath=REASSOCIATE)
 def ln(bits: Any) -> Any:
-    """Give the logarithm of the float with these bits; some finite number at 0."""
+    """Return the logarithm of the float with these bits; some finite number at 0."""
     x = mantissa_of(bits) - _F(1)
     x2 = x * x
     low = (_C0 + _C1 * x) + (_C2 + _C3 * x) * x2
@@ -55,7 +55,7 @@ def ln(bits: Any) -> Any:
 
 @compiled(inline="always", fastmath=REASSOCIATE)
 def _largest_two(row: Any) -> Any:
-    """Give the bits of the largest and the second largest weight."""
+    """Return the bits of the largest and the second largest weight."""
     first = np.int32(0)
     for j in range(len(row)):
         first = max(first, row[j])
