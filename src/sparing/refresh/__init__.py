@@ -3,8 +3,8 @@
 from sparing.refresh.commit import RefreshReport
 from sparing.refresh.correction.rules import Schedule, Step
 from sparing.refresh.filling import append_samples, fill
+from sparing.refresh.fitting import fit, fit_outputs
 from sparing.refresh.job import Preview, preview, refresh
-from sparing.refresh.learning import fit, fit_outputs
 from sparing.refresh.options import Correction, RefreshOptions
 from sparing.refresh.scoring.ranker import Ranker, train_ranker
 
