@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from msgspec import Struct
 
 from sparing.cache.metadata import Metadata
 from sparing.errors import CacheError
+from sparing.outputs import OutputKind, Outputs
 from sparing.storage.arrow import read_noted, write_arrow
 from sparing.storage.files import make_folder, replacing
 
@@ -26,27 +26,28 @@ class Known:
 
     Attributes:
         ids: m ids.
-        probs: shape (m, C), float32.
+        outputs: m outputs of the cache's kind.
         seconds: wall seconds that computing them took.
         wasted: at most how many forwards were computed twice, because a kill came in between.
     """
 
     ids: pa.Array
-    probs: npt.NDArray[np.float32]
+    outputs: Outputs
     seconds: float
     wasted: int = 0
 
     def without(self, ids: pa.Array) -> "Known":
         """Leave out some ids; what they cost stays spent."""
         kept = pc.invert(pc.is_in(self.ids, value_set=ids))
-        return Known(self.ids.filter(kept), self.probs[kept.to_numpy(False)], self.seconds, self.wasted)
+        at = np.flatnonzero(kept.to_numpy(False))
+        return Known(self.ids.filter(kept), self.outputs[at], self.seconds, self.wasted)
 
-    def merged(self, newer: "Known") -> "Known":
+    def merged(self, newer: "Known", kind: OutputKind) -> "Known":
         """Add newer outputs; they win where both have an id."""
         older = self.without(newer.ids)
         return Known(
             pa.concat_arrays([older.ids, newer.ids]),
-            np.concatenate([older.probs, newer.probs]),
+            kind.join([older.outputs, newer.outputs]),
             older.seconds + newer.seconds,
             older.wasted + newer.wasted,
         )
@@ -64,8 +65,8 @@ def keep_known(work_dir: Path, metadata: Metadata, name: str, digest: str, known
     """
     before = load_known(work_dir, metadata, name, digest)
     if before is not None:
-        known = before.merged(known)
-    _write(_path(work_dir, name, digest), known, _rounds_with(metadata, digest))
+        known = before.merged(known, metadata.kind)
+    _write(_path(work_dir, name, digest), known, metadata.kind, _rounds_with(metadata, digest))
 
 
 def load_known(work_dir: Path, metadata: Metadata, name: str, digest: str) -> Known | None:
@@ -73,7 +74,7 @@ def load_known(work_dir: Path, metadata: Metadata, name: str, digest: str) -> Kn
     path = _path(work_dir, name, digest)
     if not path.exists():
         return None
-    known, rounds = _read(path)
+    known, rounds = _read(path, metadata.kind)
     return known if rounds == _rounds_with(metadata, digest) else None
 
 
@@ -82,12 +83,12 @@ def drop_known(work_dir: Path, name: str, digest: str) -> None:
     _path(work_dir, name, digest).unlink(missing_ok=True)
 
 
-def forget_ids(work_dir: Path, ids: pa.Array) -> None:
+def forget_ids(work_dir: Path, metadata: Metadata, ids: pa.Array) -> None:
     """Forget what is known of some rows: an id that comes back may be another sample."""
     for path in work_dir.glob("known-*.arrow"):
-        known, rounds = _read(path)
+        known, rounds = _read(path, metadata.kind)
         if pc.any(pc.is_in(known.ids, value_set=ids)).as_py():
-            _write(path, known.without(ids), rounds)
+            _write(path, known.without(ids), metadata.kind, rounds)
 
 
 class _Notes(Struct, frozen=True):
@@ -96,20 +97,18 @@ class _Notes(Struct, frozen=True):
     rounds: int
 
 
-def _write(path: Path, known: Known, rounds: int) -> None:
+def _write(path: Path, known: Known, kind: OutputKind, rounds: int) -> None:
     notes = {"seconds": known.seconds, "wasted": known.wasted, "rounds": rounds}
-    column = pa.FixedSizeListArray.from_arrays(pa.array(known.probs.ravel()), known.probs.shape[1])
-    table = pa.table({"id": known.ids, "probs": column})
+    table = pa.table({"id": known.ids, **kind.to_columns(known.outputs)})
     make_folder(path.parent, CacheError)
     with replacing(path, CacheError) as draft:
         write_arrow(draft, table.replace_schema_metadata({"known": json.dumps(notes)}))
 
 
-def _read(path: Path) -> tuple[Known, int]:
+def _read(path: Path, kind: OutputKind) -> tuple[Known, int]:
     table, notes = read_noted(path, "known", _Notes, CacheError)
-    column = table["probs"].combine_chunks()
-    probs = column.flatten().to_numpy().reshape(-1, column.type.list_size)
-    return Known(table["id"].combine_chunks(), probs, notes.seconds, notes.wasted), notes.rounds
+    ids = table["id"].combine_chunks()
+    return Known(ids, kind.from_columns(table), notes.seconds, notes.wasted), notes.rounds
 
 
 def _path(work_dir: Path, name: str, digest: str) -> Path:

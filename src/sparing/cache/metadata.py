@@ -115,12 +115,24 @@ class Metadata:
             return self
         return replace(self, models=(*self.models[:index], info, *self.models[index + 1 :]))
 
-    def check_classes(self, model: str, classes: tuple[str, ...] | None) -> None:
-        """Refuse a model whose class names are known to differ from the cache's.
+    def check_model(
+        self, model: str, classes: tuple[str, ...] | None, kind: OutputKind | None = None
+    ) -> None:
+        """Refuse a model whose outputs are known to be of another kind, or over other classes.
+
+        Args:
+            model: its name.
+            classes: its class names, if they are known.
+            kind: what it returns; None for distributions.
 
         Raises:
             CacheError: they differ; the message names the first difference.
         """
+        name = Classes.name if kind is None else kind.name
+        if name != self.kind.name:
+            raise CacheError(f"model {model!r} returns {name}, but the cache holds {self.kind.name}")
+        if name != Classes.name:
+            return
         if classes is None or self.classes is None or classes == self.classes:
             return
         if len(classes) != len(self.classes):

@@ -307,7 +307,7 @@ class Cache:
         if not len(wanted):
             return 0
         with transactions.writing(self.path):
-            forget_ids(self.work_dir, wanted)
+            forget_ids(self.work_dir, self.metadata, wanted)
             known = files.files_below(self.path)
             removal = self._view.dataset.merge_insert("id").when_matched_delete()
             transaction = removal.execute_uncommitted(pa.table({"id": wanted}))[0]

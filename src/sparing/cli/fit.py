@@ -120,7 +120,7 @@ def _preferring(ranker: Any, scorer: str | None) -> Any:
     if scorer is None:
         return ranker
     if scorer != "auto":
-        scorer = make_ranking(scorer, ranker.names, ranker.names[-1], ranker).name
+        scorer = make_ranking(scorer, ranker.names, ranker.names[-1], ranker=ranker).name
     return replace(ranker, preferred=scorer)
 
 

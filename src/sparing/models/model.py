@@ -12,6 +12,7 @@ import numpy.typing as npt
 from sparing.errors import InputError, MissingExtraError, ModelError
 from sparing.numerics.arrays import as_array
 from sparing.numerics.distributions import as_distributions, log_softmax, softmax
+from sparing.outputs import OutputKind, Outputs
 
 Function = Callable[[list[object], list[Any]], npt.ArrayLike]
 """From m ids and m sample values to an array of shape (m, C)."""
@@ -19,9 +20,10 @@ Function = Callable[[list[object], list[Any]], npt.ArrayLike]
 
 @dataclass
 class Model:
-    """A named map from a batch of samples to distributions.
+    """A named map from a batch of samples to distributions, or to outputs of another kind.
 
-    Calling it with m ids and m values runs the batch and returns float32 of shape (m, C), rows summing to 1.
+    Calling it with m ids and m values runs the batch and returns float32 of shape (m, C), rows summing to 1;
+    or m outputs of its kind.
 
     Attributes:
         name: what the model is called in caches and reports.
@@ -34,6 +36,7 @@ class Model:
         logits: whether `function` returns logits, which then go through a softmax.
         classes: the class names, in the order of the outputs; None when unknown. A cache that knows
             its own refuses a model with others.
+        kind: what the outputs are; None for distributions, whose number of classes the first batch tells.
         takes_pixels: whether `function` takes decoded images (uint8 of shape (height, width, 3)) as well
             as encoded ones, so that several models can share one decoding.
     """
@@ -48,6 +51,7 @@ class Model:
     logits: bool = False
     classes: tuple[str, ...] | None = None
     takes_pixels: bool = False
+    kind: OutputKind | None = None
     _classes: int | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -58,7 +62,7 @@ class Model:
         if self.cost is not None and not 0 <= self.cost < float("inf"):
             raise InputError(f"model {self.name!r}: the cost must be a number from 0 up, got {self.cost}")
 
-    def __call__(self, ids: Sequence[object], values: Sequence[Any] | None = None) -> npt.NDArray[np.float32]:
+    def __call__(self, ids: Sequence[object], values: Sequence[Any] | None = None) -> Outputs:
         """Run one batch.
 
         Args:
@@ -66,13 +70,17 @@ class Model:
             values: m sample values; may be left out when `needs_samples` is False.
 
         Returns:
-            Shape (m, C), float32, rows summing to 1.
+            Shape (m, C), float32, rows summing to 1; or m outputs of its kind.
 
         Raises:
             InputError: values are missing, or not one per id.
             ModelError: the model raised, or what it returned is not one distribution per sample over the same
                 classes as before; the message names the model and the ids.
         """
+        if self.kind is not None:
+            if not len(ids):
+                return self.kind.join([])
+            return self._check_kind(self.kind, self._output(list(ids), values), list(ids))
         if not len(ids):
             return np.zeros((0, self._classes or 0), dtype=np.float32)
         return self._check(self._output(list(ids), values), list(ids))
@@ -118,6 +126,18 @@ class Model:
         except (Exception, SystemExit) as error:
             raise ModelError(f"model {self.name!r} failed on {_describe(ids)}: {_reason(error)}") from error
 
+    def _check_kind(self, kind: OutputKind, output: Any, ids: list[object]) -> Outputs:
+        try:
+            outputs = kind.check(output, what=f"output of model {self.name!r}", ids=ids)
+        except InputError as error:
+            raise ModelError(str(error)) from error
+        if len(outputs) != len(ids):
+            raise ModelError(
+                f"model {self.name!r} returned {len(outputs)} outputs of kind {kind.name!r} "
+                f"for {_describe(ids)}"
+            )
+        return outputs
+
     def _check(self, output: npt.ArrayLike, ids: list[object]) -> npt.NDArray[np.float32]:
         try:
             array = as_array(output)
@@ -150,9 +170,7 @@ class Model:
         return probs
 
 
-def run(
-    model: Model, ids: Sequence[object], values: Sequence[Any] | None = None
-) -> tuple[npt.NDArray[np.float32], float]:
+def run(model: Model, ids: Sequence[object], values: Sequence[Any] | None = None) -> tuple[Outputs, float]:
     """Run a model over samples in batches of its batch size, and time it.
 
     Args:
@@ -161,8 +179,8 @@ def run(
         values: m sample values; may be left out when the model does not need them.
 
     Returns:
-        Distributions of shape (m, C), and the wall seconds spent in the model, its preparation of the samples
-        included.
+        Distributions of shape (m, C), or m outputs of the model's kind, and the wall seconds spent in the
+        model, its preparation of the samples included.
 
     Raises:
         InputError: values are missing, or not one per id.
@@ -175,8 +193,10 @@ def run(
     for start in range(0, max(len(ids), 1), model.batch_size):
         batch = slice(start, start + model.batch_size)
         parts.append(model(ids[batch], None if values is None else values[batch]))
-    probs = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    return probs, perf_counter() - started
+    if len(parts) == 1:
+        return parts[0], perf_counter() - started
+    outputs = np.concatenate(parts) if model.kind is None else model.kind.join(parts)
+    return outputs, perf_counter() - started
 
 
 def from_callable(
@@ -189,6 +209,7 @@ def from_callable(
     batch_size: int = 64,
     logits: bool = False,
     classes: Sequence[str] | None = None,
+    kind: OutputKind | None = None,
 ) -> Model:
     """Make a model of any Python callable.
 
@@ -202,6 +223,7 @@ def from_callable(
         batch_size: how many samples are passed at a time.
         logits: whether the callable returns logits instead of probabilities.
         classes: the class names, in the order of the outputs, if they are to be checked.
+        kind: what the callable returns, for other kinds than distributions; see `sparing.outputs`.
 
     Returns:
         The model.
@@ -220,6 +242,7 @@ def from_callable(
         batch_size=batch_size,
         logits=logits,
         classes=None if classes is None else tuple(classes),
+        kind=kind,
     )
 
 

@@ -12,6 +12,7 @@ from sparing.data.tables import iter_outputs, open_parquet
 from sparing.errors import InputError
 from sparing.ids import IdIndex, as_ids
 from sparing.models.model import Model
+from sparing.outputs import OutputKind, Outputs
 
 _BATCH = 8192
 
@@ -23,15 +24,17 @@ def load_replay(
     cost: float | None = None,
     unit: str = "seconds",
     batch_size: int = _BATCH,
+    kind: OutputKind | None = None,
 ) -> Model:
-    """Make a model of an output table; its distributions are held in memory, as precisely as they are stored.
+    """Make a model of an output table; its outputs are held in memory, as precisely as they are stored.
 
     Args:
-        path: a Parquet file with the columns `id` and `probs`.
+        path: a Parquet file with the columns `id` and `probs`, or those of the kind.
         name: what the model is called.
         cost: what one forward of the real model costs, in `unit`; None counts the seconds of the look-up.
         unit: what `cost` counts.
         batch_size: ids looked up at a time.
+        kind: what the outputs are, for other kinds than distributions.
 
     Returns:
         A model that needs no samples.
@@ -39,24 +42,11 @@ def load_replay(
     Raises:
         InputError: the table is bad; see `sparing.data.tables.iter_outputs`.
     """
-    file = open_parquet(path)
-    rows = file.metadata.num_rows
-    matrix: npt.NDArray[Any] | None = None
-    ids = []
-    done = 0
-    for chunk in iter_outputs(path):
-        if matrix is None:
-            values = file.schema_arrow.field("probs").type.value_type
-            dtype = np.float16 if pa.types.is_float16(values) else np.float32
-            matrix = np.empty((rows, chunk.probs.shape[1]), dtype=dtype)
-        matrix[done : done + len(chunk)] = chunk.probs
-        done += len(chunk)
-        ids.append(chunk.ids)
-    table = matrix if matrix is not None else np.empty((0, 0), dtype=np.float32)
-    index = IdIndex(pa.concat_arrays(ids), what=str(path))
-    del ids, matrix, file
+    table, ids = _read(path) if kind is None else _read_kind(path, kind)
+    index = IdIndex(ids, what=str(path))
+    del ids
 
-    def look_up(wanted: list[object], _: list[Any]) -> npt.NDArray[Any]:
+    def look_up(wanted: list[object], _: list[Any]) -> Outputs:
         positions = index.positions(as_ids(wanted, what=f"model {name!r}"))
         missing = positions < 0
         if missing.any():
@@ -76,4 +66,27 @@ def load_replay(
         unit=unit,
         batch_size=batch_size,
         needs_samples=False,
+        kind=kind,
     )
+
+
+def _read(path: str | Path) -> tuple[npt.NDArray[Any], pa.Array]:
+    file = open_parquet(path)
+    matrix: npt.NDArray[Any] | None = None
+    ids = []
+    done = 0
+    for chunk in iter_outputs(path):
+        if matrix is None:
+            values = file.schema_arrow.field("probs").type.value_type
+            dtype = np.float16 if pa.types.is_float16(values) else np.float32
+            matrix = np.empty((file.metadata.num_rows, chunk.probs.shape[1]), dtype=dtype)
+        matrix[done : done + len(chunk)] = chunk.probs
+        done += len(chunk)
+        ids.append(chunk.ids)
+    table = matrix if matrix is not None else np.empty((0, 0), dtype=np.float32)
+    return table, pa.concat_arrays(ids)
+
+
+def _read_kind(path: str | Path, kind: OutputKind) -> tuple[Outputs, pa.Array]:
+    chunks = list(iter_outputs(path, kind=kind))
+    return kind.join([chunk.outputs for chunk in chunks]), pa.concat_arrays([chunk.ids for chunk in chunks])

@@ -141,7 +141,7 @@ class _Tally:
             self.rows += 0 if corrected else len(rows)
             self.corrected += len(rows) if corrected else 0
             self.right_before += right_before
-            after = self.cache.metadata.kind.correct(self.cache.as_stored(rows.probs), rows.labels)
+            after = self.cache.metadata.kind.correct(self.cache.as_stored(rows.outputs), rows.labels)
             self.right_after += int(after.sum())
             yield rows
 
@@ -227,7 +227,7 @@ def _updated_rows(round_: Round, slices: Slices, pools: Pooler) -> Iterator[tupl
     if known is None:
         return
     old_rows, new, candidate = known
-    old = Held(old_rows.ids, old_rows.probs, old_rows.models)
+    old = Held(old_rows.ids, old_rows.outputs, old_rows.models)
     outputs, held = _joined(round_, pools, old, new=new, candidate=candidate)
     score = round_.benefits(old_rows, tie_keys(old_rows.ids, round_.seed)).max(axis=1)
     part = pa.table({"id": old_rows.ids, "label": old_rows.labels, "score": score})

@@ -15,6 +15,7 @@ from sparing.cache.encodings import DEFAULT, parse_encoding
 from sparing.data.samples import Samples, open_samples
 from sparing.errors import CacheError, CacheLockedError, InputError
 from sparing.models import Model
+from sparing.outputs import Outputs
 from sparing.outputs.classes import check_names
 from sparing.progress import OnProgress
 from sparing.refresh.records import FillRecord
@@ -22,7 +23,7 @@ from sparing.refresh.running import chunk_rows_for, run_order
 from sparing.refresh.staging import Staging
 from sparing.storage.locks import write_lock
 
-Filled = tuple[pa.Array, npt.NDArray[np.float32], npt.NDArray[np.int64] | None]
+Filled = tuple[pa.Array, Outputs, npt.NDArray[np.int64] | None]
 
 
 def fill(
@@ -30,7 +31,7 @@ def fill(
     model: Model,
     samples: Any,
     *,
-    encoding: str = DEFAULT,
+    encoding: str | None = None,
     classes: Sequence[str] | None = None,
     on_progress: OnProgress | None = None,
 ) -> Cache:
@@ -42,7 +43,7 @@ def fill(
         path: a folder that does not exist yet; unfinished work is kept in `PATH.filling` beside it.
         model: what to run.
         samples: whatever `open_samples` takes; its labels, if it has any, are kept.
-        encoding: how distributions are stored; see `sparing.cache.encodings`.
+        encoding: how distributions are stored; see `sparing.cache.encodings`. By default float16.
         classes: the class names; by default the model's own.
         on_progress: called after every chunk.
 
@@ -59,7 +60,9 @@ def fill(
         raise CacheError(f"{path} exists already: choose another path, or delete it first")
     if classes is not None:
         check_names(classes, "classes")
-    parse_encoding(encoding, 1 << 16)  # how many classes there are is not known yet, but a typing error is
+    if model.kind is None:
+        # How many classes there are is not known yet, but a typing error is.
+        parse_encoding(encoding or DEFAULT, 1 << 16)
     opened = open_samples(samples)
     beside = path.with_name(f"{path.name}.filling")
     with write_lock(beside.with_name(f"{path.name}.lock"), "this cache", CacheLockedError):
@@ -69,6 +72,7 @@ def fill(
             path,
             _outputs(staging, opened),
             _info(model, staging),
+            kind=model.kind,
             encoding=encoding,
             classes=model.classes if classes is None else classes,
             record={"op": "fill", "account": _account(model, staging)},
@@ -99,7 +103,7 @@ def append_samples(
     opened = open_samples(samples)
     with Cache.open(path).lock():
         cache = Cache.open(path)
-        cache.metadata.check_classes(model.name, model.classes)
+        cache.metadata.check_model(model.name, model.classes, model.kind)
         cache.as_ids(opened.ids)  # of the same type, or an error
         fresh = pc.invert(pc.is_in(opened.ids, value_set=cache.ids())).to_numpy(False)
         if not fresh.any():

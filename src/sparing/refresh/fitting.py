@@ -110,7 +110,7 @@ def fit(
         _keep(cache, staging, staged)
         old = cache.get(drawn)
         known = [item for model in candidates if (item := _known(cache, model)) is not None]
-        after = [item.probs[_match(item.ids, old.ids)] for item in known]
+        after = [item.outputs[_match(item.ids, old.ids)] for item in known]
         holders = [model.name for model in cache.metadata.models]
         ranker = fit_ranker(
             _pairs(old.probs, after, old.labels, holders=holders, held=old.models),
@@ -216,7 +216,7 @@ def _draw(cache: Cache, candidates: Sequence[Model], rows: int, seed: int) -> pa
         raise InputError(f"a ranker cannot be fitted on {rows} rows: give it a few hundred at least")
     own = [index for model in candidates for index in cache.metadata.holding(model.name)]
     for model in candidates:
-        cache.metadata.check_classes(model.name, model.classes)
+        cache.metadata.check_model(model.name, model.classes, model.kind)
         index = cache.metadata.model_index(model.name)
         if index is not None and cache.metadata.models[index].digest != model.digest:
             raise CacheError(

@@ -15,8 +15,7 @@ from sparing.cache import Cache, Metadata, ModelInfo, Rows, Store
 from sparing.cache.known import Known, load_known
 from sparing.errors import BudgetError, InputError
 from sparing.models import Model
-from sparing.numerics.distributions import entropy
-from sparing.outputs import Classes, Outputs
+from sparing.outputs import Classes, OutputKind, Outputs
 from sparing.refresh.correction.screening import RoundCorrection, prepare_correction
 from sparing.refresh.options import Objective, RefreshOptions
 from sparing.refresh.pooling.pools import Pooler
@@ -67,9 +66,11 @@ class Round:
         return [model.name for model in self.candidates]
 
     def benefits(self, rows: Rows, ties: npt.NDArray[np.uint64]) -> npt.NDArray[np.float32]:
-        """Score rows of the cache by their distributions, tie keys (m,) and models; shape (m, n)."""
+        """Score rows of the cache by their outputs, tie keys (m,) and models; shape (m, n)."""
         holders = [model.name for model in self.cache.metadata.models]
-        given = ScoringRows(outputs=rows.encoded, ties=ties, holders=holders, held=rows.models)
+        given = ScoringRows(
+            outputs=rows.stored, ties=ties, holders=holders, held=rows.models, kind=self.cache.metadata.kind
+        )
         benefits = self.scorer.benefits(given)
         return benefits.astype(np.float32, copy=False)
 
@@ -199,29 +200,41 @@ class Round:
         if any(name not in wanted for name in chosen):
             return None
         stored = self.outputs_of(chosen.values())
-        reference = target.probs[np.array([wanted[name] for name in chosen])]
+        reference = target.outputs[np.array([wanted[name] for name in chosen])]
         return float(self.cache.metadata.kind.agree(stored, reference).mean(dtype=np.float64))
 
     def outputs_of(self, chosen: Iterable[tuple[int, int]]) -> Outputs:
         """Return what fit ran, for pairs of a candidate's index and a position in its known rows."""
-        known = [item.probs if item is not None else None for item in self.known]
-        return np.stack([known[candidate][position] for candidate, position in chosen])  # type: ignore[index]
+        picks = np.array(list(chosen), dtype=np.int64).reshape(-1, 2)
+        parts, places = [], []
+        for index, item in enumerate(self.known):
+            at = np.flatnonzero(picks[:, 0] == index)
+            if item is not None and len(at):
+                parts.append(item.outputs[picks[at, 1]])
+                places.append(at)
+        joined = self.cache.metadata.kind.join(parts)
+        return joined[np.argsort(np.concatenate([np.zeros(0, np.int64), *places]))]
 
     def known_rows(self) -> dict[Any, tuple[int, int]]:
-        """Choose, for every row that fit ran, the candidate with the largest true entropy decrease.
+        """Choose, for every row that fit ran, the candidate whose output is least in doubt.
+
+        For distributions that is the one with the largest true entropy decrease; for a kind of output that
+        says nothing of its doubt, the last candidate that was run.
 
         Returns:
             By id: the candidate's index and the position in its known rows.
         """
+        kind = self.cache.metadata.kind
+        informed = bool(kind.uncertainties)
         best: dict[Any, tuple[int, int]] = {}
         lowest: dict[Any, float] = {}
         for index, item in enumerate(self.known):
             if item is None:
                 continue
             for position, (name, left) in enumerate(
-                zip(item.ids.to_pylist(), entropy(item.probs), strict=True)
+                zip(item.ids.to_pylist(), _doubt(kind, item.outputs), strict=True)
             ):
-                if name not in best or left < lowest[name]:
+                if name not in best or left < lowest[name] or (left == lowest[name] and not informed):
                     best[name], lowest[name] = (index, position), float(left)
         return best
 
@@ -273,7 +286,7 @@ def prepare_round(cache: Cache, candidates: Sequence[Model], options: RefreshOpt
         raise InputError(f"the target {target!r} is not among the candidates {', '.join(names)}")
     metadata = cache.metadata
     for model in (*candidates, *(() if correction is None else correction.recent)):
-        metadata.check_classes(model.name, model.classes)
+        metadata.check_model(model.name, model.classes, model.kind)
         metadata = metadata.with_model(ModelInfo(model.name, model.digest))
     ranker = options.ranker
     if isinstance(ranker, str | Path):
@@ -281,15 +294,16 @@ def prepare_round(cache: Cache, candidates: Sequence[Model], options: RefreshOpt
     if ranker is not None:
         _check_ranker(ranker, candidates)
     scorer = options.scorer
+    unlearned = next(iter(kind.uncertainties), "random")
     if scorer is None:
-        scorer = "entropy" if ranker is None else ranker.preferred or _usual_scorer(ranker, target, objective)
+        scorer = unlearned if ranker is None else ranker.preferred or _usual_scorer(ranker, target, objective)
     if scorer == "auto":
         scorer = advised_scorer(ranker, names, target)
     budget = options.budget if isinstance(options.budget, Budget) else Budget.parse(options.budget)
     return Round(
         cache,
         list(candidates),
-        scorer=make_ranking(scorer, names, target, ranker),
+        scorer=make_ranking(scorer, names, target, ranker=ranker, kind=kind),
         ranker=ranker,
         budget=budget,
         target=target,
@@ -310,6 +324,11 @@ def _correction(
     return prepare_correction(
         cache, candidates, options.correction, unit=budget.unit, pooling=options.objective == "accuracy"
     )
+
+
+def _doubt(kind: OutputKind, outputs: Outputs) -> npt.NDArray[Any]:
+    measure = next(iter(kind.uncertainties.values()), None)
+    return np.zeros(len(outputs)) if measure is None else measure(outputs)
 
 
 def _usual_scorer(ranker: Ranker, target: str, objective: Objective) -> str:

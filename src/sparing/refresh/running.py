@@ -167,7 +167,7 @@ class _RunChunk:
                     seconds["reading"] += perf_counter() - started
                 outputs, spent = run(model, [work.ids[row] for row in rows], values)
                 seconds[f"model:{model.name}"] += spent
-                kind = Classes.of(outputs) if kind is None else kind
+                kind = (model.kind or Classes.of(outputs)) if kind is None else kind
                 if not kind.matches(outputs):
                     kind.check(outputs, what=f"model {model.name!r}")
                 parts.append(outputs)

@@ -103,5 +103,5 @@ def _read(entry: dict[str, Any], metadata: Metadata) -> PastRound:
     if digest in metadata.rankers:
         name, rest = "router", digest
     ranker = Ranker.from_bytes(metadata.ranker(rest)) if rest else None
-    scorer = make_ranking(name, names, entry["target"], ranker)
+    scorer = make_ranking(name, names, entry["target"], ranker=ranker)
     return PastRound(entry["round"], names, scorer, entry.get("seed", 0))

@@ -72,7 +72,7 @@ class Pools:
     def __init__(self, metadata: Metadata, labelled: dict[str, Labelled], seed: int) -> None:
         """Fit the exponents of each joining model to labelled rows; without any, the stated default."""
         self.metadata = metadata
-        empty = np.zeros((0, metadata.n_classes), dtype=np.float32)
+        empty = metadata.kind.join([])
         none = Labelled(empty, empty, np.zeros(0, np.int64), np.zeros(0, np.int64))
         self._seed = seed
         self._none = none

@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 
 from sparing.cache.metadata import ranker_digest
 from sparing.errors import InputError
-from sparing.refresh.scoring import find_scorer, refresh_scorers
+from sparing.outputs import Classes, OutputKind
+from sparing.refresh.scoring import SCORERS, find_scorer, refresh_scorers
 from sparing.refresh.scoring.ranker import Ranker
-from sparing.refresh.scoring.scorer import Floats, ScoringRows
+from sparing.refresh.scoring.scorer import Floats, Scorer, ScoringRows, on_target
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,14 @@ class Ranking:
     kept: bytes | None = None
 
 
-def make_ranking(name: str, candidates: Sequence[str], target: str, ranker: Ranker | None = None) -> Ranking:
+def make_ranking(
+    name: str,
+    candidates: Sequence[str],
+    target: str,
+    *,
+    ranker: Ranker | None = None,
+    kind: OutputKind | None = None,
+) -> Ranking:
     """Return the ranking by a scorer.
 
     Args:
@@ -37,11 +45,14 @@ def make_ranking(name: str, candidates: Sequence[str], target: str, ranker: Rank
         candidates: names of the n candidates.
         target: the candidate whose full re-run is the reference.
         ranker: what holds the scorers that learn.
+        kind: what the cache holds; distributions by default.
 
     Raises:
         InputError: an unknown scorer, or one that lacks what it needs: a ranker, one that holds it, one that
             was fitted for these candidates and this target.
     """
+    if kind is not None and not isinstance(kind, Classes):
+        return _of_kind(name, candidates, target, kind)
     scorer = find_scorer(name)
     if scorer.needs:
         lacking = {
@@ -54,12 +65,7 @@ def make_ranking(name: str, candidates: Sequence[str], target: str, ranker: Rank
             f"A refresh ranks by one of {', '.join(refresh_scorers())}"
         )
     if not scorer.learns:
-        unlearned, at = scorer(), list(candidates).index(target)
-
-        def by_itself(rows: ScoringRows) -> Floats:
-            return unlearned.benefits(replace(rows, candidates=len(candidates), target=at))
-
-        return Ranking(scorer.name, scorer.name, by_itself)
+        return _by_itself(scorer(), candidates, target)
     if ranker is None:
         raise InputError(
             f"the scorer {name!r} needs a ranker: make one with `sparing fit`, give it with --ranker"
@@ -85,3 +91,30 @@ def make_ranking(name: str, candidates: Sequence[str], target: str, ranker: Rank
     if not (ranker.source is not None and scorer.name == "router"):
         digest = f"{scorer.name}:{digest}"
     return Ranking(scorer.name, digest, lambda rows: ranker.score(scorer.name, rows)[:, columns], kept)
+
+
+def _by_itself(scorer: Scorer, candidates: Sequence[str], target: str) -> Ranking:
+    at = list(candidates).index(target)
+
+    def benefits(rows: ScoringRows) -> Floats:
+        return scorer.benefits(replace(rows, candidates=len(candidates), target=at))
+
+    return Ranking(scorer.name, scorer.name, benefits)
+
+
+def _of_kind(name: str, candidates: Sequence[str], target: str, kind: OutputKind) -> Ranking:
+    """Rank outputs that are not distributions: by the kind's own measures of doubt, or as any output."""
+    if name in kind.uncertainties:
+        measure, at = kind.uncertainties[name], list(candidates).index(target)
+
+        def unsure(rows: ScoringRows) -> Floats:
+            return on_target(replace(rows, candidates=len(candidates), target=at), measure(rows.outputs))
+
+        return Ranking(name, name, unsure)
+    known = [each for each, scorer in SCORERS.items() if scorer.any_kind]
+    if name not in known:
+        raise InputError(
+            f"the scorer {name!r} reads distributions, but the cache holds {kind.name}: "
+            f"choose one of {', '.join([*kind.uncertainties, *known])}"
+        )
+    return _by_itself(SCORERS[name](), candidates, target)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparing.cache.encodings import Encoded, encoded
+from sparing.outputs import OutputKind, Outputs
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
@@ -42,7 +43,7 @@ class ScoringRows:
     """Rows to score, with all that a scorer may look at.
 
     Attributes:
-        outputs: what the cache holds: m rows as it stores them, or distributions of shape (m, C).
+        outputs: what the cache holds: m rows as it stores them, or outputs of its kind.
         ties: shape (m,), seeded hashes of the ids.
         candidates: how many candidates there are, n.
         target: position of the candidate whose full re-run is the reference.
@@ -50,9 +51,10 @@ class ScoringRows:
         held: shape (m,), positions in `holders`; None when all rows hold the first.
         others: outputs of further cached models, each of shape (m, C).
         answers: what the candidates give for the rows: only for scorers that need it.
+        kind: what the outputs are; None for distributions.
     """
 
-    outputs: Encoded | Floats
+    outputs: Encoded | Outputs
     ties: npt.NDArray[np.uint64]
     candidates: int = 1
     target: int = 0
@@ -60,6 +62,7 @@ class ScoringRows:
     held: Integers | None = None
     others: Sequence[Floats] = ()
     answers: Answers | None = None
+    kind: OutputKind | None = None
 
     def __len__(self) -> int:
         return len(self.outputs)
@@ -77,7 +80,8 @@ class ScoringRows:
     @cached_property
     def probs(self) -> Floats:
         """The outputs as distributions, shape (m, C)."""
-        return self.outputs.decode() if isinstance(self.outputs, Encoded) else self.outputs
+        probs: Floats = self.outputs.decode() if isinstance(self.outputs, Encoded) else self.outputs
+        return probs
 
     @cached_property
     def holding(self) -> Integers:
@@ -148,6 +152,7 @@ class Scorer(ABC):
         version: version of what `to_arrays` returns; a reader refuses a later one.
         learns: whether `fit` looks at its rows; what it learned is kept in a ranker file.
         for_target: whether what it learned holds for one target only.
+        any_kind: whether it ranks outputs that are not distributions, too.
         needs: what it needs beside the rows.
     """
 
@@ -155,6 +160,7 @@ class Scorer(ABC):
     version: ClassVar[int] = 1
     learns: ClassVar[bool] = False
     for_target: ClassVar[bool] = True
+    any_kind: ClassVar[bool] = False
     needs: ClassVar[frozenset[Need]] = frozenset()
 
     @classmethod

@@ -70,6 +70,7 @@ class Random(Scorer):
     """Chance: uniform numbers, the same for the same rows and seed."""
 
     name = "random"
+    any_kind = True
 
     def benefits(self, rows: ScoringRows) -> Floats:
         """Return numbers in [0, 1)."""
