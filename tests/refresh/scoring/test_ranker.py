@@ -130,8 +130,8 @@ def test_files_of_format_1_give_the_same_benefits(name):
     # Its rounds go by the digest of the old file, so that what is staged and what is past stays known.
     digest = "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
     names = ranker.names
-    assert make_ranking("router", names, names[-1], ranker).digest == digest
-    assert make_ranking("change", names, names[-1], ranker).digest == f"change:{digest}"
+    assert make_ranking("router", names, names[-1], ranker=ranker).digest == digest
+    assert make_ranking("change", names, names[-1], ranker=ranker).digest == f"change:{digest}"
     assert replace(ranker, preferred="change").source is None
     # Saved again, it is a file of this format.
     again = Ranker.from_bytes(ranker.to_bytes())

@@ -26,13 +26,13 @@ def test_without_knowledge_of_the_candidates_the_target_gets_the_rows(name, know
 
 @pytest.mark.parametrize("name", refresh_scorers())
 def test_every_scorer_that_needs_no_more_ranks_a_round(name, known, ranker):
-    made = make_ranking(name, NAMES, "large", ranker)
+    made = make_ranking(name, NAMES, "large", ranker=ranker)
     benefits = made.benefits(known.rows)
     assert benefits.shape == (600, 2)
     # The candidates of a round are found by name, whatever their order.
-    swapped = make_ranking(name, NAMES[::-1], "large", ranker).benefits(known.rows)
+    swapped = make_ranking(name, NAMES[::-1], "large", ranker=ranker).benefits(known.rows)
     np.testing.assert_array_equal(swapped, benefits[:, ::-1])
-    alone = make_ranking(name, ["large"], "large", ranker).benefits(replace(known.rows, candidates=7))
+    alone = make_ranking(name, ["large"], "large", ranker=ranker).benefits(replace(known.rows, candidates=7))
     np.testing.assert_array_equal(alone, benefits[:, 1:])
     assert (made.kept is not None) == SCORERS[name].learns
 
@@ -40,7 +40,7 @@ def test_every_scorer_that_needs_no_more_ranks_a_round(name, known, ranker):
 def test_what_is_learned_tells_two_rankers_apart(known, ranker):
     other = fit_ranker(known, NAMES, [None, None], epochs=1, seed=1)
     for name in ("router", "mlink"):
-        first, second, again = (make_ranking(name, NAMES, "large", r) for r in (ranker, other, ranker))
+        first, second, again = (make_ranking(name, NAMES, "large", ranker=r) for r in (ranker, other, ranker))
         assert first.digest.startswith(f"{name}:sha256:")
         assert first.digest == again.digest != second.digest
 
@@ -58,5 +58,5 @@ def test_what_is_missing_is_said(known, ranker):
     ]
     for name, candidates, target, given, message in cases:
         with pytest.raises(InputError, match=message):
-            make_ranking(name, candidates, target, given)
-    assert make_ranking("router", NAMES, "small", ranker).name == "router"  # for any target
+            make_ranking(name, candidates, target, ranker=given)
+    assert make_ranking("router", NAMES, "small", ranker=ranker).name == "router"  # for any target
