@@ -1,6 +1,7 @@
 """The README's path through the command line, and what goes wrong on it."""
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -48,14 +49,36 @@ def test_from_import_to_export(imported):
 def test_people_get_sentences(imported):
     run = imported
     out = run("refresh", "photos.lance", "--model", MODEL, *SAMPLES, "--budget", "20%", "--dry-run").out
+    assert "a budget of 20% refreshes 60 of 300 rows, learning while it spends" in out
+    assert "first 30 random rows" in out
+    assert "no consistency is predicted" in out
+    alone = ("--scorer", "entropy", "--dry-run")
+    out = run("refresh", "photos.lance", "--model", MODEL, *SAMPLES, "--budget", "20%", *alone).out
     assert "a budget of 20% refreshes 60 of 300 rows, ranked by entropy" in out
     assert "no held-out rows to predict consistency from" in out
     done = run("refresh", "photos.lance", "--model", MODEL, *SAMPLES, "--budget", "20%")
     assert "round 1: refreshed 60 of 300 rows" in done.out
+    assert (
+        "learning: 30 random rows first, then slices ranked by what was learned: 0, by entropy: 1" in done.out
+    )
     assert "sparing cache rollback photos.lance --round 0" in done.err
     assert "300 rows, 5 classes, float16" in run("cache", "info", "photos.lance").out
-    assert "60 rows: new under 20%, ranked by entropy" in run("cache", "history", "photos.lance").out
+    assert "60 rows: new under 20%, ranked by learned" in run("cache", "history", "photos.lance").out
     assert "round 1" in run("cache", "get", "photos.lance", *[f"s{i:04d}" for i in range(300)]).out
+
+
+def test_features_are_columns_of_the_samples_or_a_table(imported):
+    run = imported
+    ids = [f"s{i:04d}" for i in range(300)]
+    pq.write_table(pa.table({"id": ids, "group": [f"g{i % 3}" for i in range(300)]}), "files.parquet")
+    command = ("refresh", "photos.lance", "--model", MODEL, *SAMPLES, "--budget", "40%")
+    assert run(*command, "--features", "files.parquet:colour").code == 1
+    assert "no column 'colour'" in run(*command, "--features", "files.parquet:colour").err
+    assert run(*command, "--features", "colour").code == 1
+    for features in ("files.parquet", "files.parquet:group"):
+        assert run(*command, "--features", features, "--dry-run").code == 0
+    report = run(*command, "--features", "files.parquet", "--json").json
+    assert (report["refreshed"], report["learning"]["probe"]) == (120, 30)
 
 
 def test_append_delete_rollback_compact(imported):

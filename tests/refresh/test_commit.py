@@ -19,7 +19,9 @@ from sparing.refresh.staging import Staging
 
 def staged(w, models, **options):
     cache = Cache.open(w.path)
-    round_ = prepare_round(cache, models, RefreshOptions(**{"budget": "40rows", **options}))
+    round_ = prepare_round(
+        cache, models, RefreshOptions(**{"budget": "40rows", "scorer": "entropy", **options})
+    )
     stage, samples = Staging(cache.staged_round), open_samples(w.samples)
 
     def run(part, models, chunk_rows):

@@ -31,7 +31,7 @@ def test_a_share_refreshes_exactly_the_most_uncertain_rows(world):
     w = world(301)
     new = Recorder("new")
     expected = by_entropy(w)[:150]  # floor(0.5 * 301)
-    report = refresh(w.path, [new.model()], RefreshOptions(budget="50%"), samples=w.samples)
+    report = refresh(w.path, [new.model()], RefreshOptions(scorer="entropy", budget="50%"), samples=w.samples)
     assert sorted(new.seen) == sorted(expected)
     assert w.ids_of("new") == set(expected)
     assert (report.round, report.refreshed, report.rows, report.complete) == (1, 150, 301, True)
@@ -48,7 +48,7 @@ def test_work_is_done_in_order_of_benefit(world):
     w = world(300)
     new = Recorder("new")
     expected = by_entropy(w)[:200]
-    refresh(w.path, [new.model()], RefreshOptions(budget="200rows"), samples=w.samples)
+    refresh(w.path, [new.model()], RefreshOptions(scorer="entropy", budget="200rows"), samples=w.samples)
     assert new.seen == expected
 
 
@@ -202,13 +202,13 @@ def test_after_a_failure_the_same_call_goes_on(world):
     expected = by_entropy(w)[:1000]
     new = Recorder("new", fail_at=expected[700])
     with pytest.raises(ModelError, match=expected[700]):
-        refresh(w.path, [new.model()], RefreshOptions(budget="50%"), samples=w.samples)
+        refresh(w.path, [new.model()], RefreshOptions(scorer="entropy", budget="50%"), samples=w.samples)
     assert Cache.open(w.path).metadata.round == 0
     kept = set(expected[:640])  # whole chunks of 128
     assert kept <= set(new.seen)
     new.fail_at = None
     before = list(new.seen)
-    report = refresh(w.path, [new.model()], RefreshOptions(budget="50%"), samples=w.samples)
+    report = refresh(w.path, [new.model()], RefreshOptions(scorer="entropy", budget="50%"), samples=w.samples)
     again = [i for i in new.seen[len(before) :] if i in before]
     assert set(again) <= set(expected[640:768])  # of the chunk in flight only
     assert report.account["wasted_forwards"] == 128
@@ -221,14 +221,16 @@ def test_interrupted_it_can_be_finished_as_a_shorter_round(world):
     expected = by_entropy(w)[:1000]
     new = Recorder("new", fail_at=expected[300], error=KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
-        refresh(w.path, [new.model()], RefreshOptions(budget="50%"), samples=w.samples)
+        refresh(w.path, [new.model()], RefreshOptions(scorer="entropy", budget="50%"), samples=w.samples)
     with pytest.raises(CacheError, match="unfinished round is staged"):
-        refresh(w.path, [new.model()], RefreshOptions(budget="40%"), samples=w.samples)
-    report = refresh(w.path, [new.model()], RefreshOptions(budget="50%"), unfinished="commit")
+        refresh(w.path, [new.model()], RefreshOptions(scorer="entropy", budget="40%"), samples=w.samples)
+    report = refresh(
+        w.path, [new.model()], RefreshOptions(scorer="entropy", budget="50%"), unfinished="commit"
+    )
     assert (report.refreshed, report.complete) == (256, False)
     assert w.ids_of("new") == set(expected[:256])
     with pytest.raises(CacheError, match="nothing to finish"):
-        refresh(w.path, [new.model()], RefreshOptions(budget="50%"), unfinished="commit")
+        refresh(w.path, [new.model()], RefreshOptions(scorer="entropy", budget="50%"), unfinished="commit")
 
 
 def test_rows_do_not_change_under_a_staged_round(world):
@@ -305,7 +307,7 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now = 1000.0
-        for module in ("job", "running"):
+        for module in ("job", "running", "slices"):
             monkeypatch.setattr(f"sparing.refresh.{module}.monotonic", lambda: self.now)
 
     def model(self, seconds):
@@ -319,7 +321,9 @@ class Clock:
 def test_a_time_budget_stops_in_time_and_commits_what_was_reached(world, monkeypatch):
     w = world(3000)
     clock = Clock(monkeypatch)
-    report = refresh(w.path, [clock.model(0.01)], RefreshOptions(budget="10s"), samples=w.samples)
+    report = refresh(
+        w.path, [clock.model(0.01)], RefreshOptions(scorer="entropy", budget="10s"), samples=w.samples
+    )
     # 0.5 s and 2 µs per row are kept back, and a chunk of 128 rows takes 1.28 s: seven fit into 9.494 s.
     assert report.refreshed == 7 * 128
     assert clock.now - 1000 <= 10
@@ -336,10 +340,12 @@ def test_what_is_left_of_a_time_budget_after_a_restart(world, monkeypatch):
         slow, "function", lambda ids, v: (failing.model()(ids, v), clock.model(0.01)(ids, v))[1]
     )
     with pytest.raises(ModelError):
-        refresh(w.path, [slow], RefreshOptions(budget="10s"), samples=w.samples)
+        refresh(w.path, [slow], RefreshOptions(scorer="entropy", budget="10s"), samples=w.samples)
     clock.now += 5000  # the time until somebody restarts it does not count
     started = clock.now
-    report = refresh(w.path, [clock.model(0.01)], RefreshOptions(budget="10s"), samples=w.samples)
+    report = refresh(
+        w.path, [clock.model(0.01)], RefreshOptions(scorer="entropy", budget="10s"), samples=w.samples
+    )
     assert clock.now - started <= 10 - 2 * 1.28
     assert 2 * 128 < report.refreshed <= 7 * 128
 
@@ -348,10 +354,12 @@ def test_until_is_the_one_given_now(world):
     w = world(2000)
     new = Recorder("new", fail_at=by_entropy(w)[300])
     with pytest.raises(ModelError):
-        refresh(w.path, [new.model()], RefreshOptions(budget="50%"), samples=w.samples)
+        refresh(w.path, [new.model()], RefreshOptions(scorer="entropy", budget="50%"), samples=w.samples)
     new.fail_at = None
     past = datetime.now(UTC) - timedelta(seconds=1)
-    report = refresh(w.path, [new.model()], RefreshOptions(budget="50%"), samples=w.samples, until=past)
+    report = refresh(
+        w.path, [new.model()], RefreshOptions(scorer="entropy", budget="50%"), samples=w.samples, until=past
+    )
     assert (report.refreshed, report.complete) == (256, False)
 
 
@@ -441,7 +449,9 @@ def test_many_scan_chunks_choose_the_same_rows(world, monkeypatch):
     w = world(301)
     expected = set(by_entropy(w)[:150])
     monkeypatch.setattr(Cache.scan, "__defaults__", (37,))
-    refresh(w.path, [Recorder("new").model()], RefreshOptions(budget="50%"), samples=w.samples)
+    refresh(
+        w.path, [Recorder("new").model()], RefreshOptions(scorer="entropy", budget="50%"), samples=w.samples
+    )
     assert w.ids_of("new") == expected
 
 
@@ -534,7 +544,7 @@ def function(ids, values):
     return outputs_of("new", values)
 samples = {f"s{i:04d}": i for i in range(2000)}
 model = Model("new", "d:new", function, batch_size=8)
-report = refresh(sys.argv[1], [model], RefreshOptions(budget="50%"), samples=samples)
+report = refresh(sys.argv[1], [model], RefreshOptions(scorer="entropy", budget="50%"), samples=samples)
 print(report.account["wasted_forwards"])
 """
 
@@ -560,7 +570,12 @@ def test_kills_lose_and_repeat_nothing(world, tmp_path):
         output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
         assert int(output) <= 128 * kills
     undisturbed = world(2000, "undisturbed.lance")
-    refresh(undisturbed.path, [Recorder("new").model()], RefreshOptions(budget="50%"), samples=w.samples)
+    refresh(
+        undisturbed.path,
+        [Recorder("new").model()],
+        RefreshOptions(scorer="entropy", budget="50%"),
+        samples=w.samples,
+    )
     ours, theirs = w.stored(), undisturbed.stored()
     assert all((ours[i][0] == theirs[i][0]).all() and ours[i][1:] == theirs[i][1:] for i in ours)
     counts = dict(zip(*np.unique(log.read_text().split(), return_counts=True), strict=True))

@@ -26,9 +26,13 @@ def test_capacity_by_unit(world):
         (one, "7s", (100, None)),  # as many rows as the time allows
         (two, "10cost", (10.0, [2.5, 4.0])),
     ):
-        assert prepare(w, models, budget=budget).capacity(100) == expected
+        assert prepare(w, models, scorer="entropy", budget=budget).capacity(100) == expected
     with pytest.raises(BudgetError, match="how long a forward of 'a' takes is not known"):
-        prepare(w, two, budget="7s").capacity(100)
+        prepare(w, two, scorer="entropy", budget="7s").capacity(100)
+    # The learned scorer runs the target alone, and needs to weigh nothing.
+    assert prepare(w, two, budget="7s").capacity(100) == (100, None)
+    assert prepare(w, two, budget="10cost").capacity(100) == (2, None)
+    assert prepare(w, two, budget="10cost", target="a").target_rows(100) == 4
 
 
 def test_what_fit_spent_comes_off(world):
@@ -37,7 +41,7 @@ def test_what_fit_spent_comes_off(world):
     fit(w.path, [a.model(), b.model()], samples=w.samples, rows=10, epochs=1)
     models = [a.model(cost=1.0, unit="cost"), b.model(cost=3.0, unit="cost")]
     assert prepare(w, models, budget="50%").capacity(100) == (30, None)
-    assert prepare(w, models, budget="100cost").capacity(100) == (60.0, [1.0, 3.0])
+    assert prepare(w, models, scorer="entropy", budget="100cost").capacity(100) == (60.0, [1.0, 3.0])
     assert prepare(w, models[:1], budget="5rows").capacity(100) == (0, None)
 
 
@@ -59,7 +63,8 @@ def test_a_ranker_ranks_by_default(world):
     w = world(100)
     new = [Recorder("new").model()]
     ranker = fit(w.path, new, samples=w.samples, rows=30, epochs=1)
-    assert prepare(w, new).scorer.name == "entropy"
+    assert prepare(w, new).scorer.name == "learned"
+    assert prepare(w, new, correction=Correction()).scorer.name == "entropy"
     assert prepare(w, new, ranker=ranker).scorer.name == "router"
     assert prepare(w, new, ranker=ranker, objective="accuracy").scorer.name == "change"
     assert prepare(w, new, ranker=ranker, scorer="margin").scorer.name == "margin"

@@ -21,7 +21,7 @@ from sparing.cli.output import JsonOption, hint, print_json, progress, share
 
 EPILOG = (
     "Example: sparing refresh photos.lance --model resnet56=resnet56.onnx --samples images.parquet "
-    "--ranker ranker --budget 50% --dry-run"
+    "--budget 50%"
 )
 
 
@@ -44,8 +44,17 @@ def refresh(
         str | None,
         typer.Option(
             "--scorer",
-            help="What ranks the rows: {scorers}, or auto: what held-out rows advise. By default router if a "
-            "ranker is given (change under accuracy), else entropy. Those that learn need a ranker.",
+            help="What ranks the rows: learned, by the rows run so far (default without ranker); {scorers}; "
+            "or auto: what held-out rows advise. With a ranker by default router (change under accuracy).",
+        ),
+    ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            "--features",
+            metavar="COLUMNS",
+            help="What may be learned from beside the cached outputs: columns of the samples "
+            "(extension,size,text), or a table by id (FILE.parquet, or FILE.parquet:extension,size).",
         ),
     ] = None,
     target: Annotated[
@@ -100,6 +109,9 @@ def refresh(
 ) -> None:
     """Refresh a cache under a budget, as one atomic round.
 
+    It runs a few random rows first, then those that the new model is most likely to change, by the entropy of
+    the cached output and by what the rows run so far have taught, where that is shown to be better.
+
     Interrupted or killed, the same command resumes where it stopped; nothing is visible before the end.
     """
     from sparing.budget import Budget
@@ -123,6 +135,7 @@ def refresh(
         budget=Budget.parse(budget),
         scorer=scorer,
         ranker=ranker,
+        features=features,
         target=target,
         only_positive=only_positive,
         objective=objective,  # type: ignore[arg-type]
@@ -138,7 +151,7 @@ def refresh(
     from sparing.errors import ModelError
     from sparing.refresh import refresh as run_refresh
 
-    values = None if finish else open_given_samples(samples, column)
+    values = None if finish and features is None else open_given_samples(samples, column)
     try:
         with progress("refreshing") as on_progress:
             report = run_refresh(
@@ -154,7 +167,7 @@ def refresh(
     except (KeyboardInterrupt, ModelError):
         _tell_staged(cache)
         raise
-    _tell_report(report, cache, as_json)
+    _tell_report(report, cache, len(candidates), as_json)
 
 
 def _tell_pooling(name: str, judged: dict[str, Any]) -> None:
@@ -212,23 +225,13 @@ def _tell_preview(preview: Any, options: Any, as_json: bool) -> None:
         print_json(result)
         return
     total = sum(preview.refresh.values())
+    if preview.probe is not None:
+        _tell_learning_preview(preview, budget, len(preview.refresh))
+        return
     typer.echo(
         f"a budget of {budget} refreshes {total:,} of {preview.rows:,} rows, ranked by {preview.scorer}"
     )
-    for name, rows in preview.refresh.items():
-        typer.echo(f"  {name}: {rows:,} rows, {preview.forwards[name]:,} forwards to run")
-    if preview.known:
-        typer.echo(f"  {preview.known:,} of the rows were run by fit already; they count in the budget")
-        if not any(preview.forwards.values()):
-            typer.echo("  that alone is all of this budget: nothing more would be run")
-    if preview.correction:
-        typer.echo(f"  correction takes at most {preview.correction:,} forwards")
-    if preview.seconds is None and budget.unit == "seconds":
-        typer.echo("  how long a forward takes is not known yet: as many rows as the time allows")
-    if preview.seconds is not None:
-        typer.echo(f"  about {preview.seconds:,.1f} s of model time")
-    if preview.cost is not None:
-        typer.echo(f"  about {preview.cost:,.2f} units of cost")
+    _tell_forwards(preview, budget)
     prediction = preview.prediction
     if prediction is None:
         if options.objective == "consistency":
@@ -244,7 +247,59 @@ def _tell_preview(preview: Any, options: Any, as_json: bool) -> None:
         typer.echo(f"  predicted accuracy: {share(prediction.accuracy)}")
 
 
-def _tell_report(report: Any, cache: Path, as_json: bool) -> None:
+def _tell_forwards(preview: Any, budget: Any) -> None:
+    for name, rows in preview.refresh.items():
+        typer.echo(f"  {name}: {rows:,} rows, {preview.forwards[name]:,} forwards to run")
+    if preview.known:
+        typer.echo(f"  {preview.known:,} of the rows were run by fit already; they count in the budget")
+        if not any(preview.forwards.values()):
+            typer.echo("  that alone is all of this budget: nothing more would be run")
+    if preview.correction:
+        typer.echo(f"  correction takes at most {preview.correction:,} forwards")
+    if preview.seconds is None and budget.unit == "seconds":
+        typer.echo("  how long a forward takes is not known yet: as many rows as the time allows")
+    if preview.seconds is not None:
+        typer.echo(f"  about {preview.seconds:,.1f} s of model time")
+    if preview.cost is not None:
+        typer.echo(f"  about {preview.cost:,.2f} units of cost")
+
+
+def _tell_learning_preview(preview: Any, budget: Any, candidates: int) -> None:
+    total = sum(preview.refresh.values())
+    typer.echo(f"a budget of {budget} refreshes {total:,} of {preview.rows:,} rows, learning while it spends")
+    if candidates > 1:
+        typer.echo(f"  {TARGET_ALONE}")
+    _tell_forwards(preview, budget)
+    if preview.probe:
+        typer.echo(f"  first {preview.probe:,} random rows, then slice by slice those most likely to change")
+    else:
+        typer.echo("  no random rows: those that fit has run take their place")
+    typer.echo("  what the rows run will show is not known yet, so no consistency is predicted")
+
+
+TARGET_ALONE = (
+    "only the target is run: a candidate that is not far cheaper costs more to learn about than it saves "
+    "(--scorer router, with a ranker, weighs all of them)"
+)
+
+
+def _tell_learning(learning: dict[str, Any]) -> None:
+    later, learned = learning["slices"] - (learning["probe"] > 0), learning["learned"]
+    typer.echo(
+        f"  learning: {learning['probe']:,} random rows first, then slices ranked by what was learned: "
+        f"{learned:,}, by entropy: {later - learned:,}"
+    )
+    if learning["ranked_by"] == "learned":
+        typer.echo(
+            f"  whether a row changes: predicted with a held-out loss of {learning['loss']:.3f} nats on "
+            f"{learning['seen']:,} rows run, by entropy alone {learning['entropy_loss']:.3f}"
+            + ("; which class it gets is predicted, too" if learning["label_model"] else "")
+        )
+    else:
+        typer.echo("  at the end nothing learned was clearly better than entropy on held-out rows")
+
+
+def _tell_report(report: Any, cache: Path, candidates: int, as_json: bool) -> None:
     from dataclasses import asdict
 
     if as_json:
@@ -258,6 +313,10 @@ def _tell_report(report: Any, cache: Path, as_json: bool) -> None:
     typer.echo(f"  forwards: {forwards}, {share(report.share_of_forwards)} of a full re-run's")
     if account["fit_forwards"]:
         typer.echo(f"  of which fit had run {sum(account['fit_forwards'].values()):,}")
+    if report.learning is not None:
+        _tell_learning(report.learning)
+        if candidates > 1:
+            typer.echo(f"  {TARGET_ALONE}")
     if report.screened:
         extra = [sum(account[f"{kind}_forwards"].values()) for kind in ("screening", "voting")]
         typer.echo(

@@ -2,7 +2,8 @@
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ class Samples:
         *,
         what: str,
         labels: Callable[[], Int64 | None] = lambda: None,
+        table: Callable[[Sequence[str]], pa.Table] | None = None,
     ) -> None:
         if len(ids) == 0:
             raise InputError(f"{what}: there are no samples")
@@ -48,6 +50,7 @@ class Samples:
         self.what = what
         self._read = read
         self._labels = labels
+        self._table = table
         self._index = IdIndex(ids, what=what)
 
     def __len__(self) -> int:
@@ -96,6 +99,28 @@ class Samples:
             InputError: the label column that was asked for does not hold integers from 0 up.
         """
         return self._labels()
+
+    def columns(self, names: Sequence[str]) -> pa.Table:
+        """Read other columns of the table that the samples lie in.
+
+        Args:
+            names: of the columns.
+
+        Returns:
+            `id` and the columns, one row per sample.
+
+        Raises:
+            InputError: the samples do not lie in a table, or a column is missing.
+        """
+        if self._table is None:
+            raise InputError(f"{self.what}: these samples have no columns: give a table")
+        return self._table(["id", *names])
+
+
+def _check_columns(names: Sequence[str], there: Sequence[str], what: str) -> None:
+    for name in names:
+        if name not in there:
+            raise InputError(f"{what}: no column {name!r}; there are {', '.join(map(repr, there))}")
 
 
 def open_samples(source: Any, *, column: str | None = None, label_column: str | None = None) -> Samples:
@@ -150,9 +175,7 @@ class _Columns:
         self, schema: pa.Schema, column: str | None, label: str | None, what: str, root: Path
     ) -> None:
         names = schema.names
-        for wanted in ("id", column, label):
-            if wanted is not None and wanted not in names:
-                raise InputError(f"{what}: no column {wanted!r}; there are {', '.join(map(repr, names))}")
+        _check_columns([name for name in ("id", column, label) if name is not None], names, what)
         self.what, self.root = what, root
         self.label_asked_for = label is not None
         self.label = label or "label"
@@ -206,7 +229,15 @@ def _open_parquet(path: Path, column: str | None, label: str | None) -> Samples:
     def read(positions: Int64) -> list[Any]:
         return columns.values(groups.take(positions), ids, positions)
 
-    return Samples(ids, read, what=what, labels=lambda: columns.labels(read_column, ids))
+    def read_columns(names: Sequence[str]) -> pa.Table:
+        _check_columns(names, file.schema_arrow.names, what)
+        try:
+            return file.read(columns=list(names))
+        except ARROW_ERRORS as error:
+            raise InputError(f"{what}: cannot be read, the data is damaged ({error})") from error
+
+    labels = partial(columns.labels, read_column, ids)
+    return Samples(ids, read, what=what, labels=labels, table=read_columns)
 
 
 class _RowGroups:
@@ -271,13 +302,23 @@ def _open_lance(path: Path, column: str | None, label: str | None) -> Samples:
             raise InputError(f"{what}: cannot be read: {error}") from error
         return columns.values(taken, ids, positions)
 
-    return Samples(ids, read, what=what, labels=lambda: columns.labels(read_column, ids))
+    def read_columns(names: Sequence[str]) -> pa.Table:
+        _check_columns(names, schema.names, what)
+        return dataset.to_table(columns=list(names))
+
+    labels = partial(columns.labels, read_column, ids)
+    return Samples(ids, read, what=what, labels=labels, table=read_columns)
 
 
 def _open_arrow(source: Any, column: str | None, label: str | None) -> Samples:
     table = pa.RecordBatchReader.from_stream(source).read_all()
     columns = _Columns(table.schema, column, label, "samples", Path())
     ids = as_ids(table.column("id"), what="samples")
+
+    def read_columns(names: Sequence[str]) -> pa.Table:
+        _check_columns(names, table.column_names, "samples")
+        return table.select(list(names))
+
     return Samples(
         ids,
         lambda positions: columns.values(
@@ -285,6 +326,7 @@ def _open_arrow(source: Any, column: str | None, label: str | None) -> Samples:
         ),
         what="samples",
         labels=lambda: columns.labels(table.column, ids),
+        table=read_columns,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from msgspec import to_builtins
 
 from sparing.account import Account
 from sparing.cache import ModelInfo, Rows, Store
@@ -19,10 +20,10 @@ from sparing.refresh.correction.settling import corrected_rows, labelled_alterna
 from sparing.refresh.planning import right_rows
 from sparing.refresh.pooling.exponents import Judgement
 from sparing.refresh.pooling.pools import Held, Labelled, Pooler, Pools, held_by, spread, stored_probs
-from sparing.refresh.records import RoundRecord
+from sparing.refresh.records import RoundRecord, SliceRecord
 from sparing.refresh.round import Round
 from sparing.refresh.scoring.holdout import Prediction
-from sparing.refresh.slices import Slices, chunk_rows, purpose_of, updates
+from sparing.refresh.slices import FIRST, Slices, chunk_rows, purpose_of, updates
 from sparing.refresh.staging import Chunk, Staging
 
 Floats = npt.NDArray[np.float32]
@@ -50,6 +51,9 @@ class RefreshReport:
         pooling: under the objective "accuracy", by candidate: the exponents ("old", "new"), what held-out
             labels say of pooling ("pooled") and of replacing ("replaced"; None with too few), and how many
             labels there were ("rows"); None under another objective.
+        learning: when the round learned while it spent: rows of the random "probe", the number of "slices"
+            and of those "learned" (ranked by more than entropy), and of the last one what `SliceLearning`
+            says; None otherwise.
     """
 
     round: int
@@ -65,6 +69,7 @@ class RefreshReport:
     screened: int = 0
     corrected: int = 0
     pooling: dict[str, dict[str, float | None]] | None = None
+    learning: dict[str, Any] | None = None
 
 
 def commit_round(round_: Round, slices: Slices, record: RoundRecord, complete: bool) -> RefreshReport:
@@ -91,7 +96,8 @@ def commit_round(round_: Round, slices: Slices, record: RoundRecord, complete: b
     def report(pools: Pooler) -> RefreshReport:
         result = _report(round_, record, account, tally, pools)
         screened = 0 if round_.correction is None else screened_rows(slices).num_rows
-        return replace(result, complete=complete, prediction=prediction, screened=screened)
+        learning = _learning(slices, record)
+        return replace(result, complete=complete, prediction=prediction, screened=screened, learning=learning)
 
     if run == 0 and not round_.known_rows() and round_.correction is None:
         # Nothing to store: a round that changes nothing would only make history harder to read.
@@ -153,6 +159,10 @@ def _account(round_: Round, slices: Slices, record: RoundRecord) -> Account:
     for name, part in slices.items():
         purpose = purpose_of(name)
         models = round_.candidates if purpose == "update" or correction is None else correction.given
+        if name != FIRST:
+            noted = part.record(SliceRecord)
+            for phase, seconds in (noted.seconds if noted is not None else {}).items():
+                account.seconds[phase] += seconds
         order, spent = part.order(), Counter[str]()
         for chunk in part.chunks():
             _add_seconds(account, chunk)
@@ -172,6 +182,20 @@ def _account(round_: Round, slices: Slices, record: RoundRecord) -> Account:
             account.wasted_forwards += known.wasted
             account.model_seconds[model.name] += known.seconds
     return account
+
+
+def _learning(slices: Slices, record: RoundRecord) -> dict[str, Any] | None:
+    if record.learning is None:
+        return None
+    later = [part.record(SliceRecord) for name, part in slices.items() if name != FIRST]
+    noted = [record.learning, *(r.learning for r in later if r is not None and r.learning is not None)]
+    probe = slices[FIRST].order().num_rows if record.learning.ranked_by == "random" else 0
+    return {
+        "probe": probe,
+        "slices": len(noted),
+        "learned": sum(item.ranked_by == "learned" for item in noted),
+        **to_builtins(noted[-1]),
+    }
 
 
 def _add_seconds(account: Account, chunk: Chunk) -> None:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
@@ -15,13 +15,14 @@ from sparing.account import Account
 from sparing.budget import affordable
 from sparing.cache import Cache
 from sparing.cache.known import drop_known
-from sparing.data.samples import open_samples
+from sparing.data.samples import Samples, open_samples
 from sparing.errors import CacheError, InputError
 from sparing.models import Model
 from sparing.progress import OnProgress
 from sparing.refresh.commit import RefreshReport, commit_round, report_of
+from sparing.refresh.learned.slice_sizes import SliceRule
 from sparing.refresh.options import RefreshOptions, Unfinished
-from sparing.refresh.planners import PlanOnce
+from sparing.refresh.planners import planner_for
 from sparing.refresh.planning import (
     count_assigned,
     order_rows,
@@ -55,6 +56,7 @@ class Preview:
         scorer: what ranks the rows.
         prediction: what held-out rows say of the result; None when there are none.
         correction: at most how many forwards correction takes; 0 when the round does not correct.
+        probe: rows of the first slice, drawn at random, when the round learns while it spends; else None.
     """
 
     rows: int
@@ -66,6 +68,7 @@ class Preview:
     scorer: str
     prediction: Prediction | None
     correction: int = 0
+    probe: int | None = None
 
 
 def preview(
@@ -78,7 +81,8 @@ def preview(
     Returns:
         The preview.
     """
-    job = prepare_round(Cache.open(path), candidates, options)
+    values = None if samples is None else open_samples(samples)
+    job = prepare_round(Cache.open(path), candidates, options, values)
     account = Account()
     with temporary_folder() as folder:
         scored = score_rows(job, Path(folder), account)
@@ -88,8 +92,8 @@ def preview(
             capacity = affordable(max(float(job.budget.amount) - job.spent_by_fit(), 0.0), each[0])
         made = plan_rows(scored, capacity, costs, job.only_positive, account)
         counts = count_assigned(scored, made, len(job.candidates))
-        if samples is not None:
-            find_samples(order_rows(scored, made), job.candidates, open_samples(samples))
+        if values is not None:
+            find_samples(order_rows(scored, made), job.candidates, values)
     known = job.known_rows()
     forwards = {name: int(count) for name, count in zip(job.names, counts, strict=True)}
     refreshed = Counter(forwards)
@@ -104,7 +108,13 @@ def preview(
         scorer=job.scorer.name,
         prediction=job.predict(int(counts.sum()), scored.totals.competing, scored.totals.rows),
         correction=0 if job.correction is None else job.correction.reserve(scored.totals.rows),
+        probe=_probe(job, int(counts.sum()), scored.totals.competing) if job.learns else None,
     )
+
+
+def _probe(job: Round, forwards: int, competing: int) -> int:
+    known = job.known[job.names.index(job.target)]
+    return max(SliceRule().probe(competing, forwards) - (0 if known is None else len(known.ids)), 0)
 
 
 def refresh(
@@ -150,8 +160,9 @@ def refresh(
     begun = monotonic() if started is None else started
     with Cache.open(path).lock():
         cache = Cache.open(path)
-        job = prepare_round(cache, candidates, options)
+        values = None if samples is None else open_samples(samples)
         staging = Staging(cache.staged_round)
+        job = prepare_round(cache, candidates, options, values)
         try:
             staged = staging.record(RoundRecord)
         except CacheError:
@@ -159,6 +170,10 @@ def refresh(
                 raise
             staging.clear()
             staged = None
+        if staged is not None and staged.scorer == "entropy" and job.learns:
+            # A round that was begun when entropy was the default is still the same command.
+            before = prepare_round(cache, candidates, replace(options, scorer="entropy", features=None))
+            job = before if options.scorer is None and before.digest == staged.digest else job
         if staged is not None and (entry := _committed(cache, staged)) is not None:
             # Killed between the commit and the clean-up: the round is there already.
             _clean_up(cache, job, staging)
@@ -173,7 +188,7 @@ def refresh(
                 raise CacheError("there is nothing to finish: no unfinished round is staged in this cache")
             complete = False
         else:
-            complete = _run(job, staging, samples, until=until, begun=begun, on_progress=on_progress)
+            complete = _run(job, staging, values, until=until, begun=begun, on_progress=on_progress)
         staged = staging.record(RoundRecord)
         if staged is None:
             raise AssertionError("the round was not staged")
@@ -185,14 +200,13 @@ def refresh(
 def _run(
     job: Round,
     staging: Staging,
-    samples: Any,
+    values: Samples | None,
     *,
     until: datetime | None,
     begun: float,
     on_progress: OnProgress | None,
 ) -> bool:
     """Run what is left of a round; False when its time ended first."""
-    values = None if samples is None else open_samples(samples)
     elapsed = max(
         (chunk.elapsed for part in staged_slices(staging).values() for chunk in part.chunks()), default=0.0
     )
@@ -209,7 +223,7 @@ def _run(
             on_progress=on_progress,
         )
 
-    return run_slices(staging, PlanOnce(job, values), run)
+    return run_slices(staging, planner_for(job, values), run, deadline=_deadline(job, until, begun, elapsed))
 
 
 def _refusal(job: Round, staged: RoundRecord) -> CacheError:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from sparing.budget import Budget
 from sparing.models import Model
@@ -39,10 +39,16 @@ class RefreshOptions:
             counts in it, and those rows are refreshed without running them again. With one candidate, a
             budget in seconds or cost runs rows in order of benefit until it is spent; with several, each row
             gets the candidate that brings most for its cost, and rows that none improves are left alone.
-        scorer: what ranks the rows: a name in `sparing.refresh.scoring.SCORERS`, or "auto": what the ranker's
-            held-out rows advise. By default "router" when there is a ranker ("change" under the objective
-            "accuracy"), else "entropy". Scorers that learn need a ranker.
+        scorer: what ranks the rows: "learned", which begins with a few random rows and learns from every row
+            that it has run where the target's answers differ; a name in `sparing.refresh.scoring.SCORERS`; or
+            "auto": what the ranker's held-out rows advise. By default "router" when there is a ranker
+            ("change" under the objective "accuracy"), else "learned"; "entropy" where that does not apply: a
+            round that corrects, and outputs that are no distributions. Other scorers that learn need a
+            ranker.
         ranker: from `fit`, or its file.
+        features: columns that "learned" may learn from beside the cached outputs: names of columns of the
+            samples, a Parquet file or Arrow table with a column `id`; see
+            `sparing.data.columns.open_columns`.
         target: the candidate whose full re-run is the reference; the last one by default.
         only_positive: leave alone rows that no candidate is predicted to improve.
         objective: "consistency" stores the new outputs as they are; "accuracy" pools each with the one that
@@ -54,6 +60,7 @@ class RefreshOptions:
     budget: str | Budget
     scorer: str | None = None
     ranker: Ranker | str | Path | None = None
+    features: Any = None
     target: str | None = None
     only_positive: bool = False
     objective: Objective = "consistency"

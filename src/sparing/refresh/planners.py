@@ -9,11 +9,19 @@ from sparing.data.samples import Samples
 from sparing.models import Model
 from sparing.refresh.correction.screening import screen_rows
 from sparing.refresh.correction.settling import plan_screening, plan_voting, to_screen
+from sparing.refresh.learning import LearnWhileSpending
 from sparing.refresh.planning import left_alone, order_rows, plan_rows, score_rows, temporary_folder
 from sparing.refresh.records import RoundRecord
 from sparing.refresh.round import Round
 from sparing.refresh.running import chunk_rows_for, find_samples
-from sparing.refresh.slices import FIRST, Purpose, SlicePlan, Slices
+from sparing.refresh.slices import FIRST, Planner, Purpose, SlicePlan, Slices
+
+
+def planner_for(round_: Round, samples: Samples | None) -> Planner:
+    """Return who plans a round: one that learns while it spends, unless it was told what ranks the rows."""
+    if round_.learns:
+        return LearnWhileSpending(round_, samples)
+    return PlanOnce(round_, samples)
 
 
 class PlanOnce:

@@ -3,9 +3,9 @@
 To change a record: raise `FORMAT`, and turn what the format before wrote into the new one in `upgraded`.
 """
 
-from typing import Any
+from typing import Any, Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 FORMAT = 2
 """The format that this release writes; format 1 did not say so."""
@@ -27,6 +27,25 @@ class Totals(Struct, frozen=True):
     right: int = 0
 
 
+class SliceLearning(Struct, frozen=True, kw_only=True):
+    """What ranked the rows of a slice, when a round learns while it spends.
+
+    Attributes:
+        ranked_by: "random" for the probe, else "entropy", or "learned" where that is shown to be better.
+        label_model: whether the model of the new classes took part.
+        loss: mean log-loss of the prediction whether a row changes, on held-out rows, nats; None when nothing
+            was compared.
+        entropy_loss: the same of entropy alone.
+        seen: rows that were learned from.
+    """
+
+    ranked_by: Literal["random", "entropy", "learned"] = "random"
+    label_model: bool = False
+    loss: float | None = None
+    entropy_loss: float | None = None
+    seen: int = 0
+
+
 class RoundRecord(Struct, frozen=True, kw_only=True):
     """A round, noted down with its first slice.
 
@@ -42,6 +61,7 @@ class RoundRecord(Struct, frozen=True, kw_only=True):
         totals: what scoring counted.
         rows_scored: rows that were scored.
         seconds: what planning took, by phase.
+        learning: what ranked the first slice, when the round learns; None when it is decided at once.
     """
 
     chunk_rows: int
@@ -55,6 +75,7 @@ class RoundRecord(Struct, frozen=True, kw_only=True):
     totals: Totals
     rows_scored: int
     seconds: dict[str, float]
+    learning: SliceLearning | None = None
 
 
 class SliceRecord(Struct, frozen=True, kw_only=True):
@@ -62,9 +83,13 @@ class SliceRecord(Struct, frozen=True, kw_only=True):
 
     Attributes:
         chunk_rows: rows per chunk.
+        seconds: what planning it took, by phase.
+        learning: what ranked it, when the round learns.
     """
 
     chunk_rows: int
+    seconds: dict[str, float] = field(default_factory=dict)
+    learning: SliceLearning | None = None
 
 
 class FitRecord(Struct, frozen=True, kw_only=True):

@@ -13,6 +13,8 @@ import numpy.typing as npt
 from sparing.budget import Budget, affordable
 from sparing.cache import Cache, Metadata, ModelInfo, Rows, Store
 from sparing.cache.known import Known, load_known
+from sparing.data.columns import SampleColumns, open_columns
+from sparing.data.samples import Samples
 from sparing.errors import BudgetError, InputError
 from sparing.models import Model
 from sparing.outputs import Classes, OutputKind, Outputs
@@ -21,7 +23,7 @@ from sparing.refresh.options import Objective, RefreshOptions
 from sparing.refresh.pooling.pools import Pooler
 from sparing.refresh.scoring.holdout import Prediction
 from sparing.refresh.scoring.ranker import Ranker
-from sparing.refresh.scoring.ranking import Ranking, make_ranking
+from sparing.refresh.scoring.ranking import LEARNED, Ranking, make_ranking
 from sparing.refresh.scoring.scorer import ScoringRows
 
 
@@ -39,6 +41,7 @@ class Round:
         only_positive: leave alone rows that no candidate is predicted to improve.
         seed: decides the order among equal benefits.
         known: what fit has run for each candidate; None where it has not.
+        columns: columns of the samples to learn from; None when there are none.
         correction: how the round corrects; None when it does not.
         correct_within_budget: whether correction's forwards are paid from the budget.
         objective: "consistency" stores new outputs as they are, "accuracy" pools them with the cached.
@@ -55,6 +58,7 @@ class Round:
     only_positive: bool
     seed: int
     known: list[Known | None]
+    columns: SampleColumns | None = None
     correction: RoundCorrection | None = None
     correct_within_budget: bool = False
     objective: Objective = "consistency"
@@ -64,6 +68,11 @@ class Round:
     def names(self) -> list[str]:
         """Names of the candidates."""
         return [model.name for model in self.candidates]
+
+    @property
+    def learns(self) -> bool:
+        """Whether the round ranks rows by what it learns while it spends."""
+        return self.scorer.name == LEARNED
 
     def benefits(self, rows: Rows, ties: npt.NDArray[np.uint64]) -> npt.NDArray[np.float32]:
         """Score rows of the cache by their outputs, tie keys (m,) and models; shape (m, n)."""
@@ -127,13 +136,20 @@ class Round:
         if self.budget.unit in ("share", "rows"):
             return max(self.budget.rows(rows) - spent, 0), None
         left = max(float(self.budget.amount) - spent, 0.0)
-        if len(self.candidates) > 1:
+        if len(self.candidates) > 1 and not self.learns:
             return left, self.costs()
         if self.budget.unit == "seconds":
             # One candidate: rows in order of benefit until the time is up.
             return rows, None
-        cost = self.costs()[0]
+        cost = self.costs()[self.names.index(self.target)]
         return (rows if cost == 0 else affordable(left, cost)), None
+
+    def target_rows(self, rows: int) -> int:
+        """Return how many rows the budget may still run by the target alone."""
+        capacity, costs = self.capacity(rows)
+        if costs is not None:
+            raise AssertionError("several candidates are weighed against each other")
+        return int(capacity)
 
     def _reserved(self, rows: int) -> float:
         """Return what correction may take out of the budget, in its unit."""
@@ -246,7 +262,7 @@ class Round:
     @property
     def command(self) -> str:
         """Digest of what was asked for, so that a restart can tell whether it is the same."""
-        asked = {
+        asked: dict[str, Any] = {
             "models": {model.name: model.digest for model in self.candidates},
             "scorer": self.scorer.digest,
             "budget": [str(self.budget.amount), self.budget.unit],
@@ -257,6 +273,8 @@ class Round:
             "correction": None if self.correction is None else self.correction.describe(),
             "correct_within_budget": self.correct_within_budget,
         }
+        if self.columns is not None:
+            asked["columns"] = self.columns.digest
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -265,7 +283,9 @@ class Round:
         return hashlib.sha256(f"{self.command} {self.cache.version}".encode()).hexdigest()
 
 
-def prepare_round(cache: Cache, candidates: Sequence[Model], options: RefreshOptions) -> Round:
+def prepare_round(
+    cache: Cache, candidates: Sequence[Model], options: RefreshOptions, samples: Samples | None = None
+) -> Round:
     """Check what a round is asked to do; see `sparing.refresh.job.refresh` for the arguments and errors."""
     if not candidates:
         raise InputError("a refresh needs at least one candidate model")
@@ -294,11 +314,23 @@ def prepare_round(cache: Cache, candidates: Sequence[Model], options: RefreshOpt
     if ranker is not None:
         _check_ranker(ranker, candidates)
     scorer = options.scorer
-    unlearned = next(iter(kind.uncertainties), "random")
     if scorer is None:
-        scorer = unlearned if ranker is None else ranker.preferred or _usual_scorer(ranker, target, objective)
+        scorer = _default_scorer(cache, options, ranker, target)
     if scorer == "auto":
         scorer = advised_scorer(ranker, names, target)
+    if scorer == LEARNED and correction is not None:
+        raise InputError(
+            "the scorer 'learned' cannot correct: leave --correct out, or name a scorer, such as entropy"
+        )
+    if scorer == LEARNED and not isinstance(kind, Classes):
+        raise InputError(
+            f"the scorer 'learned' reads distributions over classes, the cache holds {kind.name}"
+        )
+    if options.features is not None and scorer != LEARNED:
+        raise InputError(
+            f"only the scorer 'learned' learns from features, but {scorer!r} ranks: leave out the features, "
+            "or what decides otherwise (--scorer, --ranker, --correct)"
+        )
     budget = options.budget if isinstance(options.budget, Budget) else Budget.parse(options.budget)
     return Round(
         cache,
@@ -310,6 +342,7 @@ def prepare_round(cache: Cache, candidates: Sequence[Model], options: RefreshOpt
         only_positive=options.only_positive,
         seed=options.seed,
         known=[load_known(cache.work_dir, cache.metadata, model.name, model.digest) for model in candidates],
+        columns=None if options.features is None else open_columns(options.features, samples),
         correction=_correction(cache, candidates, options, budget),
         correct_within_budget=correction is not None and correction.within_budget,
         objective=objective,
@@ -329,6 +362,16 @@ def _correction(
 def _doubt(kind: OutputKind, outputs: Outputs) -> npt.NDArray[Any]:
     measure = next(iter(kind.uncertainties.values()), None)
     return np.zeros(len(outputs)) if measure is None else measure(outputs)
+
+
+def _default_scorer(cache: Store, options: RefreshOptions, ranker: Ranker | None, target: str) -> str:
+    """Name what ranks when nobody says."""
+    if ranker is not None:
+        return ranker.preferred or _usual_scorer(ranker, target, options.objective)
+    kind = cache.metadata.kind
+    if isinstance(kind, Classes) and options.correction is None:
+        return LEARNED
+    return next(iter(kind.uncertainties), "random")
 
 
 def _usual_scorer(ranker: Ranker, target: str, objective: Objective) -> str:

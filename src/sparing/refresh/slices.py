@@ -6,6 +6,7 @@ and the round ends in the same bits.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Literal, Protocol
 
 import pyarrow as pa
@@ -78,7 +79,10 @@ def updates(slices: Slices) -> list[Staging]:
 
 
 def run_slices(
-    staging: Staging, planner: Planner, run: Callable[[Staging, Sequence[Model], int], bool]
+    staging: Staging,
+    planner: Planner,
+    run: Callable[[Staging, Sequence[Model], int], bool],
+    deadline: float | None = None,
 ) -> bool:
     """Plan and run the slices of a round, or what is left of them.
 
@@ -87,16 +91,22 @@ def run_slices(
         planner: what decides.
         run: runs what is left of a slice by these models in chunks of so many rows; returns False when there
             is no time left.
+        deadline: `time.monotonic` value at which no later slice may still be being planned.
 
     Returns:
         Whether the round is complete; False when the time ended first.
     """
+    longest = 0.0
     while True:
         slices = staged_slices(staging)
         for name, part in slices.items():
             if not run(part, planner.models(purpose_of(name)), chunk_rows(name, part)):
                 return False
+        begun = monotonic()
+        if slices and deadline is not None and begun + longest > deadline:
+            return False
         plan = planner.next(slices)
+        longest = max(longest, monotonic() - begun)
         if plan is None:
             return True
         where = staging if plan.name == FIRST else staging.inside(plan.name)

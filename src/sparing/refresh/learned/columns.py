@@ -9,13 +9,14 @@ import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from sparing.data.columns import ColumnKind
+
 Integers = npt.NDArray[np.integer[Any]]
-ColumnKind = Literal["category", "number", "text", "vector"]
 
 MAX_CATEGORIES = 4096
 OTHER_BUCKETS = 64

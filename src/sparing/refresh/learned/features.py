@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sparing.data.columns import ColumnKind
 from sparing.numerics import distributions
-from sparing.refresh.learned.columns import ColumnEncoder, ColumnFit, ColumnKind, one_hot
+from sparing.refresh.learned.columns import ColumnEncoder, ColumnFit, one_hot
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]

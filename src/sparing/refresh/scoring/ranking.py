@@ -10,6 +10,9 @@ from sparing.refresh.scoring import SCORERS, find_scorer, refresh_scorers
 from sparing.refresh.scoring.ranker import Ranker
 from sparing.refresh.scoring.scorer import Floats, Scorer, ScoringRows, on_target
 
+LEARNED = "learned"
+"""What ranks by what the round itself learns; see `sparing.refresh.learning`."""
+
 
 @dataclass(frozen=True)
 class Ranking:
@@ -53,6 +56,9 @@ def make_ranking(
     """
     if kind is not None and not isinstance(kind, Classes):
         return _of_kind(name, candidates, target, kind)
+    if name == LEARNED:
+        # Where its models are not at hand (rows that `fit` ran, correction in later rounds) it is entropy.
+        return replace(make_ranking("entropy", candidates, target), name=LEARNED, digest=LEARNED)
     scorer = find_scorer(name)
     if scorer.needs:
         lacking = {

@@ -1,0 +1,193 @@
+"""The default of a refresh: a random probe, then slices ranked by what the rows run so far have taught."""
+
+from collections.abc import Sequence
+from time import perf_counter
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from threadpoolctl import threadpool_limits
+
+from sparing.data.samples import Samples
+from sparing.errors import InputError
+from sparing.models import Model
+from sparing.outputs import Classes
+from sparing.refresh.learned.learner import Learner
+from sparing.refresh.learned.pool import Pool
+from sparing.refresh.learned.slice_sizes import SliceRule, most_beneficial, probe_rows
+from sparing.refresh.planning import right_rows
+from sparing.refresh.records import RoundRecord, SliceLearning, SliceRecord, Totals
+from sparing.refresh.round import Round
+from sparing.refresh.running import chunk_rows_for, find_samples
+from sparing.refresh.slices import FIRST, Purpose, SlicePlan, Slices, updates
+from sparing.refresh.staging import Staging
+
+Integers = npt.NDArray[np.int64]
+
+LARGE_SLICES = SliceRule(slice_share=0.1, growth=1.0)
+"""Slices of caches whose features do not stay in memory: each of them reads the whole cache again."""
+
+
+class LearnWhileSpending:
+    """Runs a few random rows, learns what the new model changes, and ranks the rest, slice by slice.
+
+    Only the target is run: another candidate can at best agree with it, and finding out where costs more
+    forwards than it saves, unless it is far cheaper. What `fit` has run of the target is learned from, too.
+
+    The state follows from the staged slices, in order, so that a kill at any moment resumes to the same bits
+    on the same machine: sums run in one thread.
+
+    Attributes:
+        round: what was asked for.
+        samples: where the sample values are; None when no model needs them.
+    """
+
+    def __init__(self, round_: Round, samples: Samples | None) -> None:
+        self.round = round_
+        self.samples = samples
+        self._observed = 0
+        self._pool: Pool | None = None
+
+    def next(self, slices: Slices) -> SlicePlan | None:
+        """Plan the probe, then slices by benefit until the budget is spent."""
+        started = perf_counter()
+        with threadpool_limits(1):
+            if self._pool is None:
+                self._begin()
+            done = updates(slices)
+            for part in done[self._observed :]:
+                self._observe(part)
+            self._observed = len(done)
+            plan = self._plan(len(done))
+        if plan is not None:
+            plan.record.seconds["learning"] = perf_counter() - started
+        return plan
+
+    def models(self, purpose: Purpose) -> Sequence[Model]:  # noqa: ARG002 -- it only updates
+        """Return the candidates."""
+        return self.round.candidates
+
+    def _begin(self) -> None:
+        round_ = self.round
+        kind = round_.cache.metadata.kind
+        if not isinstance(kind, Classes):
+            raise AssertionError(f"nothing is learned from {kind.name}")
+        if not len(round_.cache):
+            raise InputError("the cache has no rows: there is nothing to refresh")
+        self._pool = pool = Pool(round_.cache, kind.n_classes, round_.columns, round_.seed)
+        self._learner = Learner(pool.encoder, kind.n_classes)
+        self._rule = SliceRule() if pool.small else LARGE_SLICES
+        own = round_.cache.metadata.holding(round_.target)
+        self._free = ~np.isin(pool.held, own)
+        self._known = 0
+        for item in round_.known:
+            if item is not None:
+                self._free[pool.positions(item.ids)] = False
+        known = round_.known[round_.names.index(round_.target)]
+        if known is not None:
+            self._known = len(known.ids)
+            self._learn(pool.positions(known.ids), known.outputs.argmax(axis=1))
+        self._competing = int(self._free.sum())
+        self._capacity = min(round_.target_rows(len(pool)), self._competing)
+
+    def _observe(self, part: Staging) -> None:
+        order = part.order()
+        new = [chunk.outputs.argmax(axis=1) for chunk in part.chunks()]
+        positions = order["position"].to_numpy().astype(np.int64)
+        self._free[positions] = False
+        self._learn(positions, np.concatenate([np.zeros(0, np.int64), *new]))
+
+    def _learn(self, positions: Integers, new: npt.NDArray[np.integer]) -> None:
+        if self._pool is not None and len(positions):
+            self._learner.observe(self._pool.take(positions), new.astype(np.int64))
+
+    def _plan(self, number: int) -> SlicePlan | None:
+        left = np.flatnonzero(self._free)
+        run = self._competing - len(left)
+        if number and run >= self._capacity:
+            return None
+        probe = max(self._rule.probe(self._competing, self._capacity) - self._known, 0)
+        pool = self._begun()
+        learning = SliceLearning()
+        if not number and (probe or not self._capacity):
+            taken = left[probe_rows(pool.keys[left], min(probe, len(left)))]
+            score = self._benefits()[taken]
+        else:
+            choice = self._learner.choice
+            compared = choice.loss == choice.loss
+            learning = SliceLearning(
+                ranked_by="learned" if self._learner.learned else "entropy",
+                label_model=self._learner.blend.used,
+                loss=choice.loss if compared else None,
+                entropy_loss=choice.plain_loss if compared else None,
+                seen=self._learner.seen,
+            )
+            size = self._rule.next_slice(
+                self._known + self._competing, self._known + run, self._known + self._capacity
+            )
+            benefits = self._benefits()
+            best = most_beneficial(benefits[left], pool.keys[left], size)
+            taken, score = left[best], benefits[left[best]]
+        order = self._order(taken, score)
+        chunk_rows = chunk_rows_for(order.num_rows, self.round.candidates)
+        if number:
+            record = SliceRecord(chunk_rows=chunk_rows, seconds={}, learning=learning)
+            return SlicePlan(f"{FIRST}-{number:04d}", record, order)
+        self._check_samples(left)
+        return SlicePlan(FIRST, self._first_record(chunk_rows, learning), order)
+
+    def _begun(self) -> Pool:
+        if self._pool is None:
+            raise AssertionError("nothing was planned yet")
+        return self._pool
+
+    def _benefits(self) -> npt.NDArray[np.float64]:
+        """Score all rows, (n,)."""
+        return np.concatenate(
+            [np.zeros(0), *(self._learner.benefit(part) for part in self._begun().features())]
+        )
+
+    def _order(self, taken: Integers, score: npt.NDArray[np.float64]) -> pa.Table:
+        """List rows, best first, with what committing them needs; see `planning.order_rows`."""
+        pool, kind = self._begun(), self.round.cache.metadata.kind
+        best = np.lexsort((pool.keys[taken], -score))
+        taken, score = taken[best], score[best]
+        rows, at = pool.read(taken)
+        return pa.table(
+            {
+                "id": pool.ids.take(pa.array(taken)),
+                "position": taken,
+                "model": pool.held[taken],
+                "candidate": np.full(len(taken), self.round.names.index(self.round.target), np.int16),
+                "score": score.astype(np.float32),
+                "label": rows.labels[at],
+                "right": right_rows(rows, kind)[at].astype(np.int8),
+            }
+        )
+
+    def _check_samples(self, left: Integers) -> None:
+        """Look for the samples of all rows that may be run, before anything is."""
+        target = np.full(len(left), self.round.names.index(self.round.target), np.int16)
+        ids = self._begun().ids.take(pa.array(left))
+        find_samples(pa.table({"id": ids, "candidate": target}), self.round.candidates, self.samples)
+
+    def _first_record(self, chunk_rows: int, learning: SliceLearning) -> RoundRecord:
+        round_, labelled, right = self.round, 0, 0
+        for rows in round_.cache.scan():
+            labelled += int((rows.labels >= 0).sum())
+            right += int(right_rows(rows, round_.cache.metadata.kind).sum())
+        n = len(self._begun())
+        return RoundRecord(
+            chunk_rows=chunk_rows,
+            command=round_.command,
+            digest=round_.digest,
+            what=round_.what,
+            models={model.name: model.digest for model in round_.candidates},
+            scorer=round_.scorer.digest,
+            target=round_.target,
+            seed=round_.seed,
+            totals=Totals(n, self._competing, labelled, right),
+            rows_scored=n,
+            seconds={},
+            learning=learning,
+        )
