@@ -5,10 +5,11 @@ They lie beside the versions, one file per model, until a round with that model 
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from msgspec import Struct
@@ -18,6 +19,9 @@ from sparing.errors import CacheError
 from sparing.outputs import OutputKind, Outputs
 from sparing.storage.arrow import read_noted, write_arrow
 from sparing.storage.files import make_folder, replacing
+
+INPUTS = "_inputs"
+"""The column that says what outputs were computed from."""
 
 
 @dataclass(frozen=True)
@@ -29,27 +33,36 @@ class Known:
         outputs: m outputs of the cache's kind.
         seconds: wall seconds that computing them took.
         wasted: at most how many forwards were computed twice, because a kill came in between.
+        inputs: shape (m,), digests of the samples that they were computed from, 0 where none was needed; None
+            in files of releases that did not note them.
     """
 
     ids: pa.Array
     outputs: Outputs
     seconds: float
     wasted: int = 0
+    inputs: npt.NDArray[np.uint64] | None = None
 
     def without(self, ids: pa.Array) -> "Known":
         """Leave out some ids; what they cost stays spent."""
-        kept = pc.invert(pc.is_in(self.ids, value_set=ids))
-        at = np.flatnonzero(kept.to_numpy(False))
-        return Known(self.ids.filter(kept), self.outputs[at], self.seconds, self.wasted)
+        return self.take(pc.invert(pc.is_in(self.ids, value_set=ids)).to_numpy(False))
+
+    def take(self, kept: npt.NDArray[np.bool_]) -> "Known":
+        """Keep some rows, by a mask; what the others cost stays spent."""
+        at = np.flatnonzero(kept)
+        inputs = None if self.inputs is None else self.inputs[at]
+        return replace(self, ids=self.ids.take(pa.array(at)), outputs=self.outputs[at], inputs=inputs)
 
     def merged(self, newer: "Known", kind: OutputKind) -> "Known":
         """Add newer outputs; they win where both have an id."""
         older = self.without(newer.ids)
+        unknown = older.inputs is None or newer.inputs is None
         return Known(
             pa.concat_arrays([older.ids, newer.ids]),
             kind.join([older.outputs, newer.outputs]),
             older.seconds + newer.seconds,
             older.wasted + newer.wasted,
+            None if unknown else np.concatenate([older.inputs, newer.inputs]),
         )
 
 
@@ -99,7 +112,8 @@ class _Notes(Struct, frozen=True):
 
 def _write(path: Path, known: Known, kind: OutputKind, rounds: int) -> None:
     notes = {"seconds": known.seconds, "wasted": known.wasted, "rounds": rounds}
-    table = pa.table({"id": known.ids, **kind.to_columns(known.outputs)})
+    inputs = {} if known.inputs is None else {INPUTS: known.inputs}
+    table = pa.table({"id": known.ids, **kind.to_columns(known.outputs), **inputs})
     make_folder(path.parent, CacheError)
     with replacing(path, CacheError) as draft:
         write_arrow(draft, table.replace_schema_metadata({"known": json.dumps(notes)}))
@@ -108,7 +122,8 @@ def _write(path: Path, known: Known, kind: OutputKind, rounds: int) -> None:
 def _read(path: Path, kind: OutputKind) -> tuple[Known, int]:
     table, notes = read_noted(path, "known", _Notes, CacheError)
     ids = table["id"].combine_chunks()
-    return Known(ids, kind.from_columns(table), notes.seconds, notes.wasted), notes.rounds
+    inputs = table[INPUTS].to_numpy() if INPUTS in table.column_names else None
+    return Known(ids, kind.from_columns(table), notes.seconds, notes.wasted, inputs), notes.rounds
 
 
 def _path(work_dir: Path, name: str, digest: str) -> Path:

@@ -143,6 +143,17 @@ class Metadata:
             "old and new models must share their classes, in the same order"
         )
 
+    @property
+    def rounds(self) -> tuple[dict[str, Any], ...]:
+        """The records of the refreshes that count, oldest first: a rollback undoes those after its round."""
+        found: list[dict[str, Any]] = []
+        for entry in self.history:
+            if entry["op"] == "rollback":
+                found = [each for each in found if each["round"] <= entry["round"]]
+            elif entry["op"] == "refresh":
+                found.append(entry)
+        return tuple(found)
+
     def with_record(self, record: dict[str, Any]) -> "Metadata":
         """Append one record to the history."""
         return replace(self, history=(*self.history, record))

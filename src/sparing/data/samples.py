@@ -1,9 +1,10 @@
 """Samples: ids and the values that models take, by position, from a table, a folder or Python objects."""
 
+import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ class Samples:
         what: str,
         labels: Callable[[], Int64 | None] = lambda: None,
         table: Callable[[Sequence[str]], pa.Table] | None = None,
+        identity: Callable[[], str] | None = None,
     ) -> None:
         if len(ids) == 0:
             raise InputError(f"{what}: there are no samples")
@@ -51,6 +53,7 @@ class Samples:
         self._read = read
         self._labels = labels
         self._table = table
+        self._identity = identity
         self._index = IdIndex(ids, what=what)
 
     def __len__(self) -> int:
@@ -69,6 +72,20 @@ class Samples:
             InputError: the ids are of another type than those of the samples.
         """
         return self._index.positions(ids)
+
+    @cached_property
+    def identity(self) -> str | None:
+        """What the samples are, as text that changes when they do; None where that takes reading them.
+
+        A Parquet file goes by its size, the time of its last change and the column in use, a folder by the
+        sizes and times of its files, a Lance data set by its version. Objects in memory, and files that a
+        table names, have to be read.
+        """
+        return None if self._identity is None else self._identity()
+
+    def known_as(self, identity: str | None) -> bool:
+        """Return whether the samples are known, without reading them, to be those of an earlier identity."""
+        return self.identity is not None and self.identity == identity
 
     def fetch(self, positions: npt.NDArray[np.integer[Any]]) -> list[Any]:
         """Read the values of some samples.
@@ -236,8 +253,9 @@ def _open_parquet(path: Path, column: str | None, label: str | None) -> Samples:
         except ARROW_ERRORS as error:
             raise InputError(f"{what}: cannot be read, the data is damaged ({error})") from error
 
+    identity = None if columns.is_path else lambda: f"file:{_stamp(path)} {columns.value}"
     labels = partial(columns.labels, read_column, ids)
-    return Samples(ids, read, what=what, labels=labels, table=read_columns)
+    return Samples(ids, read, what=what, labels=labels, table=read_columns, identity=identity)
 
 
 class _RowGroups:
@@ -306,8 +324,11 @@ def _open_lance(path: Path, column: str | None, label: str | None) -> Samples:
         _check_columns(names, schema.names, what)
         return dataset.to_table(columns=list(names))
 
+    identity = (
+        None if columns.is_path else lambda: f"lance:{path.resolve()} {dataset.version} {columns.value}"
+    )
     labels = partial(columns.labels, read_column, ids)
-    return Samples(ids, read, what=what, labels=labels, table=read_columns)
+    return Samples(ids, read, what=what, labels=labels, table=read_columns, identity=identity)
 
 
 def _open_arrow(source: Any, column: str | None, label: str | None) -> Samples:
@@ -349,7 +370,11 @@ def _open_folder(path: Path) -> Samples:
         chosen = [names[at] for at in positions.tolist()]
         return _read_files([path / name for name in chosen], lambda row: repr(chosen[row]))
 
-    return Samples(ids, read, what=what)
+    def identity() -> str:
+        stamps = "\n".join(f"{name} {_stamp(path / name)}" for name in names)
+        return "folder:" + hashlib.sha256(stamps.encode()).hexdigest()
+
+    return Samples(ids, read, what=what, identity=identity)
 
 
 def _open_pairs(source: Any) -> Samples:
@@ -382,6 +407,14 @@ def _read_files(paths: list[Path], name: Callable[[int], str]) -> list[Any]:
         except (OSError, ValueError) as error:  # a path with a null character is a ValueError
             raise InputError(f"the sample {name(row)} cannot be read: {error}") from error
     return values
+
+
+def _stamp(path: Path) -> str:
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 def _id(ids: pa.Array, position: Any) -> str:

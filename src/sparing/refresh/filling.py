@@ -19,7 +19,7 @@ from sparing.outputs import Outputs
 from sparing.outputs.classes import check_names
 from sparing.progress import OnProgress
 from sparing.refresh.records import FillRecord
-from sparing.refresh.running import chunk_rows_for, run_order
+from sparing.refresh.running import chunk_rows_for, drop_changed, run_order
 from sparing.refresh.staging import Staging
 from sparing.storage.locks import write_lock
 
@@ -137,9 +137,14 @@ def _run_all(
         rows=len(positions),
         first=str(samples.ids[0]),
         base=base,
+        samples=samples.identity,
     )
     staged = staging.record(FillRecord)
-    if staged is None or msgspec.structs.replace(staged, chunk_rows=wanted.chunk_rows) != wanted:
+    same = {"chunk_rows": wanted.chunk_rows, "samples": wanted.samples}
+    if staged is not None and msgspec.structs.replace(staged, **same) == wanted:
+        if not samples.known_as(staged.samples):
+            drop_changed(staging, samples)
+    else:
         order = pa.table(
             {
                 "id": samples.ids.take(pa.array(positions)),

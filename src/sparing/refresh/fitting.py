@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sparing.cache import Cache
-from sparing.cache.known import Known, keep_known, load_known
+from sparing.cache.known import Known, keep_known
 from sparing.data.samples import open_samples
 from sparing.data.tables import read_outputs
 from sparing.errors import CacheError, InputError
@@ -20,7 +20,8 @@ from sparing.models import Model
 from sparing.numerics.selection import Items, find_cut, tie_keys
 from sparing.progress import OnProgress
 from sparing.refresh.records import FitRecord
-from sparing.refresh.running import chunk_rows_for, find_samples, run_order
+from sparing.refresh.round import known_of
+from sparing.refresh.running import chunk_rows_for, drop_changed, find_samples, run_order
 from sparing.refresh.scoring.ranker import Ranker, fit_ranker
 from sparing.refresh.scoring.router import InputForm
 from sparing.refresh.scoring.scorer import Answers, Pairs, ScoringRows
@@ -78,6 +79,7 @@ def fit(
                 "an unfinished round is staged in this cache: "
                 "finish or discard it with `sparing refresh` first"
             )
+        values = None if samples is None else open_samples(samples)
         drawn = _draw(cache, candidates, rows, seed)
         staging = Staging(cache.work_dir / "fit")
         wanted = FitRecord(
@@ -87,15 +89,18 @@ def fit(
             rows=rows,
             seed=seed,
             version=cache.version,
+            samples=None if values is None else values.identity,
         )
         staged = staging.record(FitRecord)
+        if staged is not None and values is not None and not values.known_as(staged.samples):
+            drop_changed(staging, values)
+            staged = msgspec.structs.replace(staged, samples=wanted.samples)
         if staged is not None and msgspec.structs.replace(staged, chunk_rows=0) != wanted:
             # Another fit was interrupted here: what it has paid for is kept.
             _keep(cache, staging, staged)
             staged = None
-        values = None if samples is None else open_samples(samples)
         if staged is None:
-            order = _order(drawn, [_known(cache, model) for model in candidates])
+            order = _order(drawn, [known_of(cache, model, values) for model in candidates])
             find_samples(order, candidates, values)
             staged = msgspec.structs.replace(wanted, chunk_rows=chunk_rows_for(order.num_rows, candidates))
             staging.begin(staged, order)
@@ -109,7 +114,7 @@ def fit(
         )
         _keep(cache, staging, staged)
         old = cache.get(drawn)
-        known = [item for model in candidates if (item := _known(cache, model)) is not None]
+        known = [item for model in candidates if (item := known_of(cache, model, values)) is not None]
         after = [item.outputs[_match(item.ids, old.ids)] for item in known]
         holders = [model.name for model in cache.metadata.models]
         ranker = fit_ranker(
@@ -246,10 +251,6 @@ def _draw(cache: Cache, candidates: Sequence[Model], rows: int, seed: int) -> pa
     return ids
 
 
-def _known(cache: Cache, model: Model) -> Known | None:
-    return load_known(cache.work_dir, cache.metadata, model.name, model.digest)
-
-
 def _order(drawn: pa.Array, known: Sequence[Known | None]) -> pa.Table:
     """List every drawn row once per candidate that has not been run on it."""
     ids, candidate = [], []
@@ -278,7 +279,9 @@ def _keep(cache: Cache, staging: Staging, staged: FitRecord) -> None:
             at: n * min(staged.chunk_rows, len(candidate) - at) for at, n in staging.interrupted().items()
         }
         wasted = sum(count for at, count in {**again, **begun}.items() if candidate[at] == index)
-        known = Known(ids.take(pa.array(rows[mine])), outputs, seconds, wasted)
+        inputs = [chunk.inputs for chunk in chunks if chunk.inputs is not None]
+        noted = np.concatenate(inputs)[mine] if len(inputs) == len(chunks) else None
+        known = Known(ids.take(pa.array(rows[mine])), outputs, seconds, wasted, noted)
         keep_known(cache.work_dir, cache.metadata, name, digest, known)
     staging.clear()
 

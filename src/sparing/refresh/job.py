@@ -32,7 +32,7 @@ from sparing.refresh.planning import (
 )
 from sparing.refresh.records import RoundRecord
 from sparing.refresh.round import Round, prepare_round
-from sparing.refresh.running import find_samples, run_order
+from sparing.refresh.running import drop_changed, find_samples, run_order
 from sparing.refresh.scoring.holdout import Prediction
 from sparing.refresh.slices import run_slices, staged_slices
 from sparing.refresh.staging import Staging
@@ -172,7 +172,8 @@ def refresh(
             staged = None
         if staged is not None and staged.scorer == "entropy" and job.learns:
             # A round that was begun when entropy was the default is still the same command.
-            before = prepare_round(cache, candidates, replace(options, scorer="entropy", features=None))
+            plain = replace(options, scorer="entropy", features=None)
+            before = prepare_round(cache, candidates, plain, values)
             job = before if options.scorer is None and before.digest == staged.digest else job
         if staged is not None and (entry := _committed(cache, staged)) is not None:
             # Killed between the commit and the clean-up: the round is there already.
@@ -207,6 +208,10 @@ def _run(
     on_progress: OnProgress | None,
 ) -> bool:
     """Run what is left of a round; False when its time ended first."""
+    staged = staging.record(RoundRecord)
+    if staged is not None and values is not None and not values.known_as(staged.samples):
+        for part in staged_slices(staging).values():
+            drop_changed(part, values)
     elapsed = max(
         (chunk.elapsed for part in staged_slices(staging).values() for chunk in part.chunks()), default=0.0
     )

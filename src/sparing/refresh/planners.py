@@ -90,5 +90,6 @@ def plan_update(round_: Round, samples: Samples | None) -> SlicePlan:
         totals=scored.totals,
         rows_scored=account.rows_scored,
         seconds=dict(account.seconds),
+        samples=None if samples is None else samples.identity,
     )
     return SlicePlan(FIRST, record, order, tables)

@@ -62,6 +62,7 @@ class RoundRecord(Struct, frozen=True, kw_only=True):
         rows_scored: rows that were scored.
         seconds: what planning took, by phase.
         learning: what ranked the first slice, when the round learns; None when it is decided at once.
+        samples: what the samples were; see `Samples.identity`.
     """
 
     chunk_rows: int
@@ -76,6 +77,7 @@ class RoundRecord(Struct, frozen=True, kw_only=True):
     rows_scored: int
     seconds: dict[str, float]
     learning: SliceLearning | None = None
+    samples: str | None = None
 
 
 class SliceRecord(Struct, frozen=True, kw_only=True):
@@ -102,6 +104,7 @@ class FitRecord(Struct, frozen=True, kw_only=True):
         rows: how many rows were asked for.
         seed: what drew them.
         version: version of the cache that they were drawn from.
+        samples: what the samples were; see `Samples.identity`.
     """
 
     chunk_rows: int
@@ -110,6 +113,7 @@ class FitRecord(Struct, frozen=True, kw_only=True):
     rows: int
     seed: int
     version: int
+    samples: str | None = None
 
 
 class FillRecord(Struct, frozen=True, kw_only=True):
@@ -121,6 +125,7 @@ class FillRecord(Struct, frozen=True, kw_only=True):
         rows: how many samples.
         first: id of the first of all samples, as text.
         base: version of the cache that they are appended to; empty for a new one.
+        samples: what the samples were; see `Samples.identity`.
     """
 
     chunk_rows: int
@@ -128,6 +133,7 @@ class FillRecord(Struct, frozen=True, kw_only=True):
     rows: int
     first: str
     base: str
+    samples: str | None = None
 
 
 def upgraded(document: dict[str, Any], kind: type[Struct]) -> dict[str, Any]:

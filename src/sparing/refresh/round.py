@@ -21,6 +21,7 @@ from sparing.outputs import Classes, OutputKind, Outputs
 from sparing.refresh.correction.screening import RoundCorrection, prepare_correction
 from sparing.refresh.options import Objective, RefreshOptions
 from sparing.refresh.pooling.pools import Pooler
+from sparing.refresh.running import changed_inputs
 from sparing.refresh.scoring.holdout import Prediction
 from sparing.refresh.scoring.ranker import Ranker
 from sparing.refresh.scoring.ranking import LEARNED, Ranking, make_ranking
@@ -286,7 +287,10 @@ class Round:
 def prepare_round(
     cache: Cache, candidates: Sequence[Model], options: RefreshOptions, samples: Samples | None = None
 ) -> Round:
-    """Check what a round is asked to do; see `sparing.refresh.job.refresh` for the arguments and errors."""
+    """Check what a round is asked to do; see `sparing.refresh.job.refresh` for the arguments and errors.
+
+    What `fit` ran for a sample that has changed since is left out.
+    """
     if not candidates:
         raise InputError("a refresh needs at least one candidate model")
     objective, correction = options.objective, options.correction
@@ -341,12 +345,22 @@ def prepare_round(
         target=target,
         only_positive=options.only_positive,
         seed=options.seed,
-        known=[load_known(cache.work_dir, cache.metadata, model.name, model.digest) for model in candidates],
+        known=[known_of(cache, model, samples) for model in candidates],
         columns=None if options.features is None else open_columns(options.features, samples),
         correction=_correction(cache, candidates, options, budget),
         correct_within_budget=correction is not None and correction.within_budget,
         objective=objective,
     )
+
+
+def known_of(cache: Cache, model: Model, samples: Samples | None) -> Known | None:
+    """Return what `fit` ran for a model, but for samples that have changed since; None if it ran nothing."""
+    known = load_known(cache.work_dir, cache.metadata, model.name, model.digest)
+    if known is None or known.inputs is None or samples is None or not model.needs_samples:
+        return known
+    changed = changed_inputs(known.ids, known.inputs, samples)
+    # What was run for a sample that is gone was paid for in vain.
+    return replace(known.take(~changed), wasted=known.wasted + int(changed.sum()))
 
 
 def _correction(

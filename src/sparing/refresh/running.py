@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic, perf_counter
 from typing import Any
 
@@ -10,15 +10,18 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from sparing.data.digests import digest_values
 from sparing.data.samples import Samples
 from sparing.errors import InputError
 from sparing.execution import Engine, Local
 from sparing.models import Model, run
-from sparing.outputs import Classes, OutputKind, Outputs
+from sparing.outputs import Classes, OutputKind
 from sparing.progress import OnProgress, Progress
 from sparing.refresh.staging import Chunk, Staging
 
 FETCH_BATCHES = 4
+CHECK_ROWS = 256
+"""Samples that are read at a time to see whether they changed."""
 
 
 def chunk_rows_for(total: int, models: Sequence[Model]) -> int:
@@ -123,10 +126,10 @@ def run_order(
             yield _Work(start, part["id"].to_pylist(), part["candidate"].to_numpy(), where)
 
     task = _RunChunk(models, samples, kind)
-    for work, outputs, found, seconds in (engine or Local()).map(task, works()):
-        staging.add(Chunk(work.start, outputs, found, seconds, elapsed_before + monotonic() - begun))
+    for chunk in (engine or Local()).map(task, works()):
+        staging.add(replace(chunk, elapsed=elapsed_before + monotonic() - begun))
         longest = max(longest, monotonic() - chunk_begun)
-        done += len(outputs)
+        done += len(chunk)
         if on_progress is not None:
             spent = monotonic() - begun
             on_progress(Progress(done, total, spent, spent / (done - done_before) * (total - done)))
@@ -151,9 +154,10 @@ class _RunChunk:
     samples: Samples | None
     kind: OutputKind | None
 
-    def __call__(self, work: _Work) -> tuple[_Work, Outputs, OutputKind, dict[str, float]]:
+    def __call__(self, work: _Work) -> Chunk:
         seconds: defaultdict[str, float] = defaultdict(float)
         kind, parts, placed = self.kind, [], []
+        inputs = np.zeros(len(work.ids), dtype=np.uint64)
         for index in np.unique(work.candidate):
             model = self.models[index]
             mine = np.flatnonzero(work.candidate == index)
@@ -164,6 +168,7 @@ class _RunChunk:
                 if model.needs_samples and self.samples is not None and work.positions is not None:
                     started = perf_counter()
                     values = self.samples.fetch(work.positions[rows])
+                    inputs[rows] = digest_values(values)
                     seconds["reading"] += perf_counter() - started
                 outputs, spent = run(model, [work.ids[row] for row in rows], values)
                 seconds[f"model:{model.name}"] += spent
@@ -174,4 +179,49 @@ class _RunChunk:
                 placed.append(rows)
         if kind is None:
             raise AssertionError("a chunk holds at least one row")
-        return work, kind.join(parts)[np.argsort(np.concatenate(placed))], kind, dict(seconds)
+        outputs = kind.join(parts)[np.argsort(np.concatenate(placed))]
+        return Chunk(work.start, outputs, kind, dict(seconds), 0.0, inputs=inputs)
+
+
+def drop_changed(staging: Staging, samples: Samples) -> int:
+    """Drop the finished chunks of a staged order whose samples are not those that they were computed from.
+
+    Args:
+        staging: holds the order and the chunks.
+        samples: where the sample values are now.
+
+    Returns:
+        How many rows have another sample now, or none.
+    """
+    ids = staging.order()["id"].combine_chunks()
+    changed = 0
+    for chunk in list(staging.chunks()):
+        if chunk.inputs is not None:
+            mine = ids.slice(chunk.start, len(chunk))
+            wrong = changed_inputs(mine, chunk.inputs, samples)
+            if wrong.any():
+                staging.drop(chunk)
+                changed += int(wrong.sum())
+    return changed
+
+
+def changed_inputs(ids: pa.Array, inputs: npt.NDArray[np.uint64], samples: Samples) -> npt.NDArray[np.bool_]:
+    """Return which rows were computed from another sample than the one that is there now.
+
+    Args:
+        ids: m ids.
+        inputs: shape (m,), digests of the samples that they were computed from; 0 where none was needed.
+        samples: where the sample values are now.
+
+    Returns:
+        Shape (m,); True where there is no such sample any more, too.
+    """
+    wrong = np.zeros(len(ids), dtype=bool)
+    used = np.flatnonzero(inputs)
+    positions = samples.index_of(ids)
+    wrong[used] = positions[used] < 0
+    for start in range(0, len(used), CHECK_ROWS):
+        rows = used[start : start + CHECK_ROWS]
+        rows = rows[positions[rows] >= 0]
+        wrong[rows] = digest_values(samples.fetch(positions[rows])) != inputs[rows]
+    return wrong

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from msgspec import Struct
 
+from sparing.cache.known import INPUTS
 from sparing.cache.transactions import writing
 from sparing.errors import CacheError
 from sparing.outputs import Classes, OutputKind, Outputs, read_kind
@@ -43,6 +44,8 @@ class Chunk:
         seconds: measured seconds by phase ("model:NAME", "reading").
         elapsed: seconds that the whole command had taken when it was finished, restarts included.
         attempts: how often it was begun; filled in by `Staging.add`.
+        inputs: shape (rows,), digests of the samples that it was computed from, 0 where none was needed; None
+            in files of releases that did not note them.
     """
 
     start: int
@@ -51,6 +54,7 @@ class Chunk:
     seconds: dict[str, float]
     elapsed: float
     attempts: int = 1
+    inputs: npt.NDArray[np.uint64] | None = None
 
     def __len__(self) -> int:
         return len(self.outputs)
@@ -141,6 +145,8 @@ class Staging:
         attempts = marker.stat().st_size if marker.exists() else 1
         notes = _Notes(chunk.seconds, chunk.elapsed, attempts, chunk.kind.spec())
         table = pa.table(chunk.kind.to_columns(chunk.outputs))
+        if chunk.inputs is not None:
+            table = table.append_column(INPUTS, pa.array(chunk.inputs))
         table = table.replace_schema_metadata({"chunk": json.dumps(msgspec.to_builtins(notes))})
         with writing(self.folder):
             with replacing(self.folder / f"chunk-{chunk.start:012d}.arrow", CacheError) as draft:
@@ -172,7 +178,14 @@ class Staging:
             seconds=notes.seconds,
             elapsed=notes.elapsed,
             attempts=notes.attempts,
+            inputs=table[INPUTS].to_numpy() if INPUTS in table.column_names else None,
         )
+
+    def drop(self, chunk: Chunk) -> None:
+        """Drop a finished chunk, so that it is computed again; what it took counts as repeated."""
+        with writing(self.folder):
+            (self.folder / f"started-{chunk.start:012d}").write_bytes(b"." * chunk.attempts)
+            (self.folder / f"chunk-{chunk.start:012d}.arrow").unlink(missing_ok=True)
 
     def chunks(self) -> Iterator[Chunk]:
         """Read the finished chunks back, in order."""

@@ -53,7 +53,7 @@ class PastRound:
 
 def past_rounds(metadata: Metadata) -> list[PastRound]:
     """Read the rounds of a cache from its history, oldest first; a rollback takes its rounds with it."""
-    return [_read(entry, metadata) for entry in metadata.history if entry["op"] == "refresh"]
+    return [_read(entry, metadata) for entry in metadata.rounds]
 
 
 def accumulate(past: list[PastRound], rows: Rows, holders: list[str]) -> Floats:
@@ -89,9 +89,8 @@ def recent_models(metadata: Metadata, names: list[str]) -> list[str]:
 
 
 def _in_order(metadata: Metadata, names: list[str]) -> Iterator[str]:
-    for entry in metadata.history:
-        if entry["op"] == "refresh":
-            yield from entry["digests"]
+    for entry in metadata.rounds:
+        yield from entry["digests"]
     yield from names
 
 
