@@ -77,15 +77,19 @@ class ChangeModel:
         self.choice = Choice(self._plain)
         """What is in use, and the figures behind it."""
 
-    def fit(self, rows: RowFeatures, changed: Doubles, seen: int) -> None:
+    def fit(self, rows: RowFeatures, changed: Doubles, seen: int) -> bool:
         """Continue the fit on rows that were run.
 
         Args:
             rows: k rows, the earlier ones included.
             changed: shape (k,), 1 where the new model's class is another than the cached one, else 0.
             seen: how many rows were run in all; more than k where only some are kept.
+
+        Returns:
+            Whether the choice was reviewed.
         """
-        if seen >= REVIEW_GROWTH * self._reviewed:
+        reviewed = seen >= REVIEW_GROWTH * self._reviewed
+        if reviewed:
             self._reviewed = seen
             before = self.choice
             some = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), REVIEW_ROWS)).astype(np.int64))
@@ -95,6 +99,7 @@ class ChangeModel:
         used = rows.inputs[:, : self.choice.width]
         penalties = self._scaled(self.choice.width, self.choice.strength)
         self._weights = fit_logistic(used, changed, penalties, start=self._weights)
+        return reviewed
 
     def benefit(self, rows: RowFeatures) -> Doubles:
         """Score rows, (m,) in [0, 1], higher is more worth running; compare scores within one fit only."""

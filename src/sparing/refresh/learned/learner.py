@@ -71,17 +71,21 @@ class Learner:
         change: the model of changes.
         labels: the model of the new classes; None where it would be too large.
         blend: whether both rank together.
-        held_out: what held-out models say of the rows observed last; None while too few were run.
+        held_out: what held-out models say of the rows that were run, when the label model was fitted last;
+            None while too few were run.
     """
 
-    def __init__(self, encoder: FeatureEncoder, size: int) -> None:
+    def __init__(self, encoder: FeatureEncoder, size: int, *, always: bool = False) -> None:
         """Begin with entropy.
 
         Args:
             encoder: what made the features.
             size: K, number of classes that the new model may answer; the first C are the cached model's.
+            always: fit the label model after every slice, also where it does not rank: it takes most of the
+                time.
         """
         widths = encoder.widths
+        self.always = always
         self.change = ChangeModel(widths, encoder.n_classes)
         small = sum(widths.values()) * size <= MAX_WEIGHTS
         self.labels = LabelModel(widths, size) if small else None
@@ -119,9 +123,9 @@ class Learner:
             kept, new = kept.take(some), new[some]
         self._rows, self._new = kept, new
         changed = (kept.cached != new).astype(np.float64)
-        self.change.fit(kept, changed, self.seen)
-        self.blend, self.held_out = Blend(), None
-        if self.labels is not None:
+        reviewed = self.change.fit(kept, changed, self.seen)
+        if self.labels is not None and (reviewed or self.blend.used or self.always):
+            self.blend, self.held_out = Blend(), None
             self.labels.fit(kept, new)
             if self.labels.ready:
                 self._join(kept, changed, self.labels.held_out(kept))
