@@ -23,6 +23,7 @@ def test_from_import_to_export(imported):
         "fit", "photos.lance", "--model", MODEL, *SAMPLES, "--rows", "60", "--out", "ranker", "--json"
     ).json
     assert fitted["held_out_rows"] == 12
+    assert (fitted["forwards"], fitted["share_of_rows"]) == (60, 0.2)
     learned = {name for name, scorer in SCORERS.items() if scorer.learns}
     assert set(fitted["consistency"]) == {*learned, "entropy", "random"}
     common = ("photos.lance", "--model", MODEL, *SAMPLES, "--ranker", "ranker", "--budget", "50%", "--json")
@@ -65,6 +66,14 @@ def test_people_get_sentences(imported):
     assert "300 rows, 5 classes, float16" in run("cache", "info", "photos.lance").out
     assert "60 rows: new under 20%, ranked by learned" in run("cache", "history", "photos.lance").out
     assert "round 1" in run("cache", "get", "photos.lance", *[f"s{i:04d}" for i in range(300)]).out
+
+
+def test_fit_says_what_it_takes_of_a_budget(imported):
+    out = imported("fit", "photos.lance", "--model", MODEL, *SAMPLES, "--rows", "30").out
+    assert "30 forwards count in the next budget: 10.00% of the cache's rows, 20.00% of what a budget" in out
+    known = imported("fit", "photos.lance", "--outputs", "new=old.parquet", "--out", "other")
+    assert known.code == 0
+    assert "forwards count" not in known.out
 
 
 def test_features_are_columns_of_the_samples_or_a_table(imported):

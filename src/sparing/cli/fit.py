@@ -16,11 +16,10 @@ from sparing.cli.options import (
     load_models,
     open_given_samples,
 )
-from sparing.cli.output import JsonOption, hint, print_json, progress
+from sparing.cli.output import JsonOption, hint, print_json, progress, share
 
 EPILOG = (
-    "Example: sparing fit photos.lance --model resnet56=resnet56.onnx --samples images.parquet "
-    "--rows 5000 --out ranker"
+    "Example: sparing fit photos.lance --model resnet56=resnet56.onnx --samples images.parquet --out ranker"
 )
 
 
@@ -49,7 +48,7 @@ def fit(
     ] = None,
     samples: SamplesOption = None,
     column: ColumnOption = None,
-    rows: Annotated[int, typer.Option("--rows", min=2, help="Rows to run each candidate on.")] = 5000,
+    rows: Annotated[int, typer.Option("--rows", min=2, help="Rows to run each candidate on.")] = 500,
     form: Annotated[
         str,
         typer.Option("--input", help="What PURE's router reads: sorted (default), or plain as in the paper."),
@@ -80,6 +79,9 @@ def fit(
 ) -> None:
     """Fit a ranker: every scorer that learns, and what held-out rows say of them.
 
+    A refresh needs none: without a ranker it learns while it spends. It takes PURE's router, and outputs that
+    are known from elsewhere (--outputs).
+
     What this runs on the cache's own rows is not lost: the next `refresh` with these candidates stores it,
     and counts it in its budget.
     """
@@ -98,6 +100,7 @@ def fit(
         "holdout": holdout,
         "seed": seed,
     }
+    candidates: list[Any] = []
     if outputs:
         ranker = _from_outputs(cache, outputs, old, common)
     else:
@@ -109,7 +112,7 @@ def fit(
             ranker = run_fit(cache, candidates, samples=values, rows=rows, on_progress=on_progress, **common)
     ranker = _preferring(ranker, scorer)
     ranker.save(out)
-    _tell(ranker, out, as_json)
+    _tell(ranker, out, as_json, None if outputs else _spent(cache, candidates))
 
 
 def _preferring(ranker: Any, scorer: str | None) -> Any:
@@ -141,7 +144,17 @@ def _from_outputs(cache: Path, outputs: list[str], old: Path | None, common: dic
     )
 
 
-def _tell(ranker: Any, out: Path, as_json: bool) -> None:
+def _spent(path: Path, candidates: list[Any]) -> tuple[int, int]:
+    """Count the forwards that are paid for the next refresh with these candidates, and the cache's rows."""
+    from sparing.cache import Cache
+    from sparing.cache.known import load_known
+
+    cache = Cache.open(path)
+    known = [load_known(cache.work_dir, cache.metadata, m.name, m.digest) for m in candidates]
+    return sum(len(item.ids) for item in known if item is not None), len(cache)
+
+
+def _tell(ranker: Any, out: Path, as_json: bool, spent: tuple[int, int] | None) -> None:
     router, held = ranker.scorers["router"], ranker.holdout
     result: dict[str, Any] = {
         "ranker": str(out),
@@ -162,10 +175,18 @@ def _tell(ranker: Any, out: Path, as_json: bool) -> None:
             for scorer in (*held.learned, "entropy", "random")
         }
         result["recommended"], result["advice"] = held.advise(names, names[-1])
+    if spent is not None:
+        result["forwards"], result["share_of_rows"] = spent[0], spent[0] / spent[1]
     if as_json:
         print_json(result)
         return
     typer.echo(f"wrote {out} ({result['bytes']:,} bytes), fitted for {', '.join(ranker.names)}")
+    if spent is not None:
+        each = spent[0] / spent[1]
+        typer.echo(
+            f"its {spent[0]:,} forwards count in the next budget: {share(each)} of the cache's rows, "
+            f"{share(2 * each)} of what a budget of 50% pays for"
+        )
     if "consistency" in result:
         typer.echo(f"consistency with a full re-run, judged on {result['held_out_rows']:,} held-out rows:")
         typer.echo(f"  {'scorer':<18}    20%      50%      80%")

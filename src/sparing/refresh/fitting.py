@@ -1,4 +1,4 @@
-"""Learning from a few thousand rows which others a new model will change."""
+"""Fitting a ranker: from a few rows, or from outputs that are known, which others a new model changes."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -35,7 +35,7 @@ def fit(
     candidates: Sequence[Model],
     *,
     samples: Any = None,
-    rows: int = 5000,
+    rows: int = 500,
     form: InputForm = "sorted",
     hidden: Sequence[int] = (64,),
     epochs: int = 30,
@@ -53,7 +53,8 @@ def fit(
         path: the cache.
         candidates: the models to learn about.
         samples: where the sample values are; see `refresh`.
-        rows: how many rows to run each candidate on.
+        rows: how many rows to run each candidate on; they count in the next budget, and 500 of 10,000 rows
+            are a tenth of a budget of 50 %.
         form: what the ranker reads; see `train_ranker`.
         hidden: sizes of the hidden layers.
         epochs: passes over the rows.
