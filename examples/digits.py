@@ -1,7 +1,7 @@
 """Two models of handwritten digits, as `make demo` and the README use them.
 
 The data come with scikit-learn: 1,797 pictures of 8x8 pixels. The models are trained on the first 500 of a
-fixed shuffle; the album that a cache holds is the last 997; the 300 between are for fitting routers.
+fixed shuffle; the album that a cache holds is the last 997; the 300 between are used by neither.
 """
 
 from functools import cache
@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 
 import sparing
 
-TRAIN, LEARN, ALBUM = slice(0, 500), slice(500, 800), slice(800, None)
+TRAIN, ALBUM = slice(0, 500), slice(800, None)
 
 
 @cache

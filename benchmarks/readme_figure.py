@@ -1,42 +1,48 @@
-"""Draw the README's picture: how much of a full re-run's result each share of its forwards buys.
+"""Draw the README's figure: how much of a full re-run's result each share of its forwards buys.
 
-    python benchmarks/readme_picture.py --data DATA/cifar100 --work WORK
+    python benchmarks/readme_figure.py --data DATA/cifar100 --work WORK
 
-From `resnet20` to `resnet56` on CIFAR-100: the ranker is fitted on 5,000 test rows and judged on the other
-5,000, mean of five seeds.
+From `resnet20` to `resnet56` on CIFAR-100: `sparing refresh CACHE --model new=... --budget B` as it is
+typed, on all 10,000 test rows, with every forward in the budget; mean of three seeds.
 """
 
 import argparse
+import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from cifar import outputs
-from sparing.numerics.selection import tie_keys
-from sparing.refresh import train_ranker
-from sparing.refresh.scoring import ScoringRows
-from sparing.refresh.scoring.unlearned import Random
+from sparing.cache import Cache, import_outputs
+from sparing.models import load_model
+from sparing.refresh import RefreshOptions, refresh
 
-RATES = np.linspace(0, 1, 21)
+RATES = np.linspace(0, 1, 11)
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 640, 360, 64, 44, 24, 52
+OLD, NEW = "resnet20", "resnet56"
 COLOURS = {"Sparing": "#1a7f5a", "random": "#8a8f98"}
 
 
-def curves(data: Path, work: Path, seeds: int = 5) -> dict[str, np.ndarray]:
-    old, new = outputs("resnet20", data, work), outputs("resnet56", data, work)
-    agree = old.probs.argmax(axis=1) == new.probs.argmax(axis=1)
+def curves(data: Path, work: Path, seeds: int = 3) -> dict[str, np.ndarray]:
+    old, new = outputs(OLD, data, work), outputs(NEW, data, work)
+    wanted = dict(zip(new.ids.to_pylist(), new.probs.argmax(axis=1).tolist(), strict=True))
+    model = load_model(f"new={work / NEW}.parquet")
     total = {name: np.zeros(len(RATES)) for name in COLOURS}
-    for seed in range(seeds):
-        shuffled = np.random.default_rng(seed).permutation(len(agree))
-        fit, judge = shuffled[:5000], shuffled[5000:]
-        ranker = train_ranker(old.probs[fit], [new.probs[fit]], ["new"], [None], seed=seed)
-        ties = tie_keys(old.ids, seed)[judge]
-        random = Random().benefits(ScoringRows(outputs=old.probs[judge], ties=ties))
-        for name, benefits in zip(COLOURS, (ranker.benefits(old.probs[judge]), random), strict=True):
-            ranked = agree[judge][np.argsort(-benefits[:, 0])]
-            for i, rate in enumerate(RATES):
-                refreshed = int(rate * len(ranked))
-                total[name][i] += (refreshed + ranked[refreshed:].sum()) / len(ranked) / seeds
+    with tempfile.TemporaryDirectory() as folder:
+        fresh, run = Path(folder) / "fresh.lance", Path(folder) / "run.lance"
+        import_outputs(fresh, work / f"{OLD}.parquet", model="old")
+        for name, scorer in (("Sparing", None), ("random", "random")):
+            for at, rate in enumerate(RATES):
+                for seed in range(seeds):
+                    shutil.rmtree(run, ignore_errors=True)
+                    shutil.copytree(fresh, run)
+                    options = RefreshOptions(budget=f"{rate:.1f}", scorer=scorer, seed=seed)
+                    if rate:
+                        refresh(run, [model], options)
+                    rows = Cache.open(run).get(old.ids)
+                    full = np.array([wanted[row] for row in rows.ids.to_pylist()])
+                    total[name][at] += (rows.probs.argmax(axis=1) == full).mean() / seeds
     return total
 
 
