@@ -283,3 +283,25 @@ def test_the_help_lists_the_scorers(sparing, verb):
     words = "".join(said.replace("\u2502", " ").split())  # lines break anywhere
     assert ",".join(refresh_scorers()) in words or verb == "evaluate"
     assert all(name in words for name in refresh_scorers())
+
+
+def test_only_a_round_that_changed_something_can_be_undone(imported):
+    run = imported
+    common = ("photos.lance", "--model", MODEL, *SAMPLES)
+    done = run("refresh", *common, "--budget", "100%")
+    assert "to undo: sparing cache rollback photos.lance --round 0" in done.err
+    again = run("refresh", *common, "--budget", "100%")
+    assert again.code == 0
+    assert "undo" not in again.err
+    assert "nothing was changed" in again.err
+
+
+def test_correction_within_a_budget_of_nothing_runs_nothing(imported):
+    run = imported
+    assert run("refresh", "photos.lance", "--model", MODEL, *SAMPLES, "--budget", "50%").code == 0
+    common = ("refresh", "photos.lance", "--model", "newer=models.py:new", "--recent", MODEL, *SAMPLES)
+    asked = (*common, "--scorer", "entropy", "--correct-within-budget", "--json")
+    report = run(*asked, "--budget", "0rows").json
+    assert report["account"]["forwards"] == {}
+    report = run(*asked, "--budget", "9rows").json
+    assert 0 < sum(report["account"]["forwards"].values()) <= 9

@@ -49,3 +49,15 @@ def test_only_new_samples_are_run(tmp_path):
         append_samples(tmp_path / "c.lance", model.model(), samples(10))
     with pytest.raises(InputError, match="type"):
         append_samples(tmp_path / "c.lance", model.model(), {1: 1})
+
+
+@pytest.mark.parametrize(("label", "named"), [(99, "99"), (2**40, str(2**40)), (-7, "-7")])
+def test_a_label_that_is_no_class_is_refused_with_its_id(world, tmp_path, label, named):
+    table = pa.table({"id": ["a", "b", "c"], "value": [1, 2, 3], "label": [0, label, 1]})
+    with pytest.raises(InputError, match=f"'b' has the label {named} .*labels must be at least 0"):
+        fill(tmp_path / "c.lance", Recorder("old").model(), table)
+    w = world(10)
+    recorder = Recorder("old")
+    with pytest.raises(InputError, match=f"'b' has the label {named} .*labels must be at least 0"):
+        append_samples(w.path, recorder.model(), table)
+    assert recorder.seen == []  # nothing is paid for before the labels are known to be right

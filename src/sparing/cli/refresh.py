@@ -338,4 +338,7 @@ def _tell_report(report: Any, cache: Path, candidates: int, as_json: bool) -> No
             f"  predicted consistency with a full re-run: {share(report.prediction.consistency)} "
             f"± {100 * report.prediction.error:.2f} points"
         )
-    hint(f"to undo: sparing cache rollback {cache} --round {report.round - 1}")
+    if report.refreshed + report.corrected:
+        hint(f"to undo: sparing cache rollback {cache} --round {report.round - 1}")
+    else:
+        hint("nothing was changed: no row was left for these models, or the budget pays for none")

@@ -13,6 +13,7 @@ from sparing.images import decode_batch
 from sparing.models import preprocess
 from sparing.models.description import Description, InputDescription, read_description
 from sparing.models.model import Function, Model
+from sparing.models.weights import weight_files
 
 _TYPES: dict[str, npt.DTypeLike] = {
     "tensor(float)": np.float32,
@@ -55,13 +56,13 @@ def load_onnx(
 
     Returns:
         The model. Its digest is the SHA-256 of the ONNX file's bytes followed by those of the TOML file and
-        of external weights (`model.onnx.data`), where there are any.
+        of every file of weights that the graph names, where there are any.
 
     Raises:
         InputError: no such file, not an ONNX file, a wrong description, or a provider that is not there.
     """
-    graph = load_function(path, batch_size=batch_size, threads=threads, providers=providers)
     path = Path(path)
+    graph = load_function(path, batch_size=batch_size, threads=threads, providers=providers)
     return Model(
         name=name,
         digest=f"sha256:{_digest(path, path.with_suffix('.toml'))}",
@@ -113,6 +114,7 @@ def load_function(
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     toml = path.with_suffix(".toml")
+    weight_files(path)  # refuses those outside the folder, which old releases of ONNX Runtime would load
     description = read_description(toml)
     chosen = list(providers or description.providers or [_CPU])
     unknown = [p for p in chosen if p not in ort.get_available_providers()]
@@ -244,7 +246,8 @@ def _pick(nodes: list[Any], name: str | None, path: Path, role: str) -> Any:
 
 def _digest(path: Path, toml: Path) -> str:
     digest = hashlib.sha256()
-    for part in (path, toml, Path(f"{path}.data"), Path(f"{path}_data")):
+    usual = [Path(f"{path}.data"), Path(f"{path}_data")]
+    for part in (path, toml, *usual, *(file for file in weight_files(path) if file not in usual)):
         if part.is_file():
             with part.open("rb") as stream:
                 while block := stream.read(1 << 20):

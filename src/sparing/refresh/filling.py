@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 from sparing.cache import Cache, ModelInfo
 from sparing.cache.encodings import DEFAULT, parse_encoding
 from sparing.data.samples import Samples, open_samples
+from sparing.data.tables import as_labels
 from sparing.errors import CacheError, CacheLockedError, InputError
 from sparing.models import Model
-from sparing.outputs import Outputs
+from sparing.outputs import Classes, Outputs
 from sparing.outputs.classes import check_names
 from sparing.progress import OnProgress
 from sparing.refresh.records import FillRecord
@@ -64,6 +65,8 @@ def fill(
         # How many classes there are is not known yet, but a typing error is.
         parse_encoding(encoding or DEFAULT, 1 << 16)
     opened = open_samples(samples)
+    if model.classes is not None and (labels := opened.labels()) is not None:
+        check_labels(labels, opened, len(model.classes))
     beside = path.with_name(f"{path.name}.filling")
     with write_lock(beside.with_name(f"{path.name}.lock"), "this cache", CacheLockedError):
         staging = Staging(beside)
@@ -105,6 +108,9 @@ def append_samples(
         cache = Cache.open(path)
         cache.metadata.check_model(model.name, model.classes, model.kind)
         cache.as_ids(opened.ids)  # of the same type, or an error
+        if (labels := opened.labels()) is not None:
+            kind = cache.metadata.kind
+            check_labels(labels, opened, kind.n_classes if isinstance(kind, Classes) else None)
         fresh = pc.invert(pc.is_in(opened.ids, value_set=cache.ids())).to_numpy(False)
         if not fresh.any():
             raise InputError(f"all {len(opened)} samples are in the cache already: nothing to append")
@@ -159,9 +165,26 @@ def _run_all(
 def _outputs(staging: Staging, samples: Samples) -> Iterator[Filled]:
     order = staging.order()
     labels = samples.labels()
+    if labels is not None:
+        kind = next(staging.chunks()).kind
+        check_labels(labels, samples, kind.n_classes if isinstance(kind, Classes) else None)
     for chunk in staging.chunks():
         ids = order["id"].slice(chunk.start, len(chunk)).combine_chunks()
         yield ids, chunk.outputs, None if labels is None else labels[samples.index_of(ids)]
+
+
+def check_labels(labels: npt.NDArray[np.int64], samples: Samples, classes: int | None) -> None:
+    """Refuse labels that a cache cannot hold.
+
+    Args:
+        labels: shape (n,), -1 where unknown.
+        samples: whose labels they are.
+        classes: how many classes there are; None where outputs are not distributions.
+
+    Raises:
+        InputError: a label is out of range; the message names its sample.
+    """
+    as_labels(labels, samples.ids, what=samples.what, classes=classes or 1 << 31)
 
 
 def _info(model: Model, staging: Staging) -> ModelInfo:

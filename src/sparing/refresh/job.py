@@ -107,7 +107,9 @@ def preview(
         cost=_weigh(counts, [m.cost if m.unit != "seconds" else None for m in job.candidates]),
         scorer=job.scorer.name,
         prediction=job.predict(int(counts.sum()), scored.totals.competing, scored.totals.rows),
-        correction=0 if job.correction is None else job.correction.reserve(scored.totals.rows),
+        correction=0
+        if job.correction is None
+        else job.correction.forwards(job.to_screen(scored.totals.rows)),
         probe=_probe(job, int(counts.sum()), scored.totals.competing) if job.learns else None,
     )
 

@@ -72,7 +72,7 @@ def plan_update(round_: Round, samples: Samples | None) -> SlicePlan:
         order = order_rows(scored, made)
         tables = {}
         if round_.correction is not None:
-            count = round_.correction.step.screened(scored.totals.rows)
+            count = round_.to_screen(scored.totals.rows)
             tables["screened"] = screen_rows(lambda: left_alone(scored, made), count)
     find_samples(order, round_.candidates, samples)
     if round_.correction is not None:

@@ -156,15 +156,28 @@ class Round:
         """Return what correction may take out of the budget, in its unit."""
         if self.correction is None or not self.correct_within_budget:
             return 0.0
-        forwards = self.correction.reserve(rows)
-        if self.budget.unit in ("share", "rows"):
-            return forwards
+        return self.correction.forwards(self.to_screen(rows)) * self._correction_cost()
+
+    def to_screen(self, rows: int) -> int:
+        """Return how many rows correction screens: what its step says, or less where its budget is short."""
+        if self.correction is None:
+            return 0
+        if not self.correct_within_budget:
+            return self.correction.step.screened(rows)
+        whole = self.budget.rows(rows) if self.budget.unit in ("share", "rows") else float(self.budget.amount)
+        left, each = max(whole - self.spent_by_fit(), 0), self._correction_cost()
+        return self.correction.affordable(rows, left / each if each else float("inf"))
+
+    def _correction_cost(self) -> float:
+        """Return what a forward of correction takes from the budget at most, in its unit."""
+        if self.correction is None or self.budget.unit in ("share", "rows"):
+            return 1
         costs = [model.cost for model in self.correction.given]
         if any(cost is None for cost in costs):
             raise BudgetError(
                 "a budget in cost needs the cost of every model that corrects: state it with --cost"
             )
-        return forwards * max(cost for cost in costs if cost is not None)
+        return max(cost for cost in costs if cost is not None)
 
     def predict(self, refreshed: int, competing: int, rows: int) -> Prediction | None:
         """Predict consistency (and accuracy) from the rows that were held out of the fit.

@@ -106,3 +106,12 @@ def test_the_riskiest_free_rows_are_screened_over_chunks():
         found = screen_rows(lambda: iter(chunks), count)
         assert found["id"].to_pylist() == expected[:count]
     assert Schedule().at(3).screened(60) == 7
+
+
+@pytest.mark.parametrize("forwards", [0, 1, 7, 100, 10_000])
+def test_correction_screens_what_its_budget_pays_for(store, forwards):
+    correction = prepared(store)
+    most = correction.step.screened(1000)
+    screened = correction.affordable(1000, forwards)
+    assert correction.forwards(screened) <= forwards
+    assert screened == most or correction.forwards(screened + 1) > forwards

@@ -1,5 +1,6 @@
 """Which rows a round's correction screens, and with which model each is compared."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -71,8 +72,17 @@ class RoundCorrection:
 
     def reserve(self, rows: int) -> int:
         """Count the forwards that correcting may take at most: one per screened row, then the other votes."""
-        screened = self.step.screened(rows)
+        return self.forwards(self.step.screened(rows))
+
+    def forwards(self, screened: int) -> int:
+        """Count the forwards that correcting takes at most when so many rows are screened."""
         return screened + self.step.corrected(screened) * max(int(self.runnable.sum()) - 1, 0)
+
+    def affordable(self, rows: int, forwards: float) -> int:
+        """Return how many of `rows` the step screens when correcting may take at most so many forwards."""
+        most = self.step.screened(rows)
+        # The count grows with the rows screened, so the largest that fits is found by bisection.
+        return bisect_right(range(1, most + 1), forwards, key=self.forwards)
 
     def columns(
         self, rows: Rows, benefits: Floats, names: Sequence[str], cache: Store
