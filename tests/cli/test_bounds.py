@@ -140,6 +140,6 @@ def test_output_tables(run, files, tmp_path):
 def test_bad_usage_is_one_message(run, files, arguments, code, message):
     found, out, err = run(*arguments, "--json")
     assert found == code
-    assert out == ""
     assert message in " ".join(err.split())
+    assert message in " ".join(json.loads(out)["error"]["message"].split())
     assert "Traceback" not in err

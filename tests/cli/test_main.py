@@ -47,7 +47,7 @@ def test_wrong_usage_exits_with_2(sparing):
 
 
 def test_an_interrupt_exits_with_130(sparing, monkeypatch):
-    def interrupt(*_args, **_kwargs):
+    def interrupt(**_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(main, "app", interrupt)

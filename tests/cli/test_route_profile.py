@@ -98,6 +98,6 @@ def test_no_labels_no_accuracy(sparing, folder):
 )
 def test_mistakes_are_told_in_a_sentence(sparing, folder, arguments, code, message):
     result = sparing("route", "profile", *arguments, "--out", "experts", "--json")
-    assert (result.code, result.out) == (code, "")
+    assert (result.code, list(result.json)) == (code, ["error"])
     assert message in " ".join(result.err.split())
     assert not (folder / "experts").exists()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sparing.cli.output import JsonOption, hint, print_json
+from sparing.cli.terminal import cell
 
 if TYPE_CHECKING:
     from sparing.bounds import Analysis, Outcomes
@@ -206,29 +207,28 @@ def _print(result: dict[str, Any], unit: str) -> None:
 
     from rich import box
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
     console = Console(highlight=False, soft_wrap=True)
     dropped = {entry["name"]: entry["reason"] for entry in result["dropped"]}
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("state", unit, "accuracy", "left out since it"):
-        table.add_column(escape(column))
+        table.add_column(_markup(column))
     for state in result["states"]:
         table.add_row(
-            escape(state["name"]),
+            _markup(state["name"]),
             f"{state['cost']:.6g}",
             f"{state['accuracy']:.4f}",
-            escape(dropped.get(state["name"], "")),
+            _markup(dropped.get(state["name"], "")),
         )
     console.print(table)
 
     best = result["baseline"]
-    console.print(f"Saving and times cheaper are against {escape(best['name'])}, the most accurate state.")
+    console.print(f"Saving and times cheaper are against {_markup(best['name'])}, the most accurate state.")
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("bound", unit, "accuracy", "gain", "saving", "times cheaper"):
         first = column == "bound"
-        table.add_column(escape(column), justify="left" if first else "right", no_wrap=first)
+        table.add_column(_markup(column), justify="left" if first else "right", no_wrap=first)
     rows = {
         "alpha = 1 (conservative)": result["conservative"],
         "alpha = 1, continuous": result["continuous"],
@@ -258,27 +258,27 @@ def _print(result: dict[str, Any], unit: str) -> None:
         smallest = result["smallest_state"]
         verdict = "is worth its cost" if smallest["worth_it"] else "is not worth its cost: drop it"
         console.print(
-            f"Smallest state: {escape(smallest['name'])} {verdict} "
+            f"Smallest state: {_markup(smallest['name'])} {verdict} "
             f"({smallest['cost']:.4g} against a limit of {smallest['limit']:.4g}, Equation 16)"
         )
     for selection in result.get("selected", []):
         greedy = selection.get("greedy")
         beside = "" if greedy is None else f", the paper's greedy {greedy['ratio']:.2f}x"
         console.print(
-            f"Keep {selection['size']}: {escape(', '.join(selection['states']))} "
+            f"Keep {selection['size']}: {_markup(', '.join(selection['states']))} "
             f"({selection['ratio']:.2f}x, {100 * selection['share']:.0f} % of all{beside})"
         )
     if "headroom" in result:
         headroom = result["headroom"]
         covered = f"the policy covers {100 * headroom['covered']:.1f} % of the way"
         console.print(
-            f"Headroom: at {escape(unit)} {headroom['cost']:g} a blind mixture reaches "
+            f"Headroom: at {_markup(unit)} {headroom['cost']:g} a blind mixture reaches "
             f"{headroom['mixture']:.4f}, "
             f"the frontier ({headroom['frontier_is']}) {headroom['frontier']:.4f}; "
             f"{'the mixture and the frontier meet' if isnan(headroom['covered']) else covered}"
         )
     for warning in result["warnings"]:
-        console.print(f"Note: {escape(warning)}.")
+        console.print(f"Note: {_markup(warning)}.")
 
 
 def _print_exact(console: Any, result: dict[str, Any]) -> None:
@@ -299,10 +299,17 @@ def _print_exact(console: Any, result: dict[str, Any]) -> None:
     console.print(line)
     for small in chance["small_sets"]:
         console.print(
-            f"Best {len(small['states'])}: {', '.join(small['states'])} solve {small['accuracy']:.4f} "
+            f"Best {len(small['states'])}: {cell(', '.join(small['states']))} solve {small['accuracy']:.4f} "
             f"(best single {small['best_single']:.4f}, independent {small['independent']:.4f})",
             markup=False,
         )
+
+
+def _markup(text: str) -> str:
+    """Return text as markup that shows it as it is."""
+    from rich.markup import escape
+
+    return escape(cell(text))
 
 
 def _ends(ends: list[float], form: str) -> str:

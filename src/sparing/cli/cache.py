@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sparing.cli.failures import as_dict
 from sparing.cli.options import (
     BatchOption,
     CacheArgument,
@@ -15,7 +16,8 @@ from sparing.cli.options import (
     load_models,
     open_given_samples,
 )
-from sparing.cli.output import JsonOption, hint, print_json, progress, share
+from sparing.cli.output import JsonOption, hint, print_json, progress, say, share
+from sparing.cli.terminal import cell
 
 app = typer.Typer(help="Make, inspect and keep a prediction cache.", no_args_is_help=True)
 
@@ -108,7 +110,7 @@ def history(cache: CacheArgument, as_json: JsonOption = False) -> None:
         print_json({"history": entries})
         return
     for entry in entries:
-        typer.echo(
+        say(
             f"{entry['time']}  version {entry['version']:>3}{' ' if entry['restorable'] else '-'} "
             f"round {entry['round']:>3}  {entry['op']:<9} {_detail(entry)}"
         )
@@ -142,21 +144,24 @@ def get(cache: CacheArgument, ids: IdArgument, as_json: JsonOption = False) -> N
                 "probs": [float(p) for p in rows.probs[i]],
             }
         )
+    known = {row["id"] for row in found}
+    missing = [one for one in dict.fromkeys(wanted) if one not in known]
+    shown = ", ".join(map(repr, missing[:5])) + (", ..." if len(missing) > 5 else "")
+    error = InputError(f"{len(missing)} of the ids are not in the cache: {shown}") if missing else None
     if as_json:
-        print_json({"rows": found})
-    else:
-        for row in found:
-            label = "" if row["label"] is None else f", label {row['label']}"
-            name = row["class"] if row["class_name"] is None else f"{row['class']} ({row['class_name']})"
-            typer.echo(
+        print_json({"rows": found} if error is None else {"rows": found, **as_dict(error)})
+        raise typer.Exit(0 if error is None else 1)
+    for row in found:
+        label = "" if row["label"] is None else f", label {row['label']}"
+        name = row["class"] if row["class_name"] is None else f"{row['class']} ({row['class_name']})"
+        say(
+            cell(
                 f"{row['id']}: class {name} with p = {row['probability']:.4f}{label}; "
                 f"{row['model']}, round {row['round']}"
             )
-    known = {row["id"] for row in found}
-    missing = [one for one in dict.fromkeys(wanted) if one not in known]
-    if missing:
-        shown = ", ".join(map(repr, missing[:5])) + (", ..." if len(missing) > 5 else "")
-        raise InputError(f"{len(missing)} of the ids are not in the cache: {shown}")
+        )
+    if error is not None:
+        raise error
 
 
 @app.command(epilog="Example: sparing cache append photos.lance --from new-photos.parquet --model resnet20")
@@ -312,17 +317,17 @@ def _tell(cache: Any, as_json: bool) -> None:
         print_json(summary)
         return
     what = summary["kind"] if summary["classes"] is None else f"{summary['classes']} classes"
-    typer.echo(f"{summary['path']}: {summary['rows']:,} rows, {what}, {summary['encoding']}")
-    typer.echo(f"  round {summary['round']}, version {summary['version']}, ids are {summary['id_type']}")
+    say(f"{summary['path']}: {summary['rows']:,} rows, {what}, {summary['encoding']}")
+    say(f"  round {summary['round']}, version {summary['version']}, ids are {summary['id_type']}")
     for model in summary["models"]:
         cost = "" if model["cost"] is None else f", {model['cost']:.6g} {model['unit']} per forward"
-        typer.echo(f"  {model['name']}: {model['rows']:,} rows{cost}")
-    typer.echo(f"  {summary['bytes']:,} bytes on disk, {summary['versions']} versions")
+        say(f"  {model['name']}: {model['rows']:,} rows{cost}")
+    say(f"  {summary['bytes']:,} bytes on disk, {summary['versions']} versions")
     row = summary["row_bytes"]
     nominal = "" if row["nominal"] is None else f"{row['nominal']:g} bytes of distribution by its encoding, "
-    typer.echo(f"  per row: {nominal}{row['probs']:.2f} on disk, {row['row']:.2f} with id and state")
+    say(f"  per row: {nominal}{row['probs']:.2f} on disk, {row['row']:.2f} with id and state")
     if summary["accuracy"] is not None:
-        typer.echo(f"  accuracy {share(summary['accuracy'])} over {summary['labelled']:,} labelled rows")
+        say(f"  accuracy {share(summary['accuracy'])} over {summary['labelled']:,} labelled rows")
     if summary["unfinished"]:
         hint(f"an unfinished round is staged: {summary['unfinished']}")
 
@@ -344,7 +349,7 @@ def _done(text: str, result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(result)
     else:
-        typer.echo(text)
+        say(text)
 
 
 def _typed(cache: Any, ids: list[str]) -> list[Any]:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sparing.cli.output import JsonOption, print_json
+from sparing.cli.output import JsonOption, print_json, say
 
 EPILOG = (
     "Example: sparing evaluate --old resnet20.parquet --new resnet56=resnet56.parquet "
@@ -86,22 +86,22 @@ def named_files(specs: list[str]) -> dict[str, str]:
 
 
 def _tell(result: Any) -> None:
-    typer.echo(
+    say(
         f"{result.rows:,} common rows: {result.train_rows:,} to learn from, {result.test_rows:,} judged; "
         f"target {result.target}"
     )
     for rate in next(iter(result.scorers.values())):
-        typer.echo(f"update rate {rate}")
-        typer.echo(f"  {'scorer':<20}{'accuracy':>16}{'consistency':>16}{'headroom':>10}{'forwards':>10}")
+        say(f"update rate {rate}")
+        say(f"  {'scorer':<20}{'accuracy':>16}{'consistency':>16}{'headroom':>10}{'forwards':>10}")
         for name, by_rate in result.scorers.items():
             figures = by_rate[rate]
-            typer.echo(
+            say(
                 f"  {name:<20}{_spread(figures, 'accuracy'):>16}{_spread(figures, 'consistency'):>16}"
                 f"{figures['headroom']:>10.3f}{figures['forwards']:>10,}"
             )
     for note in result.notes:
-        typer.echo(f"note: {note}")
-    typer.echo(result.advice)
+        say(f"note: {note}")
+    say(result.advice)
 
 
 def _spread(figures: dict[str, float | None], key: str) -> str:

@@ -16,7 +16,7 @@ from sparing.cli.options import (
     load_models,
     open_given_samples,
 )
-from sparing.cli.output import JsonOption, hint, print_json, progress, share
+from sparing.cli.output import JsonOption, hint, print_json, progress, say, share
 
 EPILOG = (
     "Example: sparing fit photos.lance --model resnet56=resnet56.onnx --samples images.parquet --out ranker"
@@ -180,17 +180,17 @@ def _tell(ranker: Any, out: Path, as_json: bool, spent: tuple[int, int] | None) 
     if as_json:
         print_json(result)
         return
-    typer.echo(f"wrote {out} ({result['bytes']:,} bytes), fitted for {', '.join(ranker.names)}")
+    say(f"wrote {out} ({result['bytes']:,} bytes), fitted for {', '.join(ranker.names)}")
     if spent is not None:
         each = spent[0] / spent[1]
-        typer.echo(
+        say(
             f"its {spent[0]:,} forwards count in the next budget: {share(each)} of the cache's rows, "
             f"{share(2 * each)} of what a budget of 50% pays for"
         )
     if "consistency" in result:
-        typer.echo(f"consistency with a full re-run, judged on {result['held_out_rows']:,} held-out rows:")
-        typer.echo(f"  {'scorer':<18}    20%      50%      80%")
+        say(f"consistency with a full re-run, judged on {result['held_out_rows']:,} held-out rows:")
+        say(f"  {'scorer':<18}    20%      50%      80%")
         for scorer, values in result["consistency"].items():
-            typer.echo(f"  {scorer:<18}" + "".join(f"{100 * value:7.2f}% " for value in values.values()))
-        typer.echo(result["advice"])
+            say(f"  {scorer:<18}" + "".join(f"{100 * value:7.2f}% " for value in values.values()))
+        say(result["advice"])
     hint(f"next: sparing refresh CACHE ... --ranker {out} --budget 50% --dry-run")

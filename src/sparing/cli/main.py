@@ -1,18 +1,22 @@
 """Entry point of the `sparing` command: registers the verbs and turns errors into exit codes.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. Nothing heavy is imported here, so that
-`sparing --help` answers at once; each verb imports what it needs when it runs.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. No error ends in a traceback, unless
+SPARING_DEBUG=1 asks for it. With --json an error is one JSON object on stdout: {"error": {"type", "message",
+"hint"}}. Nothing heavy is imported here, so that `sparing --help` answers at once; each verb imports what it
+needs when it runs.
 """
 
 import contextlib
+import io
 import sys
 from typing import Annotated
 
 import typer
 
 from sparing.cli import bounds, cache, evaluate, fit, offload, refresh, route, simulate
+from sparing.cli.failures import INTERRUPTED, tell
 from sparing.cli.listing import Listing
-from sparing.errors import SparingError
+from sparing.cli.terminal import json_alone
 
 _M_ARENA_MAX = -8
 
@@ -64,14 +68,19 @@ def _keep_memory_flat() -> None:
 def main() -> None:
     """Run the command line and exit with its code."""
     _keep_memory_flat()
-    try:
-        app()
-    except SparingError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(1)
-    except OSError as error:
-        typer.echo(f"error: {error.strerror or error}: {error.filename or ''}".rstrip(": "), err=True)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        sys.exit(130)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a character shows its number
+            stream.reconfigure(errors="backslashreplace")
+    given = sys.argv[1:]
+    as_json = "--json" in given and not {"--help", "--version"} & set(given)
+    with json_alone() if as_json else contextlib.nullcontext():
+        try:
+            # With --json, wrong usage is an error like others; else typer shows it.
+            code = app(standalone_mode=not as_json)
+            if code == INTERRUPTED:  # what typer makes of Ctrl-C
+                raise KeyboardInterrupt
+        except (SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - the last resort; panics in Rust are no Exception
+            code = tell(error, as_json)
+    sys.exit(code or 0)

@@ -8,6 +8,7 @@ import typer
 
 from sparing.cli.options import ColumnOption
 from sparing.cli.output import JsonOption, hint, print_json
+from sparing.cli.terminal import cell, console
 
 if TYPE_CHECKING:
     from sparing.data.samples import Samples
@@ -404,16 +405,15 @@ def _cell(name: str, value: Any) -> str:
 
 def _print_table(names: list[str], rows: list[list[str]]) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(show_header=any(names), box=box.SIMPLE, padding=(0, 1, 0, 0))
     for name in names:
         table.add_column(name, no_wrap=any(names))
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(cell, row))
     # A pipe has no width to keep to.
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    console(None if sys.stdout.isatty() else 160).print(table)
 
 
 def _shown(value: Any) -> str:

@@ -9,17 +9,24 @@ from typing import Annotated, Any
 
 import typer
 
+from sparing.cli.terminal import printable, results
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 
 
 def print_json(result: dict[str, Any]) -> None:
     """Print one JSON object on stdout; NaN and infinity, which JSON lacks, become null."""
-    sys.stdout.write(json.dumps(_finite(result), indent=2) + "\n")
+    results().write(json.dumps(_finite(result), indent=2) + "\n")
+
+
+def say(message: str = "") -> None:
+    """Print a line of the result on stdout."""
+    typer.echo(printable(message))
 
 
 def hint(message: str) -> None:
     """Print a line for the person on stderr."""
-    typer.echo(message, err=True)
+    typer.echo(printable(message), err=True)
 
 
 def _finite(value: Any) -> Any:

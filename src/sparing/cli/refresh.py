@@ -17,7 +17,7 @@ from sparing.cli.options import (
     load_models,
     open_given_samples,
 )
-from sparing.cli.output import JsonOption, hint, print_json, progress, share
+from sparing.cli.output import JsonOption, hint, print_json, progress, say, share
 
 EPILOG = (
     "Example: sparing refresh photos.lance --model resnet56=resnet56.onnx --samples images.parquet "
@@ -181,7 +181,7 @@ def _tell_pooling(name: str, judged: dict[str, Any]) -> None:
         )
     if judged["old"] == 0:
         text += ": pooling would hurt, so new distributions were stored as they are"
-    typer.echo(text)
+    say(text)
 
 
 def _next(clock: str) -> Any:
@@ -228,53 +228,49 @@ def _tell_preview(preview: Any, options: Any, as_json: bool) -> None:
     if preview.probe is not None:
         _tell_learning_preview(preview, budget, len(preview.refresh))
         return
-    typer.echo(
-        f"a budget of {budget} refreshes {total:,} of {preview.rows:,} rows, ranked by {preview.scorer}"
-    )
+    say(f"a budget of {budget} refreshes {total:,} of {preview.rows:,} rows, ranked by {preview.scorer}")
     _tell_forwards(preview, budget)
     prediction = preview.prediction
     if prediction is None:
         if options.objective == "consistency":
-            typer.echo(
-                "  no held-out rows to predict consistency from: `sparing fit` makes a ranker that has them"
-            )
+            say("  no held-out rows to predict consistency from: `sparing fit` makes a ranker that has them")
         return
-    typer.echo(
+    say(
         f"  predicted consistency with a full re-run: {share(prediction.consistency)} "
         f"± {100 * prediction.error:.2f} points (standard error, from {prediction.rows:,} held-out rows)"
     )
     if prediction.accuracy is not None:
-        typer.echo(f"  predicted accuracy: {share(prediction.accuracy)}")
+        say(f"  predicted accuracy: {share(prediction.accuracy)}")
 
 
 def _tell_forwards(preview: Any, budget: Any) -> None:
     for name, rows in preview.refresh.items():
-        typer.echo(f"  {name}: {rows:,} rows, {preview.forwards[name]:,} forwards to run")
+        say(f"  {name}: {rows:,} rows, {preview.forwards[name]:,} forwards to run")
     if preview.known:
-        typer.echo(f"  {preview.known:,} of the rows were run by fit already; they count in the budget")
+        say(f"  {preview.known:,} of the rows were run by fit already; they count in the budget")
         if not any(preview.forwards.values()):
-            typer.echo("  that alone is all of this budget: nothing more would be run")
+            say("  that alone is all of this budget: nothing more would be run")
     if preview.correction:
-        typer.echo(f"  correction takes at most {preview.correction:,} forwards")
+        say(f"  correction takes at most {preview.correction:,} forwards")
     if preview.seconds is None and budget.unit == "seconds":
-        typer.echo("  how long a forward takes is not known yet: as many rows as the time allows")
+        say("  how long a forward takes is not known yet: as many rows as the time allows")
     if preview.seconds is not None:
-        typer.echo(f"  about {preview.seconds:,.1f} s of model time")
+        say(f"  about {preview.seconds:,.1f} s of model time")
     if preview.cost is not None:
-        typer.echo(f"  about {preview.cost:,.2f} units of cost")
+        say(f"  about {preview.cost:,.2f} units of cost")
 
 
 def _tell_learning_preview(preview: Any, budget: Any, candidates: int) -> None:
     total = sum(preview.refresh.values())
-    typer.echo(f"a budget of {budget} refreshes {total:,} of {preview.rows:,} rows, learning while it spends")
+    say(f"a budget of {budget} refreshes {total:,} of {preview.rows:,} rows, learning while it spends")
     if candidates > 1:
-        typer.echo(f"  {TARGET_ALONE}")
+        say(f"  {TARGET_ALONE}")
     _tell_forwards(preview, budget)
     if preview.probe:
-        typer.echo(f"  first {preview.probe:,} random rows, then slice by slice those most likely to change")
+        say(f"  first {preview.probe:,} random rows, then slice by slice those most likely to change")
     else:
-        typer.echo("  no random rows: those that fit has run take their place")
-    typer.echo("  what the rows run will show is not known yet, so no consistency is predicted")
+        say("  no random rows: those that fit has run take their place")
+    say("  what the rows run will show is not known yet, so no consistency is predicted")
 
 
 TARGET_ALONE = (
@@ -285,18 +281,18 @@ TARGET_ALONE = (
 
 def _tell_learning(learning: dict[str, Any]) -> None:
     later, learned = learning["slices"] - (learning["probe"] > 0), learning["learned"]
-    typer.echo(
+    say(
         f"  learning: {learning['probe']:,} random rows first, then slices ranked by what was learned: "
         f"{learned:,}, by entropy: {later - learned:,}"
     )
     if learning["ranked_by"] == "learned":
-        typer.echo(
+        say(
             f"  whether a row changes: predicted with a held-out loss of {learning['loss']:.3f} nats on "
             f"{learning['seen']:,} rows run, by entropy alone {learning['entropy_loss']:.3f}"
             + ("; which class it gets is predicted, too" if learning["label_model"] else "")
         )
     else:
-        typer.echo("  at the end nothing learned was clearly better than entropy on held-out rows")
+        say("  at the end nothing learned was clearly better than entropy on held-out rows")
 
 
 def _tell_report(report: Any, cache: Path, candidates: int, as_json: bool) -> None:
@@ -309,32 +305,32 @@ def _tell_report(report: Any, cache: Path, candidates: int, as_json: bool) -> No
     forwards = ", ".join(f"{count:,} {name}" for name, count in account["forwards"].items()) or "none"
     seconds = ", ".join(f"{phase} {value:.2f}" for phase, value in account["seconds"].items())
     state = "" if report.complete else " (stopped early; the best rows came first)"
-    typer.echo(f"round {report.round}: refreshed {report.refreshed:,} of {report.rows:,} rows{state}")
-    typer.echo(f"  forwards: {forwards}, {share(report.share_of_forwards)} of a full re-run's")
+    say(f"round {report.round}: refreshed {report.refreshed:,} of {report.rows:,} rows{state}")
+    say(f"  forwards: {forwards}, {share(report.share_of_forwards)} of a full re-run's")
     if account["fit_forwards"]:
-        typer.echo(f"  of which fit had run {sum(account['fit_forwards'].values()):,}")
+        say(f"  of which fit had run {sum(account['fit_forwards'].values()):,}")
     if report.learning is not None:
         _tell_learning(report.learning)
         if candidates > 1:
-            typer.echo(f"  {TARGET_ALONE}")
+            say(f"  {TARGET_ALONE}")
     if report.screened:
         extra = [sum(account[f"{kind}_forwards"].values()) for kind in ("screening", "voting")]
-        typer.echo(
+        say(
             f"  correction: screened {report.screened:,} rows with {extra[0]:,} forwards, "
             f"settled {report.corrected:,} with {extra[1]:,} more"
         )
     for name, judged in (report.pooling or {}).items():
         _tell_pooling(name, judged)
     if account["wasted_forwards"]:
-        typer.echo(f"  at most {account['wasted_forwards']:,} more were lost to interruptions")
-    typer.echo(f"  seconds: {seconds}")
+        say(f"  at most {account['wasted_forwards']:,} more were lost to interruptions")
+    say(f"  seconds: {seconds}")
     if report.share_of_time is not None:
-        typer.echo(f"  about {share(report.share_of_time)} of the time of a full re-run")
-    typer.echo(f"  written: {account['bytes_written']:,} bytes")
+        say(f"  about {share(report.share_of_time)} of the time of a full re-run")
+    say(f"  written: {account['bytes_written']:,} bytes")
     if report.accuracy is not None:
-        typer.echo(f"  accuracy: {share(report.accuracy_before)} before, {share(report.accuracy)} now")
+        say(f"  accuracy: {share(report.accuracy_before)} before, {share(report.accuracy)} now")
     if report.prediction is not None:
-        typer.echo(
+        say(
             f"  predicted consistency with a full re-run: {share(report.prediction.consistency)} "
             f"± {100 * report.prediction.error:.2f} points"
         )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sparing.cli.options import ColumnOption
-from sparing.cli.output import JsonOption, print_json, progress, share
+from sparing.cli.output import JsonOption, print_json, progress, say, share
 from sparing.cli.route_budget import budget_cost
 
 if TYPE_CHECKING:
@@ -153,9 +153,9 @@ def _ms(seconds: float | None) -> str:
 
 
 def _tell_calibrated(result: dict[str, Any]) -> None:
-    typer.echo(f"{result['samples']:,} samples, seen as: {', '.join(result['variants'])}")
+    say(f"{result['samples']:,} samples, seen as: {', '.join(result['variants'])}")
     for name, fitted in (result["chances"] or {}).items():
-        typer.echo(
+        say(
             f"  {name}: calibration error {share(fitted['calibration_error_before'])} before, "
             f"{share(fitted['calibration_error_after'])} after, on these samples"
         )
@@ -163,34 +163,32 @@ def _tell_calibrated(result: dict[str, Any]) -> None:
         shares = ", ".join(f"{share(part)} {name}" for name, part in point["shares"].items())
         spent, allowed = (budget_cost(point[name], point["unit"]) for name in ("spent", "allowed"))
         latency = "" if point["unit"] == "seconds" else f", {_ms(point['latency'])} ms"
-        typer.echo(
+        say(
             f"{point['budget']}: {spent} (at most {allowed}){latency}, accuracy {share(point['accuracy'])}; "
             f"to {shares}"
         )
         for note in point["notes"]:
-            typer.echo(f"  note: {note}")
+            say(f"  note: {note}")
     if result["dropped"]:
-        typer.echo(
-            f"dropped, since the chances changed: {', '.join(result['dropped'])}; calibrate them again"
-        )
+        say(f"dropped, since the chances changed: {', '.join(result['dropped'])}; calibrate them again")
 
 
 def _tell(report: "RouteReport") -> None:
     decoding = "" if report.decoding is None else f"; decoding {_ms(report.decoding)} ms is in every latency"
-    typer.echo(
+    say(
         f"{report.samples:,} samples, seen as: {', '.join(report.variants)}; "
         f"{'batches' if report.batched else 'one sample at a time'}; router {_ms(report.router)} ms{decoding}"
     )
     for point in report.points:
-        typer.echo("")
-        typer.echo(_heading(point))
+        say("")
+        say(_heading(point))
         for part in point.parts:
             _tell_part(part)
         for sentence in point.advice:
-            typer.echo(sentence)
-    typer.echo("")
+            say(sentence)
+    say("")
     for note in report.notes:
-        typer.echo(f"note: {note}")
+        say(f"note: {note}")
 
 
 def _heading(point: "PointReport") -> str:
@@ -200,9 +198,9 @@ def _heading(point: "PointReport") -> str:
 
 
 def _tell_part(part: "Part") -> None:
-    typer.echo(f"{part.name} ({part.samples:,})")
+    say(f"{part.name} ({part.samples:,})")
     width = max(len(_called(row)) for row in part.rows) + 2
-    typer.echo(
+    say(
         f"  {'policy':<{width}}{'accuracy':>10}{'mean ms':>10}{'p95 ms':>10}{'headroom':>10}"
         f"{'behind':>16}  shares"
     )
@@ -211,13 +209,13 @@ def _tell_part(part: "Part") -> None:
         error = "" if row.error is None else f" ± {196 * row.error:.2f}"
         behind = "" if row.kind == "router" else f"{100 * row.behind:+.2f}{error}"
         headroom = "-" if row.headroom != row.headroom else f"{round(row.headroom, 2) + 0.0:.2f}"
-        typer.echo(
+        say(
             f"  {_called(row):<{width}}{share(row.accuracy):>10}{_ms(row.latency):>10}{_ms(row.p95):>10}"
             f"{headroom:>10}{behind:>16}  {shares}"
         )
     if part.calibration_error:
         errors = ", ".join(f"{name} {share(error)}" for name, error in part.calibration_error.items())
-        typer.echo(f"  calibration error: {errors}")
+        say(f"  calibration error: {errors}")
 
 
 def _called(row: Any) -> str:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sparing.cli.options import ColumnOption
-from sparing.cli.output import JsonOption, hint, print_json, progress, share
+from sparing.cli.output import JsonOption, hint, print_json, progress, say, share
+from sparing.cli.terminal import cell, console
 
 if TYPE_CHECKING:
     from sparing.route.profiling import Profile
@@ -114,7 +115,6 @@ def _as_json(
 
 
 def _tell(made: "Profile", rows: int, accuracy: dict[str, list[float]]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from sparing.route.outputs import short
@@ -132,14 +132,13 @@ def _tell(made: "Profile", rows: int, accuracy: dict[str, list[float]]) -> None:
         table.add_column(severity if len(accuracy) > 1 else "accuracy", justify="right")
     for i, expert in enumerate(made.experts):
         times = (expert.single.median, expert.single.p95, expert.batched.per_sample)
-        cells = [expert.name, short(expert.digest), *(f"{1000 * value:.2f}" for value in times)]
+        cells = [cell(expert.name), short(expert.digest), *(f"{1000 * value:.2f}" for value in times)]
         cells += [f"{expert.cost:g}"] if stated else []
         table.add_row(*cells, *(share(values[i]) for values in accuracy.values()))
-    typer.echo(f"{rows:,} samples, measured on {made.machine}")
-    # Names come from the user: they are no markup.
-    Console(width=max(110, Console().width), highlight=False, markup=False, emoji=False).print(table)
+    say(f"{rows:,} samples, measured on {made.machine}")
+    console(max(110, console().width)).print(table)
     if made.decoding is not None:
-        typer.echo(
+        say(
             f"decoding an image, once for router and expert: {1000 * made.decoding.median:.2f} ms "
             f"(P95 {1000 * made.decoding.p95:.2f})"
         )

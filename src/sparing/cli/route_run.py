@@ -6,8 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from sparing.cli.options import ColumnOption
-from sparing.cli.output import JsonOption, hint, print_json, progress, share
+from sparing.cli.output import JsonOption, hint, print_json, progress, say, share
 from sparing.cli.route_budget import budget_cost
+from sparing.cli.terminal import cell, console
 
 app = typer.Typer()
 
@@ -111,20 +112,19 @@ def serve(
 
 def _print_account(result: dict[str, Any]) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("expert", "samples", "share", "seconds", box=box.SIMPLE, padding=(0, 1, 0, 0))
     for name, spent in result["experts"].items():
-        table.add_row(name, str(spent["samples"]), share(spent["share"]), f"{spent['seconds']:.3f}")
-    Console().print(table)
-    typer.echo(
+        table.add_row(cell(name), str(spent["samples"]), share(spent["share"]), f"{spent['seconds']:.3f}")
+    console().print(table)
+    say(
         f"{result['samples']} samples in {result['seconds']:.2f} s, of which the router took "
         f"{result['router_seconds']:.3f} s and decoding {result['decoding_seconds']:.3f} s"
     )
-    typer.echo(f"decoding, router and expert: {1000 * result['latency_mean']:.3f} ms per sample on average")
+    say(f"decoding, router and expert: {1000 * result['latency_mean']:.3f} ms per sample on average")
     budget = result["budget"]
     if budget is not None:
         told = [budget_cost(result[name], result["unit"]) for name in ("expected_cost", "implied_cost")]
-        typer.echo(f"budget {budget}: calibrated for {told[0]}, these shares imply {told[1]}")
-    typer.echo(f"wrote {result['out']}")
+        say(f"budget {budget}: calibrated for {told[0]}, these shares imply {told[1]}")
+    say(f"wrote {result['out']}")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from sparing.cli.options import ColumnOption
-from sparing.cli.output import JsonOption, hint, print_json
+from sparing.cli.output import JsonOption, hint, print_json, say
 
 app = typer.Typer()
 
@@ -100,7 +100,7 @@ def train(
     if as_json:
         print_json({"router": str(out), **training, "milliseconds": router.description.single.median * 1e3})
         return
-    typer.echo(f"{out}: loss {training['losses'][0]:.4f} -> {training['losses'][-1]:.4f} in {epochs} epochs")
-    typer.echo(f"one decision takes {router.description.single.median * 1e3:.2f} ms")
+    say(f"{out}: loss {training['losses'][0]:.4f} -> {training['losses'][-1]:.4f} in {epochs} epochs")
+    say(f"one decision takes {router.description.single.median * 1e3:.2f} ms")
     if settings.objective != "trade-off":
         hint(f"next: sparing route calibrate {out} {experts} --samples val.parquet --latency 5ms")

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sparing.cli.output import JsonOption, print_json
+from sparing.cli.output import JsonOption, print_json, say
 
 EPILOG = (
     "Example: sparing simulate --round m0.parquet --round m1.parquet --round m2.parquet --budget 50% "
@@ -81,11 +81,11 @@ def _as_dict(result: Any) -> dict[str, Any]:
 
 
 def _tell(result: Any) -> None:
-    typer.echo(f"{result.rows:,} rows, {result.seeds} seeds, {result.train_rows:,} rows to learn from")
-    typer.echo("as the paper counts: correction comes on top of the budget")
+    say(f"{result.rows:,} rows, {result.seeds} seeds, {result.train_rows:,} rows to learn from")
+    say("as the paper counts: correction comes on top of the budget")
     _table(result.methods)
     if result.within_budget:
-        typer.echo("at equal forwards: correction is paid from the budget")
+        say("at equal forwards: correction is paid from the budget")
         _table(result.within_budget)
 
 
@@ -97,7 +97,7 @@ def _table(replays: dict[str, Any]) -> None:
     rounds = first.accuracy.shape[1]
     what = "accuracy (%) by round" if labelled else "consistency (%) by round"
     head = "".join(f"{f'round {t}':>16}" for t in range(rounds))
-    typer.echo(f"  {'':<20}{head}{'average':>10}{'forwards':>10}   {what}")
+    say(f"  {'':<20}{head}{'average':>10}{'forwards':>10}   {what}")
     for name, replay in replays.items():
         values = 100 * (replay.accuracy if labelled else replay.consistency)
         cells = "".join(
@@ -105,4 +105,4 @@ def _table(replays: dict[str, Any]) -> None:
             for mean, std in zip(values.mean(axis=0), values.std(axis=0), strict=True)
         )
         forwards = round(float(replay.forwards.sum(axis=1).mean()))
-        typer.echo(f"  {name:<20}{cells}{values.mean():>10.2f}{forwards:>10,}")
+        say(f"  {name:<20}{cells}{values.mean():>10.2f}{forwards:>10,}")
