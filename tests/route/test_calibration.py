@@ -1,6 +1,7 @@
 import io
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from sparing.route.calibration import (
     calibrate,
     to_json,
 )
+from sparing.route.experts import Latency
 from sparing.route.router import Point, read_router
 
 
@@ -149,3 +151,19 @@ def test_labels_that_are_missing_or_no_class_are_named(tmp_path):
         )
         with pytest.raises(InputError, match=message):
             calibrate(router, world.FakeProfile(), open_samples(table), latencies=["5ms"])
+
+
+def test_a_mean_budget_holds_for_an_expert_whose_calls_are_skewed(tmp_path):
+    """Its calls take 50 ms three times in ten and 4 ms otherwise: the median is 4 ms, the mean 17.8."""
+    draw = np.random.default_rng(5)
+    calls = np.where(np.arange(50) % 10 < 3, 50.0, 4.0) * world.MS
+    slow = replace(
+        world.EXPERTS[1], single=Latency(1, 4 * world.MS, 50 * world.MS, 50, tuple(sorted(calls.tolist())))
+    )
+    profile = world.FakeProfile((world.EXPERTS[0], slow))
+    router = world.make_router(tmp_path / "g", experts=profile.experts)
+    found = calibrate(router, profile, world.samples(2000), latencies=["8ms"])
+    to_slow = draw.random(50_000) < found.points[0].shares[1]
+    own = router.description.single.per_sample
+    served = np.where(to_slow, draw.choice(calls, 50_000), 2 * world.MS) + own
+    assert served.mean() == pytest.approx(8 * world.MS, rel=0.03)

@@ -133,5 +133,7 @@ def test_an_older_folder_loads_and_keeps_its_names(tmp_path):
     write_router(folder, router.description)
     after = json.loads((folder / "gater.json").read_text())
     assert [point.pop("unit") for point in after["points"]] == ["dollars", "seconds"]
+    for kept in (after, *after["experts"]):  # older releases did not keep single calls
+        assert [kept[mode].pop("times") for mode in ("single", "batched")] == [[], []]
     assert after == before
     assert sorted(file.name for file in folder.iterdir()) == ["gater.json", "gater.onnx", "gater.toml"]

@@ -19,7 +19,7 @@ WEIGHTS = np.array([[5.0, 3.0], [-10.0, -1.0]], np.float32)
 
 
 def latency(ms, p95=None, batch_size=1):
-    return Latency(batch_size, ms * MS, (p95 or 1.2 * ms) * MS, 50)
+    return Latency(batch_size, ms * MS, (p95 or 1.2 * ms) * MS, 50, (ms * MS,) * 50)
 
 
 def expert(name, ms, **stated):

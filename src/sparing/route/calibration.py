@@ -19,8 +19,8 @@ from sparing.route.judging import (
     check_experts,
     gather,
     join,
+    measured_calls,
     shares_of,
-    tails,
     timing,
 )
 from sparing.route.labels import known_labels
@@ -169,9 +169,11 @@ def calibrate(
     )
     router.description = replace(router.description, experts=profile.experts, single=single, batched=own)
     names = tuple(expert.name for expert in profile.experts)
-    times, late = timing(router, profile, batched=batched), tails(profile, batched=batched)
+    times, calls = timing(router, profile, batched=batched), measured_calls(profile, batched=batched)
     limits = [
-        latency_limit(text, times) if q is None else quantile_limit(text, q, times, names, late)
+        latency_limit(text, times, names, calls)
+        if q is None
+        else quantile_limit(text, q, times, names, calls)
         for text in latencies
     ]
     limits += [cost_limit(amount, profile.experts) for amount in cost_budgets]

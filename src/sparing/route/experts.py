@@ -1,5 +1,6 @@
 """What is known of an expert: how to load it, what it is, what it costs."""
 
+import math
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -15,17 +16,27 @@ class Latency:
         median: seconds per call.
         p95: seconds per call that 95 % of the calls stay within.
         calls: how many were measured.
+        times: seconds of each of them, ascending; empty in profiles of releases that did not keep them.
     """
 
     batch_size: Annotated[int, Meta(ge=1)]
     median: Annotated[float, Meta(ge=0)]
     p95: Annotated[float, Meta(ge=0)]
     calls: Annotated[int, Meta(ge=0)]
+    times: tuple[Annotated[float, Meta(ge=0)], ...] = ()
 
     @property
     def per_sample(self) -> float:
-        """Median seconds per sample."""
-        return self.median / self.batch_size
+        """Mean seconds per sample; the median where single calls were not kept."""
+        return (math.fsum(self.times) / len(self.times) if self.times else self.median) / self.batch_size
+
+    def share_over(self, seconds: float) -> float:
+        """Return which share of the calls took more than so many seconds per sample.
+
+        Where single calls were not kept it is 1 or 0, by the median.
+        """
+        times = self.times or (self.median,)
+        return sum(time > seconds * self.batch_size for time in times) / len(times)
 
 
 @dataclass(frozen=True)

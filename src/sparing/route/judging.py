@@ -54,7 +54,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds per sample: T = decoding + router + expert.
+    """Mean seconds per sample: T = decoding + router + expert.
 
     Attributes:
         experts: shape (n,), each expert's own.
@@ -87,16 +87,15 @@ def timing(router: Router, profile: Profiled, *, batched: bool = False) -> Timin
     """
     own = router.description
     return Timing(
-        np.array([(e.batched if batched else e.single).per_sample for e in profile.experts]),
+        np.array([latency.per_sample for latency in measured_calls(profile, batched=batched)]),
         (own.batched if batched else own.single).per_sample,
         0.0 if profile.decoding is None else profile.decoding.per_sample,
     )
 
 
-def tails(profile: Profiled, *, batched: bool = False) -> npt.NDArray[np.float64]:
-    """Seconds per sample by which each expert's own P95 exceeds its median, shape (n,)."""
-    measured = [expert.batched if batched else expert.single for expert in profile.experts]
-    return np.array([(one.p95 - one.median) / one.batch_size for one in measured])
+def measured_calls(profile: Profiled, *, batched: bool = False) -> list[Latency]:
+    """Return how long the calls of each expert took, one sample at a time or in batches."""
+    return [expert.batched if batched else expert.single for expert in profile.experts]
 
 
 def check_experts(router: Router, profile: Profiled) -> None:

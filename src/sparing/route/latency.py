@@ -102,7 +102,13 @@ def measure_together(ways: Sequence[Way], *, seconds: float = SECONDS) -> list[L
             way.call(batch)
             spent.append(perf_counter() - started)
     return [
-        Latency(way.batch_size, float(np.median(spent)), float(np.percentile(spent, 95)), len(spent))
+        Latency(
+            way.batch_size,
+            median=float(np.median(spent)),
+            p95=float(np.percentile(spent, 95)),
+            calls=len(spent),
+            times=tuple(sorted(round(time, 9) for time in spent)),
+        )
         for way, spent in zip(ways, times, strict=True)
     ]
 

@@ -7,8 +7,7 @@ import numpy as np
 
 from sparing.budget import Budget
 from sparing.errors import BudgetError
-from sparing.route.choosing import Floats
-from sparing.route.experts import Expert
+from sparing.route.experts import Expert, Latency
 from sparing.route.judging import Timing
 
 
@@ -31,12 +30,14 @@ class Limit:
     notes: tuple[str, ...] = ()
 
 
-def latency_limit(text: str, times: Timing) -> Limit:
+def latency_limit(text: str, times: Timing, names: Sequence[str], measured: Sequence[Latency]) -> Limit:
     """Limit the mean latency, decoding and router included.
 
     Args:
         text: a time, such as "5ms".
-        times: latencies of the experts and the router.
+        times: mean latencies of the experts and the router.
+        names: n, of the experts.
+        measured: n, how long their calls took.
 
     Raises:
         BudgetError: not a time, or less than the router and the fastest expert take.
@@ -45,21 +46,23 @@ def latency_limit(text: str, times: Timing) -> Limit:
     least = float(times.routed.min())
     if seconds < least:
         raise BudgetError(f"a mean latency of {name} cannot be met: {_least(times)}")
-    return Limit(name, tuple(times.routed.tolist()), seconds, "seconds")
+    return Limit(name, tuple(times.routed.tolist()), seconds, "seconds", _unknown(names, measured))
 
 
-def quantile_limit(text: str, q: float, times: Timing, names: Sequence[str], tails: Floats) -> Limit:
-    """Limit a quantile of the latency: at most a share 1 - q of the samples goes to experts that take longer.
+def quantile_limit(
+    text: str, q: float, times: Timing, names: Sequence[str], measured: Sequence[Latency]
+) -> Limit:
+    """Limit a quantile of the latency: at most a share 1 - q of the samples may take longer.
 
-    An expert counts as within the limit when decoding, router and its median are. How its own calls vary is
-    not known well enough to count; where its P95 is over the limit, a note says so.
+    An expert counts with the share of its own calls that took longer than what decoding and the router, by
+    their means, leave of the limit.
 
     Args:
         text: a time, such as "20ms".
         q: the quantile, above 0 and below 1.
-        times: latencies of the experts and the router.
+        times: mean latencies of the experts and the router.
         names: n, of the experts.
-        tails: shape (n,), seconds by which an expert's own P95 exceeds its median.
+        measured: n, how long their calls took.
 
     Raises:
         BudgetError: not a time or not a quantile, or less than the router and the fastest expert take.
@@ -67,16 +70,16 @@ def quantile_limit(text: str, q: float, times: Timing, names: Sequence[str], tai
     seconds, name = _seconds(text)
     if not 0 < q < 1:
         raise BudgetError(f"a quantile of {q:g} is invalid: it must lie above 0 and below 1, such as 0.95")
-    over = times.routed > seconds
+    left = seconds - times.router - times.decoding
+    over = [latency.share_over(left) for latency in measured]
     budget = f"p{100 * q:g} {name}"
-    if over.all():
-        raise BudgetError(f"the latency limit {budget} cannot be met: {_least(times)}")
-    slow = times.routed + tails
-    notes = [
-        f"{names[i]} counts as within {name} by its median; with its own P95 it takes {1000 * slow[i]:.3g} ms"
-        for i in np.flatnonzero(~over & (slow > seconds)).tolist()
-    ]
-    return Limit(budget, tuple(over.astype(float).tolist()), 1 - q, "share", tuple(notes))
+    if min(over) > 1 - q:
+        best = int(np.argmin(over))
+        raise BudgetError(
+            f"the latency limit {budget} cannot be met: {_least(times)}, and {over[best]:.0%} of the calls "
+            f"of {names[best]} would be over {name}"
+        )
+    return Limit(budget, tuple(over), 1 - q, "share", _unknown(names, measured))
 
 
 def cost_limit(amount: float, experts: Sequence[Expert]) -> Limit:
@@ -108,6 +111,15 @@ def cost_limit(amount: float, experts: Sequence[Expert]) -> Limit:
         )
     note = f"the router's own cost in {units[0]} is not known and not counted"
     return Limit(f"{amount:g} {units[0]}", costs, float(amount), units[0], (note,))
+
+
+def _unknown(names: Sequence[str], measured: Sequence[Latency]) -> tuple[str, ...]:
+    return tuple(
+        f"{name} was profiled by a release that kept the median of its calls alone, and counts by it: "
+        "its mean may be higher; profile again"
+        for name, latency in zip(names, measured, strict=True)
+        if not latency.times
+    )
 
 
 def _seconds(text: str) -> tuple[float, str]:
