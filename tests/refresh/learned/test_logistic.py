@@ -20,6 +20,15 @@ def test_it_finds_what_scikit_learn_finds():
         np.testing.assert_allclose(found, reference.coef_[0], atol=2e-3)
 
 
+def test_features_that_no_row_has_cost_nothing_and_weigh_nothing():
+    inputs, outcomes = made()
+    wide = np.zeros((400, 50))
+    wide[:, [4, 20, 33]] = inputs
+    found = fit_logistic(csr_matrix(wide), outcomes, np.full(50, 2.0), start=np.zeros(50))
+    np.testing.assert_allclose(found[[4, 20, 33]], fit_logistic(inputs, outcomes, np.full(3, 2.0)), atol=1e-3)
+    assert np.count_nonzero(found) == 3
+
+
 def test_constant_outcomes_stay_finite():
     inputs, _ = made()
     assert np.isfinite(fit_logistic(inputs, np.ones(400), np.full(3, 0.1))).all()

@@ -28,6 +28,14 @@ def fit_logistic(
     """
     from scipy.optimize import minimize
 
+    if hasattr(inputs, "tocsr"):
+        used = np.unique(inputs.indices)
+        if 2 * len(used) < inputs.shape[1]:
+            # The coefficient of a feature that no row has is zero, and need not be carried along.
+            result = np.zeros(inputs.shape[1])
+            begin = None if start is None else start[used]
+            result[used] = fit_logistic(inputs[:, used], outcomes, penalties[used], start=begin)
+            return result
     transposed = inputs.T.tocsr() if hasattr(inputs, "tocsr") else inputs.T
 
     def objective(weights: Doubles) -> tuple[float, Doubles]:
@@ -39,8 +47,8 @@ def fit_logistic(
     solution = minimize(
         objective, begin, jac=True, method="L-BFGS-B", options={"maxiter": MAX_ITERATIONS, "ftol": 1e-8}
     )
-    result: Doubles = solution.x
-    return result
+    found: Doubles = solution.x
+    return found
 
 
 def cross_fit(
