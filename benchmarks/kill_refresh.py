@@ -2,7 +2,8 @@
 
     python benchmarks/kill_refresh.py --kills 50
 
-Every kill is a SIGKILL of the real command. All the while, a reader opens the newest version over and over; after
+Every kill is a SIGKILL of the real command, which learns while it spends: a third of the answers changes, and a
+column tells which. All the while, a reader opens the newest version over and over; after
 each kill, every committed version is opened. Each must hold all rows, as they were before the round or as they are
 after it, never anything between. When a round is done, its export must equal, bit for
 bit, that of an undisturbed run, and the model's own log must show no forward twice except in chunks that were
@@ -11,6 +12,7 @@ in flight.
 
 import argparse
 import collections
+import json
 import os
 import random
 import shutil
@@ -29,7 +31,7 @@ import pyarrow.parquet as pq
 from machine import describe
 from sparing.cache import Cache, export, import_outputs
 
-ROWS, CLASSES = 20_000, 100
+ROWS, CLASSES = 6_000, 20
 
 MODEL = f"""
 import os
@@ -47,14 +49,19 @@ def forward(values):
 
 def prepare(folder: Path) -> list[str]:
     ids = pa.array([f"row-{number:06d}" for number in range(ROWS)])
-    probs = np.random.default_rng(0).dirichlet(np.full(CLASSES, 0.1), ROWS).astype(np.float32)
+    logits = np.stack([np.random.default_rng(number).normal(size=CLASSES) for number in range(ROWS)])
+    moved = np.arange(ROWS) % 3 == 0
+    logits[moved] = np.roll(logits[moved], 1, axis=1)
+    probs = (np.exp(2 * logits) / np.exp(2 * logits).sum(axis=1, keepdims=True)).astype(np.float32)
     import_outputs(folder / "start.lance", (ids, probs), "old")
-    pq.write_table(pa.table({"id": ids, "value": np.arange(ROWS)}), folder / "samples.parquet")
+    group = [f"group {number % 6}" for number in range(ROWS)]
+    samples = pa.table({"id": ids, "value": np.arange(ROWS), "group": group})
+    pq.write_table(samples, folder / "samples.parquet")
     (folder / "model.py").write_text(MODEL)
     return [
         str(Path(sys.executable).with_name("sparing")), "refresh", str(folder / "cache.lance"),
         "--model", f"new={folder / 'model.py'}:forward", "--samples", str(folder / "samples.parquet"),
-        "--budget", "50%", "--json",
+        "--column", "value", "--features", "group", "--budget", "50%", "--json",
     ]  # fmt: skip
 
 
@@ -87,8 +94,9 @@ def main() -> None:
         fresh(folder)
         before = export_bytes(folder / "cache.lance", folder)
         started = time.monotonic()
-        subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+        done = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE)
         span = time.monotonic() - started
+        learning = json.loads(done.stdout)["learning"]
         after = export_bytes(folder / "cache.lance", folder)
         print(f"undisturbed: {span:.1f} s for {ROWS // 2:,} forwards")
         reader = Reader(folder, before, after)
@@ -132,6 +140,7 @@ def main() -> None:
             f"Machine: {describe()}",
             "",
             f"- {kills} SIGKILLs over {rounds} refreshes of {ROWS:,} rows at 50 % ({span:.1f} s undisturbed),",
+            f"  in {learning['slices']} slices each, {learning['learned']} of them ranked by what was learned,",
             f"  at moments drawn uniformly: {', '.join(f'{n} while {phase}' for phase, n in phases.items())}",
             f"- exports of a finished round equal, bit for bit, to an undisturbed run's: {rounds} of {rounds}",
             f"- reads of the newest version meanwhile: {reader.reads:,}, every one whole",

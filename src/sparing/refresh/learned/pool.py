@@ -12,15 +12,15 @@ from sparing.data.columns import SampleColumns
 from sparing.numerics.selection import tie_keys
 from sparing.refresh.learned.features import FeatureEncoder, Known, RowFeatures, fit_features, join_features
 
-IN_MEMORY = 50_000_000
-"""Rows times classes up to which features stay in memory: about 1 GB of them."""
+IN_MEMORY = 1_000_000_000
+"""Bytes up to which the features of all rows stay in memory."""
 
 
 class Pool:
     """All rows of a cache, by position in its scan.
 
-    Memory grows by about 40 bytes a row, and up to `IN_MEMORY` by the features: about 20 bytes per row and
-    class.
+    Memory grows by about 40 bytes a row, and by the features where those of all rows take at most `IN_MEMORY`
+    bytes: 16 per row and class, and about 400 a row beside.
 
     Attributes:
         ids: n ids.
@@ -50,11 +50,16 @@ class Pool:
         self.encoder: FeatureEncoder = fit_features(
             _Chunks(self), n_classes, None if columns is None else columns.kinds
         )
-        self.small = len(self.ids) * n_classes <= IN_MEMORY
+        self.small = len(self.ids) * self._bytes_per_row() <= IN_MEMORY
         self._parts = [self.encoder.encode(known) for known in _Chunks(self)] if self.small else []
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def _bytes_per_row(self) -> float:
+        part = self.encoder.encode(next(iter(_Chunks(self))))
+        used: int = part.inputs.data.nbytes + part.inputs.indices.nbytes + part.logs.nbytes
+        return used / len(part) + 28
 
     def features(self) -> Iterator[RowFeatures]:
         """Yield the features of all rows, chunk by chunk, in the order of the scan."""
