@@ -291,13 +291,12 @@ def main() -> None:
     ]
     found, draws = [run for run in found if run["seed"] in whole], len(whole)
     print("# The documented commands, with every forward in the budget\n")
-    print(f"`python benchmarks/as_typed.py --data DATA --work WORK --jobs {given.jobs}`\n")
+    print(f"`python benchmarks/as_typed.py --data DATA --work WORK --jobs {given.jobs} --draws {draws}`\n")
+    print(f"{describe()}; {load()}.")
     print(
-        f"{describe()}; {load()}. Consistency in percent, mean (and range) over {draws} draws; seconds of the"
+        f"Consistency in percent, mean (and range) over draws: {draws}. Seconds are the default's own, since"
     )
-    print(
-        "default's refresh, with replayed outputs, so that they are its own; learned slices of the first draw.\n"
-    )
+    print("outputs are replayed, on a machine that others used, too. Learned slices: of the first draw.\n")
     print(table(found))
 
 
