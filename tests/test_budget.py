@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparing.budget import KEEP, Budget, make_plan, plan
+from sparing.budget import KEEP, Budget, affordable, make_plan, plan
 from sparing.errors import BudgetError, InputError
 
 
@@ -33,11 +33,33 @@ def test_budgets_as_people_write_them(text, amount, unit):
 
 
 @pytest.mark.parametrize(
-    "text", ["-1%", "101%", "5000", "1", "", "many", "10 parsecs", "nan", "inf%", "1.5rows", "-3s"]
+    "text",
+    [
+        "-1%",
+        "101%",
+        "5000",
+        "1",
+        "",
+        "many",
+        "10 parsecs",
+        "nan",
+        "inf%",
+        "1.5rows",
+        "-3s",
+        "1e9999999rows",
+        "1e9999999s",
+        "1e-9999999",
+        "1e19cost",
+    ],
 )
 def test_budgets_that_make_no_sense_are_refused(text):
     with pytest.raises(BudgetError):
         Budget.parse(text)
+
+
+def test_a_cost_of_almost_nothing_fits_often_and_not_infinitely_often():
+    assert affordable(1.0, 0.005) == 200
+    assert affordable(1e300, 1e-300) == 2**62
 
 
 def test_rates_are_decimals():

@@ -24,6 +24,7 @@ _SECONDS = {
     "h": Decimal(3600),
     "d": Decimal(86400),
 }
+_DIGITS = 18
 _FORMS = "write a share (50% or 0.5), rows (5000rows), time (90s, 10m, 2h) or cost (12.5cost)"
 
 
@@ -42,6 +43,7 @@ class Budget:
     def __post_init__(self) -> None:
         if not self.amount.is_finite() or self.amount < 0:
             raise BudgetError(f"a budget cannot be {self.amount}: {_FORMS}")
+        _check_size(self.amount)
         if self.unit == "share" and self.amount > 1:
             raise BudgetError(f"a budget of {self.amount * 100}% is more than all rows: {_FORMS}")
         if self.unit == "rows" and self.amount != int(self.amount):
@@ -68,6 +70,7 @@ class Budget:
             amount = Decimal(number.replace("_", ""))
         except InvalidOperation:
             raise BudgetError(f"cannot read the budget {text!r}: {_FORMS}") from None
+        _check_size(amount)
         if unit == "%":
             return cls(amount / 100, "share")
         if unit == "":
@@ -107,6 +110,12 @@ class Budget:
         return f"{self.amount:f} {self.unit}"
 
 
+def _check_size(amount: Decimal) -> None:
+    # Decimals hold 1e9999999, whose digits nobody can wait for.
+    if amount.is_finite() and amount and abs(amount.adjusted()) > _DIGITS:
+        raise BudgetError(f"a budget of {amount} is too large or too small to mean anything: {_FORMS}")
+
+
 def affordable(amount: float, cost: float) -> int:
     """Count how often a cost fits into an amount, forgiving the rounding of decimals: 1 s holds 200 of 5 ms.
 
@@ -114,7 +123,7 @@ def affordable(amount: float, cost: float) -> int:
         amount: not negative.
         cost: positive.
     """
-    return math.floor(amount / cost * (1 + 1e-12))
+    return math.floor(min(amount / cost * (1 + 1e-12), 2.0**62))
 
 
 @dataclass(frozen=True)

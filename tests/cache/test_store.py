@@ -314,6 +314,6 @@ def test_a_damaged_round_is_an_error_that_says_what_to_delete(make_cache, damage
 
 
 def test_a_cost_that_is_no_number_is_refused(tmp_path):
-    with pytest.raises(InputError, match="the cost must be a number from 0 up, got nan"):
+    with pytest.raises(InputError, match="the cost must be 0 or 1e-18 to 1e18, got nan"):
         import_outputs(tmp_path / "c", (["a"], distributions(1)), "m", cost=float("nan"))
     assert list(tmp_path.iterdir()) == []

@@ -1,3 +1,4 @@
+import os
 import sys
 
 import lance
@@ -302,3 +303,21 @@ def test_pandas_frames_are_tables():
     samples = open_samples(frame)
     assert samples.fetch(np.array([1, 0])) == ["y", "x"]
     assert samples.labels().tolist() == [1, 0]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("name", ["pipe", "/dev/zero", ".", "absent"])
+def test_a_path_that_is_no_regular_file_is_refused_at_once(tmp_path, name):
+    os.mkfifo(tmp_path / "pipe")
+    pq.write_table(pa.table({"id": ["a"], "path": [name]}), tmp_path / "t.parquet")
+    with pytest.raises(InputError, match="the sample 'a' cannot be read"):
+        open_samples(tmp_path / "t.parquet").fetch(np.array([0]))
+
+
+def test_a_path_may_lead_anywhere(tmp_path):
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "x").write_bytes(b"x")
+    (tmp_path / "link").symlink_to("x")
+    names = ["../x", str(tmp_path / "x"), "../link"]
+    pq.write_table(pa.table({"id": ["a", "b", "c"], "path": names}), tmp_path / "tables" / "t.parquet")
+    assert open_samples(tmp_path / "tables" / "t.parquet").fetch(np.arange(3)) == [b"x"] * 3

@@ -158,8 +158,9 @@ def test_default_digest_is_the_qualified_name():
     ("options", "message"),
     [
         ({"batch_size": 0}, "batch size must be at least 1"),
-        ({"cost": -1.0}, "cost must be a number from 0 up"),
-        ({"cost": float("nan")}, "cost must be a number from 0 up"),
+        ({"cost": 1e-320}, "cost must be 0 or 1e-18 to 1e18"),
+        ({"cost": -1.0}, "cost must be 0 or 1e-18 to 1e18"),
+        ({"cost": float("nan")}, "cost must be 0 or 1e-18 to 1e18"),
     ],
 )
 def test_bad_options_are_refused(options, message):

@@ -116,6 +116,15 @@ def test_a_model_is_not_fitted_on_its_own_rows(world):
         fit(world(200, "fresh.lance").path, [Recorder("old").model()], samples=w.samples, rows=50)
 
 
+def test_a_cache_without_rows_is_too_few(world):
+    w = world(3)
+    with Cache.open(w.path).lock():
+        cache = Cache.open(w.path)
+        cache.delete(cache.ids().to_pylist())
+    with pytest.raises(InputError, match=r"the cache has 0 rows.*too few to fit"):
+        fit(w.path, [Recorder("new").model()], samples=w.samples, rows=50)
+
+
 def test_after_a_failure_it_goes_on(world):
     w = world(1000)
     probe = Recorder("new")

@@ -257,3 +257,32 @@ def test_flushing_on_windows(tmp_path, monkeypatch):
         monkeypatch.setattr(os, "open", noted)
     assert opened == [(draft, os.O_RDWR)]
     assert (tmp_path / "a").read_text() == "x"
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path):
+    script = """
+import os, signal, sys
+from sparing.storage.files import creating, replacing, scratch
+from pathlib import Path
+with scratch() as spool, replacing("out.parquet") as draft, creating(Path("folder")) as folder:
+    (spool / "chunk").write_bytes(bytes(10)), draft.write_bytes(bytes(10)), folder.mkdir()
+    if sys.argv[1] == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+    keep = tmp_path / ".mine.other-machine-1.0123456789ab.tmp"
+    keep.touch()
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    for how in ("kill", "end"):
+        subprocess.run([sys.executable, "-c", script, how], cwd=tmp_path, env=environment, check=how == "end")
+        left = sorted(path.name for path in tmp_path.iterdir())
+        if how == "kill":
+            assert len(left) == 4, left
+    assert left == [keep.name, "folder", "out.parquet"]
+
+
+def test_what_a_living_process_is_writing_is_left_alone(tmp_path):
+    with replacing(tmp_path / "a") as draft:
+        draft.touch()
+        script = "from sparing.storage.files import write_text; write_text('a', 'theirs')"
+        subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+        assert draft.exists()

@@ -45,8 +45,8 @@ def import_outputs(
         InputError: the table cannot be used: NaN, logits, duplicate ids, no rows; see `iter_outputs`. Or an
             unknown encoding.
     """
-    if cost is not None and not 0 <= cost < float("inf"):
-        raise InputError(f"model {model!r}: the cost must be a number from 0 up, got {cost}")
+    if cost is not None and not (cost == 0 or 1e-18 <= cost <= 1e18):
+        raise InputError(f"model {model!r}: the cost must be 0 or 1e-18 to 1e18, got {cost}")
     if Path(path).exists():
         raise CacheError(f"{path} exists already: choose another path, or delete it first")
     if classes is not None:

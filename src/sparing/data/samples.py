@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
@@ -149,7 +150,9 @@ def open_samples(source: Any, *, column: str | None = None, label_column: str | 
             Arrow table or stream (polars, pandas); a mapping from id to value; or a sequence of (id, value).
         column: the value column; by default the only one, or else the first of image, value, text, path. A
             text column named `path`, or ending in `_path`, names files, relative to the table's folder, and
-            the value is their bytes.
+            the value is their bytes. It may name any regular file that you can read, by an absolute path,
+            by `..` or through a link: read a table from elsewhere before you use it. Pipes and devices are
+            refused.
         label_column: the label column; by default `label`, if it holds integers.
 
     Samples that are open already are given back as they are.
@@ -403,7 +406,7 @@ def _read_files(paths: list[Path], name: Callable[[int], str]) -> list[Any]:
     values = []
     for row, path in enumerate(paths):
         try:
-            values.append(path.read_bytes())
+            values.append(_read_file(path))
         except (OSError, ValueError) as error:  # a path with a null character is a ValueError
             raise InputError(f"the sample {name(row)} cannot be read: {error}") from error
     return values
@@ -415,6 +418,18 @@ def _stamp(path: Path) -> str:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def _read_file(path: Path) -> bytes:
+    # Opening a pipe would wait for a writer, and a device may have no end.
+    flags = (
+        os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    )
+    descriptor = os.open(path, flags)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError(f"{path} is no regular file")
+        return file.read()
 
 
 def _id(ids: pa.Array, position: Any) -> str:

@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -15,6 +13,7 @@ from sparing.evaluate.compare import align
 from sparing.evaluate.deployment import COUNTS, Deployment, Learned
 from sparing.evaluate.methods import METHODS, read_methods
 from sparing.refresh.correction.rules import Schedule
+from sparing.storage.files import scratch
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
@@ -137,8 +136,8 @@ def simulate(
                     memory=memory,
                 )
                 for round_ in range(1, len(models)):
-                    with TemporaryDirectory(prefix="sparing-") as folder:
-                        deployment.update(round_, Path(folder))
+                    with scratch() as folder:
+                        deployment.update(round_, folder)
                 runs.setdefault((name, within), []).append(deployment)
                 if on_step is not None:
                     on_step()

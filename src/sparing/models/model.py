@@ -59,8 +59,8 @@ class Model:
             raise InputError("a model needs a name")
         if self.batch_size < 1:
             raise InputError(f"model {self.name!r}: the batch size must be at least 1, got {self.batch_size}")
-        if self.cost is not None and not 0 <= self.cost < float("inf"):
-            raise InputError(f"model {self.name!r}: the cost must be a number from 0 up, got {self.cost}")
+        if self.cost is not None and not (self.cost == 0 or 1e-18 <= self.cost <= 1e18):
+            raise InputError(f"model {self.name!r}: the cost must be 0 or 1e-18 to 1e18, got {self.cost}")
 
     def __call__(self, ids: Sequence[object], values: Sequence[Any] | None = None) -> Outputs:
         """Run one batch.

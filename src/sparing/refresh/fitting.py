@@ -243,7 +243,7 @@ def _draw(cache: Cache, candidates: Sequence[Model], rows: int, seed: int) -> pa
     for part, free, items in chunks():
         taken = np.ones(len(items.ties), dtype=bool) if cut is None else cut.takes(items)
         drawn.append(part.ids.take(pa.array(np.flatnonzero(free)[taken])))
-    ids = pa.concat_arrays(drawn)
+    ids = pa.concat_arrays(drawn) if drawn else pa.array([], cache.id_type)
     if len(ids) < 2:
         raise InputError(
             f"the cache has {len(cache)} rows, of which {len(ids)} are not {candidates[0].name!r}'s own: "

@@ -28,7 +28,6 @@ from sparing.refresh.planning import (
     order_rows,
     plan_rows,
     score_rows,
-    temporary_folder,
 )
 from sparing.refresh.records import RoundRecord
 from sparing.refresh.round import Round, prepare_round
@@ -36,6 +35,7 @@ from sparing.refresh.running import drop_changed, find_samples, run_order
 from sparing.refresh.scoring.holdout import Prediction
 from sparing.refresh.slices import run_slices, staged_slices
 from sparing.refresh.staging import Staging
+from sparing.storage.files import scratch
 
 COMMIT_SECONDS = 0.5
 COMMIT_SECONDS_PER_ROW = 2e-6
@@ -84,8 +84,8 @@ def preview(
     values = None if samples is None else open_samples(samples)
     job = prepare_round(Cache.open(path), candidates, options, values)
     account = Account()
-    with temporary_folder() as folder:
-        scored = score_rows(job, Path(folder), account)
+    with scratch() as folder:
+        scored = score_rows(job, folder, account)
         capacity, costs = job.capacity(scored.totals.rows)
         each = job.seconds_per_forward()
         if costs is None and job.budget.unit == "seconds" and each[0]:

@@ -1,7 +1,6 @@
 """Who decides the slices of a round."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from time import perf_counter
 
 from sparing.account import Account
@@ -10,11 +9,12 @@ from sparing.models import Model
 from sparing.refresh.correction.screening import screen_rows
 from sparing.refresh.correction.settling import plan_screening, plan_voting, to_screen
 from sparing.refresh.learning import LearnWhileSpending
-from sparing.refresh.planning import left_alone, order_rows, plan_rows, score_rows, temporary_folder
+from sparing.refresh.planning import left_alone, order_rows, plan_rows, score_rows
 from sparing.refresh.records import RoundRecord
 from sparing.refresh.round import Round
 from sparing.refresh.running import chunk_rows_for, find_samples
 from sparing.refresh.slices import FIRST, Planner, Purpose, SlicePlan, Slices
+from sparing.storage.files import scratch
 
 
 def planner_for(round_: Round, samples: Samples | None) -> Planner:
@@ -64,8 +64,8 @@ def plan_update(round_: Round, samples: Samples | None) -> SlicePlan:
         InputError: the cache has no rows, or samples are missing.
     """
     account = Account()
-    with temporary_folder() as folder:
-        scored = score_rows(round_, Path(folder), account)
+    with scratch() as folder:
+        scored = score_rows(round_, folder, account)
         capacity, costs = round_.capacity(scored.totals.rows)
         made = plan_rows(scored, capacity, costs, round_.only_positive, account)
         started = perf_counter()

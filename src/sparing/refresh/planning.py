@@ -1,6 +1,5 @@
 """From a cache and a scorer to a plan: every row is scored once, chunk by chunk, and ranked from disk."""
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
@@ -210,8 +209,3 @@ def order_rows(scored: Scored, made: Plan) -> pa.Table:
 def _per_cost(score: npt.NDArray[Any], costs: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
     with np.errstate(divide="ignore"):
         return score / costs
-
-
-def temporary_folder() -> "tempfile.TemporaryDirectory[str]":
-    """Make the folder that scored rows are spooled to; gone when the block ends."""
-    return tempfile.TemporaryDirectory(prefix="sparing-")

@@ -7,15 +7,21 @@ To replace a file in one step:
         pq.write_table(table, draft)
 
 To make a folder in one step, `with creating(path) as draft`. To make one that is filled step by step,
-`make_folder(path)`. What else may meet a full disk goes into `with writing(path)`. All of them raise
-`StorageError` in place of `OSError`; a package with an error of its own passes that class as `error`.
+`make_folder(path)`. Working files that nobody keeps go into `with scratch() as folder`. What else may meet a
+full disk goes into `with writing(path)`. All of them raise `StorageError` in place of `OSError`; a package
+with an error of its own passes that class as `error`. What killed processes have left of their drafts and
+working files is removed by the next process that writes there.
 """
 
 import os
+import re
 import secrets
 import shutil
+import socket
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from sparing.errors import StorageError
@@ -65,6 +71,7 @@ def replacing(path: str | Path, error: type[StorageError] = StorageError) -> Ite
         if target.exists() and not target.is_file() and not target.is_dir():
             yield target
             return
+        _clear_left(target.parent)
         draft = _aside(target)
         try:
             yield draft
@@ -87,6 +94,7 @@ def creating(path: Path, error: type[StorageError] = StorageError) -> Iterator[P
     """
     with writing(path, error):
         make_folder(path.parent, error)
+        _clear_left(path.parent)
         draft = _aside(path)
         try:
             yield draft
@@ -97,6 +105,15 @@ def creating(path: Path, error: type[StorageError] = StorageError) -> Iterator[P
             sync(path.parent)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """Make a folder for working files in the system's temporary folder; it is gone when the block ends."""
+    parent = Path(tempfile.gettempdir())
+    _clear_left(parent)
+    with tempfile.TemporaryDirectory(prefix=f"sparing.{_writer()}.", dir=parent) as folder:
+        yield Path(folder)
 
 
 def write_text(path: str | Path, text: str, error: type[StorageError] = StorageError) -> None:
@@ -186,4 +203,37 @@ def reason(error: BaseException) -> str:
 
 def _aside(path: Path) -> Path:
     # Threads and forked processes share ids and seeds: the system's own random bytes tell writers apart.
-    return path.with_name(f".{path.name[:40]}.{os.getpid()}.{secrets.token_hex(6)}.tmp")
+    return path.with_name(f".{path.name[:40]}.{_writer()}.{secrets.token_hex(6)}.tmp")
+
+
+def _writer() -> str:
+    # Containers that share a folder count their processes apart: the name of the machine tells them apart.
+    return f"{re.sub('[^A-Za-z0-9-]', '-', socket.gethostname())[:40]}-{os.getpid()}"
+
+
+@cache
+def _clear_left(folder: Path) -> None:
+    """Remove what processes of this machine and user that have ended left; looked for once per folder."""
+    if _WINDOWS:  # where asking whether a process is there would end it
+        return
+    here = re.escape(_writer().rpartition("-")[0])
+    ours = re.compile(rf"(?:sparing|\..+)\.{here}-(\d{{1,9}})\.\w+(?:\.tmp)?", re.DOTALL)
+    with suppress(OSError):  # tidying up fails no command
+        for entry in os.scandir(folder):
+            found = ours.fullmatch(entry.name)
+            if not found or not _ended(found) or entry.stat(follow_symlinks=False).st_uid != os.getuid():
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                Path(entry.path).unlink(missing_ok=True)
+
+
+def _ended(found: re.Match[str]) -> bool:
+    try:
+        os.kill(int(found[1]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass
+    return False
