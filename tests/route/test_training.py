@@ -1,5 +1,6 @@
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ from PIL import Image
 torch = pytest.importorskip("torch", reason="training a router needs torch")
 pytest.importorskip("onnxscript", reason="exporting a router needs onnxscript")
 
+import sparing  # noqa: E402
 from sparing.errors import InputError, MissingExtraError  # noqa: E402
 from sparing.images import CLEAN, Corruption  # noqa: E402
 from sparing.models import from_callable  # noqa: E402
@@ -179,6 +181,9 @@ def test_numbers_need_no_images(tmp_path):
         tmp_path / "router",
         settings=Settings(epochs=40, learning_rate=0.01),
     )
+    file = (tmp_path / "router" / "router.onnx").read_bytes()
+    assert str(Path(sparing.__file__).parent).encode() not in file, "names a folder of this machine"
+    assert b"site-packages" not in file
     chances = router.gains(router.scores(list(range(200)), list(rows)))
     assert np.mean((chances[:, 0] > 0.5) == (rows[:, 0] > 0)) > 0.95
     assert chances[:, 1].min() > 0.9

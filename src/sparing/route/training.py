@@ -28,6 +28,7 @@ from sparing.storage.files import write_text
 from sparing.storage.locks import write_lock
 
 try:
+    import onnx
     import torch
 
     from sparing.route.fitting import Settings, fit
@@ -178,6 +179,7 @@ def export(
                 output_names=["scores"],
                 dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
             )
+        _forget_sources(path)
     except ImportError as error:
         raise MissingExtraError(str(error.name), "torch", "Exporting a router") from error
     except Exception as error:  # the exporter raises what it likes
@@ -187,6 +189,15 @@ def export(
         lines.append(f"resize = {list(description.resize)}")
     lines += [f"mean = {list(description.mean or (0.0,))}", f"std = {list(description.std or (1.0,))}"]
     write_text(folder / "router.toml", "\n".join(lines) + "\n")
+
+
+def _forget_sources(path: Path) -> None:
+    """Leave out of an exported graph where the code of its nodes lay on this machine."""
+    graph = onnx.load(path)
+    for nodes in (graph.graph.node, *(function.node for function in graph.functions)):
+        for node in nodes:
+            del node.metadata_props[:]
+    onnx.save(graph, path)
 
 
 def _describe(
