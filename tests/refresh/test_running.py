@@ -56,25 +56,64 @@ def test_what_is_finished_is_not_run_again(stage):
     seen.clear()
     assert run_order(stage, models(seen), None, chunk_rows=8)
     assert seen == []
-    assert stage.read(16).attempts == 2
+    assert stage.read(16).wasted == 8
 
 
-def test_no_chunk_is_begun_that_would_end_after_the_deadline(stage, monkeypatch):
-    clock = {"now": 0.0}
-    monkeypatch.setattr(running, "monotonic", lambda: clock["now"])
+class Clock:
+    """Time passes only while a model runs."""
 
-    def slow(model):
+    def __init__(self, monkeypatch, seconds):
+        self.now = 0.0
+        self.seconds = seconds
+        monkeypatch.setattr(running, "monotonic", lambda: self.now)
+
+    def slow(self, model):
         def function(ids, values):
-            clock["now"] += len(ids)
+            self.now += self.seconds * len(ids)
             return inner(ids, values)
 
         inner, model.function = model.function, function
         return model
 
-    assert not run_order(stage, [slow(m) for m in models()], None, chunk_rows=8, deadline=30)
-    assert stage.finished() == [0, 8, 16]  # 8 s each; a fourth might end at 32
-    assert clock["now"] == 24
+
+@pytest.mark.parametrize("deadline", [0.5, 2.5, 10, 30, 39.9, 100])
+def test_a_deadline_is_kept_to_the_forward(stage, monkeypatch, deadline):
+    clock = Clock(monkeypatch, 1.0)
+    complete = run_order(stage, [clock.slow(m) for m in models()], None, chunk_rows=8, deadline=deadline)
+    assert complete == (deadline >= 40)
+    assert clock.now == max(min(int(deadline), 40), 1)  # how long a forward takes is learned from the first
+    assert stage.rows_done() == clock.now
     assert stage.interrupted() == {}
+
+
+def one(recorder):
+    return pa.table({"id": IDS, "candidate": np.zeros(40, np.int16)}), models(recorder)[:1]
+
+
+def test_chunks_of_a_slow_model_are_small(stage, monkeypatch):
+    clock = Clock(monkeypatch, 0.5)
+    order, alone = one([])
+    stage.begin(SliceRecord(chunk_rows=16), order)
+    alone[0].batch_size = 2
+    assert run_order(stage, [clock.slow(alone[0])], None, chunk_rows=16)
+    lengths = [end - start for start, end in stage.spans()]
+    assert lengths[0] == 2
+    assert set(lengths[1:]) == {2, 4}  # two seconds each, cut at multiples of 16
+    np.testing.assert_array_equal(np.sort([end for _, end in stage.spans()])[-1], 40)
+
+
+def test_a_resumed_order_fills_the_gaps(stage):
+    seen = []
+    order, alone = one(seen)
+    stage.begin(SliceRecord(chunk_rows=16), order)
+    run_order(stage, alone, None, chunk_rows=16)
+    whole = stage.outputs(np.arange(40), Classes(3))
+    for start, _ in stage.spans()[1:-1]:
+        stage.drop(stage.read(start))
+    seen.clear()
+    run_order(stage, alone, None, chunk_rows=16)
+    assert 0 < len(seen) < 40
+    np.testing.assert_array_equal(stage.outputs(np.arange(40), Classes(3)), whole)
 
 
 def test_progress_counts_what_earlier_runs_did(stage):

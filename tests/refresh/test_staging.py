@@ -60,22 +60,51 @@ def test_outputs_come_back_in_any_order_to_the_bit(begun):
     np.testing.assert_array_equal(begun.outputs(rows, Classes(3)), PROBS[rows])
     assert begun.outputs(rows[:0], Classes(3)).shape == (0, 3)
     first = begun.read(0)
-    assert (first.kind, first.seconds, first.elapsed, first.attempts) == (
+    assert (first.kind, first.seconds, first.elapsed, first.wasted) == (
         Classes(3),
         {"model:new": 0.1},
         1.5,
-        1,
+        0,
     )
 
 
-def test_attempts_are_counted_until_a_chunk_is_there(begun):
-    for _ in range(3):
-        begun.starting(4)
-    begun.starting(0)
-    assert begun.interrupted() == {4: 3, 0: 1}
+def test_rows_that_were_begun_in_vain_are_counted(begun):
+    for rows in (4, 2, 4):
+        begun.starting(4, rows)
+    begun.starting(0, 3)
+    assert begun.interrupted() == {4: 10, 0: 3}
     begun.add(chunk(4, 8))
-    assert begun.interrupted() == {0: 1}
-    assert begun.read(4).attempts == 3
+    assert begun.interrupted() == {0: 3}
+    assert begun.read(4).wasted == 6
+    begun.drop(begun.read(4))
+    assert begun.interrupted() == {4: 10, 0: 3}
+
+
+def test_what_an_earlier_release_began_counts_by_whole_chunks(begun):
+    (begun.folder / "started-000000000004").write_bytes(b"...")
+    (begun.folder / "started-000000000008").write_bytes(b".")
+    assert begun.interrupted() == {4: 12, 8: 2}  # chunks of 4, of 10 rows
+    begun.starting(4, 4)
+    begun.add(chunk(4, 8))
+    assert (begun.read(4).wasted, begun.interrupted()) == (12, {8: 2})
+
+
+def test_chunks_of_an_earlier_release_have_no_length_in_their_name(begun):
+    begun.add(chunk(4, 8))
+    (begun.folder / "chunk-000000000004-000004.arrow").rename(begun.folder / "chunk-000000000004.arrow")
+    begun.add(chunk(0, 1))
+    assert begun.spans() == [(0, 1), (4, 8)]
+    np.testing.assert_array_equal(begun.outputs(np.array([5, 0]), Classes(3)), PROBS[[5, 0]])
+
+
+def test_time_that_was_spent_survives_a_kill(begun):
+    assert begun.elapsed() == 0
+    begun.starting(0, 4, 7.5)  # expected to be done at 7.5 s: a kill may have come just before
+    assert begun.elapsed() == 7.5
+    begun.add(chunk(0, 4))
+    assert begun.elapsed() == 1.5
+    (begun.folder / "elapsed").write_text("")  # as a power cut may leave it
+    assert begun.elapsed() == 1.5
 
 
 def test_to_begin_again_drops_everything(begun):

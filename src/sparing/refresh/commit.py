@@ -23,8 +23,8 @@ from sparing.refresh.pooling.pools import Held, Labelled, Pooler, Pools, held_by
 from sparing.refresh.records import RoundRecord, SliceRecord
 from sparing.refresh.round import Round
 from sparing.refresh.scoring.holdout import Prediction
-from sparing.refresh.slices import FIRST, Slices, chunk_rows, purpose_of, updates
-from sparing.refresh.staging import Chunk, Staging
+from sparing.refresh.slices import FIRST, Slices, purpose_of, updates
+from sparing.refresh.staging import Chunk
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
@@ -168,8 +168,8 @@ def _account(round_: Round, slices: Slices, record: RoundRecord) -> Account:
             _add_seconds(account, chunk)
             run = np.bincount(_candidates(order, chunk), minlength=len(models))
             spent.update({model.name: int(n) for model, n in zip(models, run, strict=True) if n})
-            account.wasted_forwards += (chunk.attempts - 1) * len(chunk)
-        account.wasted_forwards += _interrupted(part, chunk_rows(name, part))
+            account.wasted_forwards += chunk.wasted
+        account.wasted_forwards += sum(part.interrupted().values())
         account.forwards.update(spent)
         if purpose == "screening":
             account.screening_forwards.update(spent)
@@ -204,12 +204,6 @@ def _add_seconds(account: Account, chunk: Chunk) -> None:
         account.seconds[kind] += seconds
         if name:
             account.model_seconds[name] += seconds
-
-
-def _interrupted(staging: Staging, chunk_rows: int) -> int:
-    """Count the forwards of chunks that were begun and not finished."""
-    total = staging.order().num_rows
-    return sum(attempts * min(chunk_rows, total - start) for start, attempts in staging.interrupted().items())
 
 
 def _metadata(round_: Round, account: Account) -> Metadata:

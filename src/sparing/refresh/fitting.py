@@ -275,11 +275,8 @@ def _keep(cache: Cache, staging: Staging, staged: FitRecord) -> None:
         outputs = cache.metadata.kind.join([chunk.outputs for chunk in chunks])[mine]
         seconds = sum(chunk.seconds.get(f"model:{name}", 0.0) for chunk in chunks)
         # A chunk that was begun again may have been run in part before: counted for its first candidate.
-        again = {c.start: (c.attempts - 1) * len(c) for c in chunks}
-        begun = {
-            at: n * min(staged.chunk_rows, len(candidate) - at) for at, n in staging.interrupted().items()
-        }
-        wasted = sum(count for at, count in {**again, **begun}.items() if candidate[at] == index)
+        lost = {**{c.start: c.wasted for c in chunks}, **staging.interrupted()}
+        wasted = sum(count for at, count in lost.items() if candidate[at] == index)
         inputs = [chunk.inputs for chunk in chunks if chunk.inputs is not None]
         noted = np.concatenate(inputs)[mine] if len(inputs) == len(chunks) else None
         known = Known(ids.take(pa.array(rows[mine])), outputs, seconds, wasted, noted)

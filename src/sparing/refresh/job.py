@@ -214,9 +214,7 @@ def _run(
     if staged is not None and values is not None and not values.known_as(staged.samples):
         for part in staged_slices(staging).values():
             drop_changed(part, values)
-    elapsed = max(
-        (chunk.elapsed for part in staged_slices(staging).values() for chunk in part.chunks()), default=0.0
-    )
+    elapsed = max((part.elapsed() for part in staged_slices(staging).values()), default=0.0)
 
     def run(part: Staging, models: Sequence[Model], chunk_rows: int) -> bool:
         return run_order(

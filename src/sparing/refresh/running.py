@@ -20,6 +20,9 @@ from sparing.progress import OnProgress, Progress
 from sparing.refresh.staging import Chunk, Staging
 
 FETCH_BATCHES = 4
+CHUNK_SECONDS = 2.0
+"""How long a chunk takes at most, if a batch does: what a kill, or a call that fails, can cost."""
+
 CHECK_ROWS = 256
 """Samples that are read at a time to see whether they changed."""
 
@@ -88,10 +91,12 @@ def run_order(
         staging: holds the order; finished chunks are added to it.
         models: the candidates, by the order's `candidate` column.
         samples: where the sample values are.
-        chunk_rows: rows per chunk, the same on every run of one order.
+        chunk_rows: the most rows per chunk, the same on every run of one order. A chunk of one model is made
+            smaller where it would take longer than `CHUNK_SECONDS`.
         kind: the kind of output that the models must return; None when nothing is known yet.
         elapsed_before: seconds that the command had taken when this was called, restarts included.
-        deadline: `time.monotonic` value at which no further chunk may still be running.
+        deadline: `time.monotonic` value at which no further chunk may still be running. How long a forward
+            takes is learned on the way, from one row at first.
         engine: where the chunks are computed; this process by default.
         on_progress: called after every chunk.
 
@@ -104,36 +109,90 @@ def run_order(
     """
     order = staging.order()
     total = order.num_rows
-    finished = set(staging.finished())
-    left = [start for start in range(0, total, chunk_rows) if start not in finished]
+    left = _gaps(staging.spans(), total, chunk_rows)
     if not left:
         return True
     positions = find_samples(order, models, samples)
-    begun = monotonic()
-    done = done_before = total - sum(min(chunk_rows, total - start) for start in left)
-    chunk_begun, longest, late = begun, 0.0, False
+    begun = chunk_begun = monotonic()
+    done = done_before = total - sum(end - start for start, end in left)
+    used = np.unique(order["candidate"].to_numpy())
+    # Where several models share a chunk, its size decides which rows share a batch: it stays as it is, unless
+    # the clock decides anyway.
+    split = len(used) == 1 or deadline is not None
+    pace = _Pace(max(models[index].batch_size for index in used), deadline)
+    late = False
 
     def works() -> Iterator[_Work]:
         nonlocal chunk_begun, late
-        for start in left:
-            if deadline is not None and monotonic() + longest > deadline:
-                late = True
-                return
-            chunk_begun = monotonic()
-            staging.starting(start)
-            part = order.slice(start, chunk_rows)
-            where = None if positions is None else positions[start : start + chunk_rows]
-            yield _Work(start, part["id"].to_pylist(), part["candidate"].to_numpy(), where)
+        for first, end in left:
+            start = first
+            while start < end:
+                rows = pace.rows(end - start, monotonic()) if split else end - start
+                if rows == 0:
+                    late = True
+                    return
+                chunk_begun = monotonic()
+                staging.starting(start, rows, elapsed_before + chunk_begun - begun + pace.seconds(rows))
+                part = order.slice(start, rows)
+                where = None if positions is None else positions[start : start + rows]
+                yield _Work(start, part["id"].to_pylist(), part["candidate"].to_numpy(), where)
+                start += rows
 
     task = _RunChunk(models, samples, kind)
     for chunk in (engine or Local()).map(task, works()):
         staging.add(replace(chunk, elapsed=elapsed_before + monotonic() - begun))
-        longest = max(longest, monotonic() - chunk_begun)
+        pace.observe(len(chunk), monotonic() - chunk_begun)
         done += len(chunk)
         if on_progress is not None:
             spent = monotonic() - begun
             on_progress(Progress(done, total, spent, spent / (done - done_before) * (total - done)))
     return not late
+
+
+def _gaps(spans: list[tuple[int, int]], total: int, chunk_rows: int) -> list[tuple[int, int]]:
+    """List what is left to run, cut where chunks must end: at multiples of the most rows that one has."""
+    gaps, at = [], 0
+    for start, end in [*spans, (total, total)]:
+        while at < start:
+            stop = min(start, (at // chunk_rows + 1) * chunk_rows)
+            gaps.append((at, stop))
+            at = stop
+        at = max(at, end)
+    return gaps
+
+
+class _Pace:
+    """How many rows the next chunk may have, by how long those before took."""
+
+    def __init__(self, batch_size: int, deadline: float | None) -> None:
+        self.batch_size = batch_size
+        self.deadline = deadline
+        self.slowest = 0.0
+        self.latest: float | None = None
+
+    def rows(self, most: int, now: float) -> int:
+        """Return how many of at most so many rows to run next; 0 when no row would be done in time."""
+        if self.latest is None:
+            if self.deadline is None:
+                return min(most, self.batch_size)
+            return min(most, 1) if now < self.deadline else 0
+        rows = min(most, self._batches(CHUNK_SECONDS / self.latest if self.latest else most))
+        if self.deadline is None:
+            return rows
+        fit = (self.deadline - now) / self.slowest if self.slowest else float(rows)
+        return max(min(rows, self._batches(fit) if fit >= self.batch_size else int(fit)), 0)
+
+    def seconds(self, rows: int) -> float:
+        """Return how long so many rows are expected to take; 0 as long as nothing is known."""
+        return rows * (self.latest or 0.0)
+
+    def observe(self, rows: int, seconds: float) -> None:
+        """Note how long a chunk took."""
+        self.latest = seconds / rows
+        self.slowest = max(self.slowest, self.latest)
+
+    def _batches(self, rows: float) -> int:
+        return max(int(min(rows, 1e9)) // self.batch_size, 1) * self.batch_size
 
 
 @dataclass(frozen=True)

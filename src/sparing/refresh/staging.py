@@ -8,6 +8,7 @@ folders inside it, by name.
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from sparing.storage.readers import as_kind, read_json
 Record = TypeVar("Record", bound=Struct)
 
 RECORD = "request.json"
+ELAPSED = "elapsed"
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Chunk:
         kind: the kind of the outputs.
         seconds: measured seconds by phase ("model:NAME", "reading").
         elapsed: seconds that the whole command had taken when it was finished, restarts included.
-        attempts: how often it was begun; filled in by `Staging.add`.
+        wasted: rows that were begun here before in vain; filled in by `Staging.add`.
         inputs: shape (rows,), digests of the samples that it was computed from, 0 where none was needed; None
             in files of releases that did not note them.
     """
@@ -53,7 +55,7 @@ class Chunk:
     kind: OutputKind
     seconds: dict[str, float]
     elapsed: float
-    attempts: int = 1
+    wasted: int = 0
     inputs: npt.NDArray[np.uint64] | None = None
 
     def __len__(self) -> int:
@@ -63,7 +65,8 @@ class Chunk:
 class _Notes(Struct, frozen=True):
     seconds: dict[str, float]
     elapsed: float
-    attempts: int
+    attempts: int = 1  # format 1 counted how often a chunk was begun
+    wasted: int = 0
     kind: dict[str, Any] | None = None
 
 
@@ -134,38 +137,87 @@ class Staging:
         """List the later slices that were begun."""
         return sorted(path.parent.name for path in self.folder.glob(f"*/{RECORD}"))
 
-    def starting(self, start: int) -> None:
-        """Note that a chunk is being computed, so that a restart can count what it repeats."""
-        with writing(self.folder), (self.folder / f"started-{start:012d}").open("ab") as file:
-            file.write(b".")
+    def starting(self, start: int, rows: int, elapsed: float = 0.0) -> None:
+        """Note that a chunk is being computed, so that a restart can count what it repeats.
+
+        Args:
+            start: position of its first row in the order.
+            rows: how many rows it has.
+            elapsed: seconds that the whole command will have taken when it is finished, as far as is known.
+        """
+        with writing(self.folder):
+            with (self.folder / f"begun-{start:012d}").open("ab") as file:
+                file.write(b"." * rows)
+            self._note_elapsed(elapsed)
 
     def add(self, chunk: Chunk) -> None:
         """Keep a finished chunk; on the disk when this returns."""
-        marker = self.folder / f"started-{chunk.start:012d}"
-        attempts = marker.stat().st_size if marker.exists() else 1
-        notes = _Notes(chunk.seconds, chunk.elapsed, attempts, chunk.kind.spec())
+        marker = self.folder / f"begun-{chunk.start:012d}"
+        begun = marker.stat().st_size if marker.exists() else len(chunk)
+        wasted = max(begun - len(chunk), 0) + self._begun_before().pop(chunk.start, 0)
+        notes = _Notes(chunk.seconds, chunk.elapsed, wasted=wasted, kind=chunk.kind.spec())
         table = pa.table(chunk.kind.to_columns(chunk.outputs))
         if chunk.inputs is not None:
             table = table.append_column(INPUTS, pa.array(chunk.inputs))
         table = table.replace_schema_metadata({"chunk": json.dumps(msgspec.to_builtins(notes))})
         with writing(self.folder):
-            with replacing(self.folder / f"chunk-{chunk.start:012d}.arrow", CacheError) as draft:
+            name = f"chunk-{chunk.start:012d}-{len(chunk):06d}.arrow"
+            with replacing(self.folder / name, CacheError) as draft:
                 write_arrow(draft, table)
             marker.unlink(missing_ok=True)
+            (self.folder / f"started-{chunk.start:012d}").unlink(missing_ok=True)
+            self._note_elapsed(chunk.elapsed)
+
+    def elapsed(self) -> float:
+        """Return the seconds that the whole command has taken so far, restarts included.
+
+        What was in the making when a process ended counts with the time that it was expected to take.
+        """
+        path = self.folder / ELAPSED
+        try:
+            return float(path.read_text("ascii"))
+        except (OSError, ValueError):
+            return max((chunk.elapsed for chunk in self.chunks()), default=0.0)
+
+    def _note_elapsed(self, seconds: float) -> None:
+        # Renamed, so that a kill leaves the old number or the new one; not flushed: only kills matter here.
+        draft = self.folder / f"{ELAPSED}.tmp"
+        draft.write_text(repr(float(seconds)), "ascii")
+        draft.replace(self.folder / ELAPSED)
 
     def finished(self) -> list[int]:
         """List where the finished chunks start."""
         return sorted(int(path.stem.split("-")[1]) for path in self.folder.glob("chunk-*.arrow"))
 
+    def spans(self) -> list[tuple[int, int]]:
+        """List where the finished chunks start and end, in order."""
+        found = []
+        for path in self.folder.glob("chunk-*.arrow"):
+            start, *rows = (int(part) for part in path.stem.split("-")[1:])
+            # Earlier releases did not say in the name how many rows a chunk has.
+            found.append((start, start + (rows[0] if rows else len(self.read(start)))))
+        return sorted(found)
+
     def interrupted(self) -> dict[int, int]:
-        """Return how often chunks were begun that are not finished, by where they start."""
+        """Return how many rows of chunks were begun that are not finished, by where these start."""
         done = set(self.finished())
-        begun = {int(p.name.split("-")[1]): p.stat().st_size for p in self.folder.glob("started-*")}
-        return {start: attempts for start, attempts in begun.items() if start not in done}
+        begun = Counter(self._begun_before())
+        begun.update({int(p.name.split("-")[1]): p.stat().st_size for p in self.folder.glob("begun-*")})
+        return {start: rows for start, rows in begun.items() if start not in done}
+
+    def _begun_before(self) -> dict[int, int]:
+        """Count the rows that an earlier release began in vain: it noted how often it began a whole chunk."""
+        marks = list(self.folder.glob("started-*"))
+        if not marks:
+            return {}
+        chunk_rows = read_json(self.folder / RECORD, dict[str, Any], error=CacheError)["chunk_rows"]
+        total = self.order().num_rows
+        starts = {int(path.name.split("-")[1]): path.stat().st_size for path in marks}
+        return {start: times * min(chunk_rows, total - start) for start, times in starts.items()}
 
     def read(self, start: int) -> Chunk:
         """Read a finished chunk back."""
-        path = self.folder / f"chunk-{start:012d}.arrow"
+        path = self._chunk_path(start)
         table, notes = read_noted(path, "chunk", _Notes, CacheError)
         if notes.kind is None:  # format 1 knew distributions over classes only
             kind: OutputKind = Classes(table.schema.field("probs").type.list_size)
@@ -177,15 +229,19 @@ class Staging:
             kind=kind,
             seconds=notes.seconds,
             elapsed=notes.elapsed,
-            attempts=notes.attempts,
+            wasted=notes.wasted + (notes.attempts - 1) * table.num_rows,
             inputs=table[INPUTS].to_numpy() if INPUTS in table.column_names else None,
         )
 
     def drop(self, chunk: Chunk) -> None:
         """Drop a finished chunk, so that it is computed again; what it took counts as repeated."""
         with writing(self.folder):
-            (self.folder / f"started-{chunk.start:012d}").write_bytes(b"." * chunk.attempts)
-            (self.folder / f"chunk-{chunk.start:012d}.arrow").unlink(missing_ok=True)
+            (self.folder / f"begun-{chunk.start:012d}").write_bytes(b"." * (chunk.wasted + len(chunk)))
+            self._chunk_path(chunk.start).unlink(missing_ok=True)
+
+    def _chunk_path(self, start: int) -> Path:
+        found = list(self.folder.glob(f"chunk-{start:012d}*.arrow"))
+        return found[0] if found else self.folder / f"chunk-{start:012d}.arrow"
 
     def chunks(self) -> Iterator[Chunk]:
         """Read the finished chunks back, in order."""
