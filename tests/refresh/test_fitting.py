@@ -64,6 +64,37 @@ def test_what_an_interrupted_fit_paid_for_is_kept_for_another(world):
     assert report.account["wasted_forwards"] == 128
 
 
+def test_what_an_interrupted_fit_lost_is_counted_even_if_nothing_was_finished(world):
+    w, new = world(300), Recorder("new")
+    probe = Recorder("new")
+    fit(world(300, "probe.lance").path, [probe.model()], samples=w.samples, rows=60, epochs=1)
+    new.fail_at = probe.seen[5]
+    with pytest.raises(ModelError):
+        fit(w.path, [new.model()], samples=w.samples, rows=60, epochs=1)
+    new.fail_at = None
+    fit(w.path, [new.model()], samples=w.samples, rows=40, epochs=1)
+    report = refresh(w.path, [new.model()], RefreshOptions(budget="0%"), samples=w.samples)
+    assert report.account["fit_forwards"] == {"new": 40}
+    assert report.account["wasted_forwards"] == 8  # the batch in flight
+
+
+def test_a_deletion_that_fails_forgets_nothing(world, monkeypatch):
+    w, new = world(200), Recorder("new")
+    fit(w.path, [new.model()], samples=w.samples, rows=50, epochs=1)
+    cache = Cache.open(w.path)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("sparing.cache.transactions.commit", full)
+        with pytest.raises(CacheError, match="No space left"):
+            cache.delete(new.seen[:10])
+    assert preview(w.path, [new.model()], RefreshOptions(budget="0%")).known == 50
+    Cache.open(w.path).delete(new.seen[:10])
+    assert preview(w.path, [new.model()], RefreshOptions(budget="0%")).known == 40
+
+
 def test_an_id_that_comes_back_is_another_sample(world):
     w = world(200)
     new = Recorder("new")

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -628,3 +629,32 @@ def test_an_unknown_choice_for_an_unfinished_round(world):
     w = world(20)
     with pytest.raises(InputError, match="resume or commit or discard, not 'finish'"):
         refresh(w.path, [Recorder("new").model()], RefreshOptions(budget="50%"), unfinished="finish")
+
+
+def test_a_named_round_spends_its_budget_once(world):
+    w, new = world(300), Recorder("new")
+    nightly = RefreshOptions(budget="20%", scorer="entropy", once="2026-11-26")
+    first = refresh(w.path, [new.model()], nightly, samples=w.samples)
+    assert refresh(w.path, [new.model()], nightly, samples=w.samples) == first
+    assert len(new.seen) == 60
+    next_night = replace(nightly, once="2026-11-27")
+    assert refresh(w.path, [new.model()], next_night, samples=w.samples).round == 2
+    assert refresh(w.path, [new.model()], nightly, samples=w.samples) == first
+    assert len(new.seen) == 120
+    Cache.open(w.path).rollback(0)  # what was undone does not count: the name is free again
+    assert refresh(w.path, [new.model()], nightly, samples=w.samples).round == 1
+    assert len(new.seen) == 180
+
+
+def test_a_clean_up_that_was_killed_drops_what_its_own_round_used_only(world, monkeypatch):
+    w, a, b = world(300), Recorder("a"), Recorder("b")
+    fit(w.path, [a.model(), b.model()], samples=w.samples, rows=50, epochs=1)
+    options = RefreshOptions(budget="20%", scorer="entropy")
+    with monkeypatch.context() as patched:
+        patched.setattr("sparing.refresh.job._clean_up", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            refresh(w.path, [a.model()], options, samples=w.samples)
+    b.seen.clear()
+    report = refresh(w.path, [b.model()], options, samples=w.samples)
+    assert report.account["fit_forwards"] == {"b": 50}
+    assert len(b.seen) == 10

@@ -307,11 +307,12 @@ class Cache:
         if not len(wanted):
             return 0
         with transactions.writing(self.path):
-            forget_ids(self.work_dir, self.metadata, wanted)
             known = files.files_below(self.path)
             removal = self._view.dataset.merge_insert("id").when_matched_delete()
             transaction = removal.execute_uncommitted(pa.table({"id": wanted}))[0]
             self._view = self._view.committed(transaction, {"op": "delete", "rows": len(wanted)}, known)
+            # Last, so that a deletion that fails loses nothing; what a kill leaves names its samples.
+            forget_ids(self.work_dir, self.metadata, wanted)
         return len(wanted)
 
     def ids(self) -> pa.Array:

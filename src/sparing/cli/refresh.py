@@ -105,6 +105,14 @@ def refresh(
     discard: Annotated[
         bool, typer.Option("--discard", help="Drop what an earlier, different command has staged.")
     ] = False,
+    once: Annotated[
+        str | None,
+        typer.Option(
+            "--once",
+            metavar="NAME",
+            help="Name the round, such as 2026-11-26; if the cache has a round of that name, do nothing.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Refresh a cache under a budget, as one atomic round.
@@ -141,6 +149,7 @@ def refresh(
         objective=objective,  # type: ignore[arg-type]
         correction=Correction(recent=again, within_budget=correct_within_budget) if corrects else None,
         seed=seed,
+        once=once,
     )
     if dry_run:
         from sparing.refresh import preview

@@ -120,6 +120,7 @@ def commit_round(round_: Round, slices: Slices, record: RoundRecord, complete: b
             "digests": record.models,
             "target": record.target,
             "seed": record.seed,
+            **({} if round_.once is None else {"once": round_.once}),
             "report": asdict(report(pools)),
         }
 

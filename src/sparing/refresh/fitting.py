@@ -270,15 +270,16 @@ def _keep(cache: Cache, staging: Staging, staged: FitRecord) -> None:
     rows = np.concatenate([np.zeros(0, np.int64), *(c.start + np.arange(len(c)) for c in chunks)])
     for index, (name, digest) in enumerate(zip(staged.names, staged.digests, strict=True)):
         mine = candidate[rows] == index
-        if not mine.any():
-            continue
         outputs = cache.metadata.kind.join([chunk.outputs for chunk in chunks])[mine]
         seconds = sum(chunk.seconds.get(f"model:{name}", 0.0) for chunk in chunks)
         # A chunk that was begun again may have been run in part before: counted for its first candidate.
         lost = {**{c.start: c.wasted for c in chunks}, **staging.interrupted()}
         wasted = sum(count for at, count in lost.items() if candidate[at] == index)
+        if not mine.any() and not wasted:
+            continue
         inputs = [chunk.inputs for chunk in chunks if chunk.inputs is not None]
-        noted = np.concatenate(inputs)[mine] if len(inputs) == len(chunks) else None
+        empty = np.zeros(0, np.uint64)
+        noted = np.concatenate([empty, *inputs])[mine] if len(inputs) == len(chunks) else None
         known = Known(ids.take(pa.array(rows[mine])), outputs, seconds, wasted, noted)
         keep_known(cache.work_dir, cache.metadata, name, digest, known)
     staging.clear()

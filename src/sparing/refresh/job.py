@@ -162,6 +162,8 @@ def refresh(
     begun = monotonic() if started is None else started
     with Cache.open(path).lock():
         cache = Cache.open(path)
+        if options.once is not None and (found := _named(cache, options.once)) is not None:
+            return report_of(found)
         values = None if samples is None else open_samples(samples)
         staging = Staging(cache.staged_round)
         job = prepare_round(cache, candidates, options, values)
@@ -179,8 +181,8 @@ def refresh(
             job = before if options.scorer is None and before.digest == staged.digest else job
         if staged is not None and (entry := _committed(cache, staged)) is not None:
             # Killed between the commit and the clean-up: the round is there already.
-            _clean_up(cache, job, staging)
-            if staged.command == job.command:
+            _clean_up(cache, staged, staging)
+            if staged.command == job.command and options.once == entry.get("once"):
                 return report_of(entry)
         elif staged is not None and staged.digest != job.digest:
             if unfinished != "discard":
@@ -196,7 +198,7 @@ def refresh(
         if staged is None:
             raise AssertionError("the round was not staged")
         report = commit_round(job, staged_slices(staging), staged, complete)
-        _clean_up(cache, job, staging)
+        _clean_up(cache, staged, staging)
         return report
 
 
@@ -242,10 +244,15 @@ def _refusal(job: Round, staged: RoundRecord) -> CacheError:
     )
 
 
-def _clean_up(cache: Cache, job: Round, staging: Staging) -> None:
+def _clean_up(cache: Cache, done: RoundRecord, staging: Staging) -> None:
+    """Drop what the round that was committed has used: of its own models, whatever is asked for now."""
+    for name, digest in done.models.items():
+        drop_known(cache.work_dir, name, digest)
     staging.clear()
-    for model in job.candidates:
-        drop_known(cache.work_dir, model.name, model.digest)
+
+
+def _named(cache: Cache, once: str) -> dict[str, Any] | None:
+    return next((entry for entry in cache.metadata.rounds if entry.get("once") == once), None)
 
 
 def _committed(cache: Cache, staged: RoundRecord) -> dict[str, Any] | None:

@@ -55,6 +55,8 @@ class RefreshOptions:
             the row holds, by exponents fitted to the labelled rows that both are known of.
         correction: how rows that look stale are corrected; None leaves them alone.
         seed: decides the order among equal benefits.
+        once: a name for the round, such as the date of a nightly job. When the cache has a round of that
+            name, nothing is run and its report is returned: a job that is repeated spends its budget once.
     """
 
     budget: str | Budget
@@ -66,3 +68,4 @@ class RefreshOptions:
     objective: Objective = "consistency"
     correction: Correction | None = None
     seed: int = 0
+    once: str | None = None

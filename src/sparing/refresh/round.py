@@ -46,6 +46,7 @@ class Round:
         correction: how the round corrects; None when it does not.
         correct_within_budget: whether correction's forwards are paid from the budget.
         objective: "consistency" stores new outputs as they are, "accuracy" pools them with the cached.
+        once: the name of the round; None when it has none.
         pools: makes what pools rows, from the metadata of the new round; None fits it to the labelled rows
             that the round refreshes.
     """
@@ -64,6 +65,7 @@ class Round:
     correct_within_budget: bool = False
     objective: Objective = "consistency"
     pools: Callable[[Metadata], Pooler] | None = None
+    once: str | None = None
 
     @property
     def names(self) -> list[str]:
@@ -363,6 +365,7 @@ def prepare_round(
         correction=_correction(cache, candidates, options, budget),
         correct_within_budget=correction is not None and correction.within_budget,
         objective=objective,
+        once=options.once,
     )
 
 
