@@ -7,7 +7,13 @@ TORCH  ?= torch==2.13.0 onnxscript transformers
 # A sum ends in other bits on another processor: the tests run as on this one, and as on a second kind.
 CORETYPE ?= Haswell
 
-.PHONY: demo test test-coretype lint types check bench format torch clean
+# What is tested with the lowest versions that pyproject.toml allows.
+LOWEST := .venv-lowest
+CORE   := tests/cache tests/data tests/images tests/models tests/storage tests/test_budget.py tests/cli/test_cache.py \
+          tests/cli/test_main.py tests/cli/test_failures.py tests/cli/test_refresh.py tests/cli/test_old_files.py \
+          tests/offload/codecs tests/offload/test_old_files.py
+
+.PHONY: demo test test-coretype lowest lint types check bench format torch clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -27,6 +33,12 @@ test: $(VENV)/installed
 test-coretype: $(VENV)/installed
 	OPENBLAS_CORETYPE=$(CORETYPE) $(BIN)/python -m pytest -n 2 --dist loadgroup
 
+lowest:
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet -c tests/constraints-lowest.txt -e ".[serve]" \
+		pytest pytest-xdist pytest-benchmark hypothesis pandas onnx
+	$(LOWEST)/bin/python -m pytest -n 2 --dist loadgroup $(CORE)
+
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -44,4 +56,4 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/overhead.py
 
 clean:
-	rm -rf $(VENV) demo-output .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(LOWEST) demo-output .mypy_cache .ruff_cache .pytest_cache

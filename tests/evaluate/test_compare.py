@@ -158,6 +158,8 @@ def test_bad_requests():
         ("at least one seed", {"seeds": 0}),
         ("cannot be split", {"train_rows": M}),
         ("is no rate", {"rates": ["5rows"]}),
+        ("no update rate", {"rates": []}),
+        ("no scorer is named", {"scorers": " , "}),
     ]
     for message, options in cases:
         with pytest.raises(InputError, match=message):

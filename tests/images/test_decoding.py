@@ -1,6 +1,7 @@
 import io
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 from tests.route.conftest import image
@@ -37,6 +38,8 @@ def files():
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("resize", [None, (5, 7)])
 def test_a_model_sees_the_same_pixels_whether_or_not_decoding_is_shared(kind, channels, resize):
+    if kind == "YCbCr" and int(PIL.__version__.split(".")[0]) < 13:
+        pytest.skip("Pillow before 13 cannot read the TIFF that it writes of YCbCr")
     made, format_, options = files()[kind]
     buffer = io.BytesIO()
     made.save(buffer, format_, **options)

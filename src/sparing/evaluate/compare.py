@@ -93,6 +93,8 @@ def evaluate(
         raise InputError(f"the target {target!r} is not among {', '.join(names)}")
     if seeds < 1:
         raise InputError("at least one seed is needed")
+    if not rates:
+        raise InputError("there is no update rate to compare at: give at least one, such as 50%")
     budgets = {_plain(rate): Budget.parse(rate) for rate in rates}
     ids, pairs = align(old, list(new.values()), names.index(target), others)
     m = len(pairs)

@@ -17,7 +17,7 @@ def scorer_names(asked: str, others: int, labelled: bool) -> list[str]:
         labelled: whether there are labels.
 
     Raises:
-        InputError: an unknown name, or one that the data does not allow.
+        InputError: no name, an unknown one, or one that the data does not allow.
     """
     lacking = {}
     if not labelled:
@@ -27,6 +27,8 @@ def scorer_names(asked: str, others: int, labelled: bool) -> list[str]:
     if asked == "all":
         return [name for name, scorer in SCORERS.items() if not scorer.needs & set(lacking)]
     names = [name.strip() for name in asked.split(",") if name.strip()]
+    if not names:
+        raise InputError("no scorer is named: name at least one, or all")
     for name in names:
         for need in sorted(find_scorer(name).needs & set(lacking)):
             raise InputError(f"the scorer {name!r} needs {lacking[need]}")
