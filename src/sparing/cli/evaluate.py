@@ -30,7 +30,7 @@ def evaluate(
     scorers: Annotated[
         str, typer.Option("--scorers", help="Names separated by commas, or all: {all_scorers}.")
     ] = "all",
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many random splits.")] = 5,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, max=1000, help="How many random splits.")] = 5,
     train_rows: Annotated[
         int | None,
         typer.Option("--train-rows", min=2, help="Rows to fit on; by default half, at most 5,000."),

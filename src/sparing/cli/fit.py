@@ -57,7 +57,7 @@ def fit(
         list[int] | None, typer.Option("--hidden", min=1, help="Hidden layer sizes of PURE's router. [64]")
     ] = None,
     epochs: Annotated[
-        int, typer.Option("--epochs", min=1, help="Passes of PURE's router over the rows.")
+        int, typer.Option("--epochs", min=1, max=10000, help="Passes of PURE's router over the rows.")
     ] = 30,
     holdout: Annotated[
         float, typer.Option("--holdout", min=0, max=0.9, help="Share of the rows that judge the ranker.")

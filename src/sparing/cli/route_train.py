@@ -39,7 +39,7 @@ def train(
     corrupt: Annotated[
         str | None, typer.Option("--corrupt", help="Train on corrupted images too: blur, noise or both.")
     ] = None,
-    epochs: Annotated[int, typer.Option("--epochs", min=1)] = 10,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, max=10000)] = 10,
     learning_rate: Annotated[float, typer.Option("--learning-rate", help="Of Adam.")] = 1e-4,
     size: Annotated[int, typer.Option("--size", min=8, help="Side of the router's input, in pixels.")] = 96,
     backbone: Annotated[

@@ -24,7 +24,7 @@ def simulate(
     method: Annotated[
         str, typer.Option("--method", help="Names separated by commas, or all: {methods}.")
     ] = "pure,pure-no-correction,only-omission,only-misclass,no-voting,entropy,mlink,cema,random,full",
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many random halvings.")] = 5,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, max=1000, help="How many random halvings.")] = 5,
     train_rows: Annotated[
         int | None, typer.Option("--train-rows", min=2, help="Rows of each half to learn from.")
     ] = None,
