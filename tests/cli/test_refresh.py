@@ -1,5 +1,8 @@
 """The README's path through the command line, and what goes wrong on it."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -293,7 +296,27 @@ def test_only_a_round_that_changed_something_can_be_undone(imported):
     again = run("refresh", *common, "--budget", "100%")
     assert again.code == 0
     assert "undo" not in again.err
-    assert "nothing was changed" in again.err
+    assert "nothing was changed: 0 rows are left for " in again.err
+    assert "needs another digest" in again.err
+    poor = run(
+        "refresh", "photos.lance", "--model", MODEL.replace("=", "2=", 1), *SAMPLES, "--budget", "0rows"
+    )
+    assert "or the budget pays for none" in poor.err
+
+
+def test_a_function_whose_source_changed_is_another_model(imported, monkeypatch):
+    run = imported
+    done = run("refresh", "photos.lance", "--model", MODEL, *SAMPLES, "--budget", "10rows")
+    assert done.code == 0
+    path = Path("models.py").resolve()
+    path.write_text(path.read_text() + "# changed\n")
+    loaded = [name for name, module in sys.modules.items() if getattr(module, "__file__", "") == str(path)]
+    for name in loaded:  # a new command is a new process
+        monkeypatch.delitem(sys.modules, name)
+    changed = run("refresh", "photos.lance", "--model", MODEL, *SAMPLES, "--budget", "10rows")
+    assert changed.code == 1
+    assert "another digest" in changed.err
+    assert "give the new model another name" in changed.err
 
 
 def test_correction_within_a_budget_of_nothing_runs_nothing(imported):

@@ -1,4 +1,3 @@
-import functools
 from time import perf_counter, sleep
 
 import numpy as np
@@ -6,6 +5,7 @@ import pytest
 
 from sparing.errors import InputError, ModelError
 from sparing.models import Model, from_callable, run
+from sparing.models.digests import function_digest
 
 
 def shares(values):
@@ -14,8 +14,8 @@ def shares(values):
     return np.stack([x, 1 - x], axis=1)
 
 
-def model(function=shares, **options):
-    return from_callable(function, name="m", **options)
+def model(function=shares, digest="v1", **options):
+    return from_callable(function, name="m", digest=digest, **options)
 
 
 def test_distributions_come_back_as_float32():
@@ -142,16 +142,11 @@ def test_models_without_samples_get_none():
     assert seen == [None, None]
 
 
-def test_default_digest_is_the_qualified_name():
-    assert model().digest == f"callable:{__name__}:shares"
-    assert model(functools.partial(shares)).digest == f"callable:{__name__}:shares"
+def test_the_digest_is_that_of_the_source_unless_given():
+    assert model(digest=None).digest == function_digest(shares)
     assert model(digest="v2").digest == "v2"
-
-    class Callable:
-        def __call__(self, values):
-            return shares(values)
-
-    assert model(Callable()).digest.endswith("<locals>.Callable")
+    with pytest.raises(InputError, match="model 'm': the model is a lambda"):
+        from_callable(lambda values: values, name="m")
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,9 @@ def test_images_are_decoded_beforehand_and_the_decoding_measured(experts, images
 
     model.function = spy
     mine = from_callable(
-        lambda values: seen.extend(map(type, values)) or np.full((len(values), 3), 1 / 3), name="own"
+        lambda values: seen.extend(map(type, values)) or np.full((len(values), 3), 1 / 3),
+        name="own",
+        digest="v1",
     )
     _, _, decoding = measure_experts([model], open_samples(images), calls=10)
     assert set(seen) == {np.ndarray}

@@ -1,5 +1,6 @@
 """`sparing refresh`: spend a budget on the rows where it is predicted to bring most."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -176,7 +177,7 @@ def refresh(
     except (KeyboardInterrupt, ModelError):
         _tell_staged(cache)
         raise
-    _tell_report(report, cache, len(candidates), as_json)
+    _tell_report(report, cache, candidates, as_json)
 
 
 def _tell_pooling(name: str, judged: dict[str, Any]) -> None:
@@ -304,7 +305,7 @@ def _tell_learning(learning: dict[str, Any]) -> None:
         say("  at the end nothing learned was clearly better than entropy on held-out rows")
 
 
-def _tell_report(report: Any, cache: Path, candidates: int, as_json: bool) -> None:
+def _tell_report(report: Any, cache: Path, candidates: Sequence[Any], as_json: bool) -> None:
     from dataclasses import asdict
 
     if as_json:
@@ -320,7 +321,7 @@ def _tell_report(report: Any, cache: Path, candidates: int, as_json: bool) -> No
         say(f"  of which fit had run {sum(account['fit_forwards'].values()):,}")
     if report.learning is not None:
         _tell_learning(report.learning)
-        if candidates > 1:
+        if len(candidates) > 1:
             say(f"  {TARGET_ALONE}")
     if report.screened:
         extra = [sum(account[f"{kind}_forwards"].values()) for kind in ("screening", "voting")]
@@ -345,5 +346,10 @@ def _tell_report(report: Any, cache: Path, candidates: int, as_json: bool) -> No
         )
     if report.refreshed + report.corrected:
         hint(f"to undo: sparing cache rollback {cache} --round {report.round - 1}")
+    elif report.left == 0:
+        known = ", ".join(f"{model.name} ({model.digest})" for model in candidates)
+        hint(
+            f"nothing was changed: 0 rows are left for {known}. A model that has changed needs another digest"
+        )
     else:
         hint("nothing was changed: no row was left for these models, or the budget pays for none")

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from sparing.errors import InputError, ModelError
+from sparing.models.digests import function_digest
 from sparing.models.model import Model, from_callable
 
 FORMS = "file.onnx, file.parquet, package.module:function or path/to/file.py:function"
@@ -70,7 +71,7 @@ def load_model(
         loaded = load_callable(target)
         if isinstance(loaded, Model):
             return dataclasses.replace(loaded, name=name, **given)
-        return from_callable(loaded, name=name, digest=f"callable:{_short(target)}", **given)
+        return from_callable(loaded, name=name, digest=function_digest(loaded, name=_short(target)), **given)
     except InputError as error:
         raise ModelError(f"model {name!r}: {error}") from error
 

@@ -1,8 +1,8 @@
 """A model: a named map from a batch of samples to distributions, checked in one place and timed."""
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparing.errors import InputError, MissingExtraError, ModelError
+from sparing.models.digests import function_digest
 from sparing.numerics.arrays import as_array
 from sparing.numerics.distributions import as_distributions, log_softmax, softmax
 from sparing.outputs import OutputKind, Outputs
@@ -27,7 +28,8 @@ class Model:
 
     Attributes:
         name: what the model is called in caches and reports.
-        digest: what it is: "sha256:..." of its file, "callable:package.module:name", or as the user states.
+        digest: what it is: "sha256:..." of its file, "callable:package.module:name source:..." of a function,
+            or as the user states.
         function: from m ids and m sample values to outputs of shape (m, C); called with one batch at a time.
         cost: stated cost per sample, in `unit`; None when measured seconds are to be used.
         unit: what `cost` counts, for example "seconds", "joules" or "dollars".
@@ -204,6 +206,7 @@ def from_callable(
     *,
     name: str,
     digest: str | None = None,
+    depends_on: Sequence[str | Path] = (),
     cost: float | None = None,
     unit: str = "seconds",
     batch_size: int = 64,
@@ -217,7 +220,9 @@ def from_callable(
         function: from a list of m sample values to an array of shape (m, C).
         name: what the model is called.
         digest: what it is; change it when the model changes, since caches tell models apart by it. By default
-            the callable's qualified name.
+            the function's qualified name and a hash of its source; needed for lambdas and objects.
+        depends_on: files whose contents belong to the digest, such as weights that the function reads;
+            relative to the folder of the function's own file. Left out where `digest` is given.
         cost: stated cost per sample, in `unit`; None to measure seconds.
         unit: what `cost` counts.
         batch_size: how many samples are passed at a time.
@@ -229,13 +234,19 @@ def from_callable(
         The model.
 
     Raises:
-        InputError: not a callable, an empty name, a batch size below 1 or a cost below 0.
+        InputError: not a callable, an empty name, a batch size below 1 or a cost below 0; or what the
+            callable is cannot be told from its source, and no digest is given.
     """
     if not callable(function):
         raise InputError(f"model {name!r}: expected a callable, got {type(function).__name__}")
+    if digest is None:
+        try:
+            digest = function_digest(function, depends_on=depends_on)
+        except InputError as error:
+            raise InputError(f"model {name!r}: {error}") from error
     return Model(
         name=name,
-        digest=digest or f"callable:{_qualified_name(function)}",
+        digest=digest,
         function=lambda _, values: function(values),
         cost=cost,
         unit=unit,
@@ -244,13 +255,6 @@ def from_callable(
         classes=None if classes is None else tuple(classes),
         kind=kind,
     )
-
-
-def _qualified_name(function: Any) -> str:
-    while isinstance(function, functools.partial):
-        function = function.func
-    named = function if hasattr(function, "__qualname__") else type(function)
-    return f"{named.__module__}:{named.__qualname__}"
 
 
 def _describe(ids: list[object]) -> str:

@@ -54,6 +54,7 @@ class RefreshReport:
         learning: when the round learned while it spent: rows of the random "probe", the number of "slices"
             and of those "learned" (ranked by more than entropy), and of the last one what `SliceLearning`
             says; None otherwise.
+        left: rows that no candidate had written before the round; None in rounds of earlier releases.
     """
 
     round: int
@@ -70,6 +71,7 @@ class RefreshReport:
     corrected: int = 0
     pooling: dict[str, dict[str, float | None]] | None = None
     learning: dict[str, Any] | None = None
+    left: int | None = None
 
 
 def commit_round(round_: Round, slices: Slices, record: RoundRecord, complete: bool) -> RefreshReport:
@@ -97,7 +99,14 @@ def commit_round(round_: Round, slices: Slices, record: RoundRecord, complete: b
         result = _report(round_, record, account, tally, pools)
         screened = 0 if round_.correction is None else screened_rows(slices).num_rows
         learning = _learning(slices, record)
-        return replace(result, complete=complete, prediction=prediction, screened=screened, learning=learning)
+        return replace(
+            result,
+            complete=complete,
+            prediction=prediction,
+            screened=screened,
+            learning=learning,
+            left=record.totals.competing,
+        )
 
     if run == 0 and not round_.known_rows() and round_.correction is None:
         # Nothing to store: a round that changes nothing would only make history harder to read.

@@ -19,6 +19,7 @@ from sparing.models import Model
 from sparing.outputs import Classes, Outputs
 from sparing.outputs.classes import check_names
 from sparing.progress import OnProgress
+from sparing.refresh.recorded import as_recorded
 from sparing.refresh.records import FillRecord
 from sparing.refresh.running import chunk_rows_for, drop_changed, run_order
 from sparing.refresh.staging import Staging
@@ -70,6 +71,7 @@ def fill(
     beside = path.with_name(f"{path.name}.filling")
     with write_lock(beside.with_name(f"{path.name}.lock"), "this cache", CacheLockedError):
         staging = Staging(beside)
+        model = _as_staged(model, staging)
         _run_all(staging, model, opened, np.arange(len(opened)), base="", on_progress=on_progress)
         cache = Cache.create(
             path,
@@ -106,6 +108,8 @@ def append_samples(
     opened = open_samples(samples)
     with Cache.open(path).lock():
         cache = Cache.open(path)
+        staging = Staging(cache.work_dir / "append")
+        model = _as_staged(model, staging, cache)
         cache.metadata.check_model(model.name, model.classes, model.kind)
         cache.as_ids(opened.ids)  # of the same type, or an error
         if (labels := opened.labels()) is not None:
@@ -114,7 +118,6 @@ def append_samples(
         fresh = pc.invert(pc.is_in(opened.ids, value_set=cache.ids())).to_numpy(False)
         if not fresh.any():
             raise InputError(f"all {len(opened)} samples are in the cache already: nothing to append")
-        staging = Staging(cache.work_dir / "append")
         _run_all(
             staging,
             model,
@@ -126,6 +129,11 @@ def append_samples(
         added = cache.append(_outputs(staging, opened), _info(model, staging))
         staging.clear()
     return added
+
+
+def _as_staged(model: Model, staging: Staging, cache: Cache | None = None) -> Model:
+    staged = staging.record(FillRecord)
+    return as_recorded([model], cache, [] if staged is None else [staged.model])[0]
 
 
 def _run_all(

@@ -19,6 +19,7 @@ from sparing.errors import CacheError, InputError
 from sparing.models import Model
 from sparing.numerics.selection import Items, find_cut, tie_keys
 from sparing.progress import OnProgress
+from sparing.refresh.recorded import as_recorded
 from sparing.refresh.records import FitRecord
 from sparing.refresh.round import known_of
 from sparing.refresh.running import chunk_rows_for, drop_changed, find_samples, run_order
@@ -81,8 +82,10 @@ def fit(
                 "finish or discard it with `sparing refresh` first"
             )
         values = None if samples is None else open_samples(samples)
-        drawn = _draw(cache, candidates, rows, seed)
         staging = Staging(cache.work_dir / "fit")
+        staged = staging.record(FitRecord)
+        candidates = as_recorded(candidates, cache, [] if staged is None else staged.digests)
+        drawn = _draw(cache, candidates, rows, seed)
         wanted = FitRecord(
             chunk_rows=0,
             names=[model.name for model in candidates],
@@ -92,7 +95,6 @@ def fit(
             version=cache.version,
             samples=None if values is None else values.identity,
         )
-        staged = staging.record(FitRecord)
         if staged is not None and values is not None and not values.known_as(staged.samples):
             drop_changed(staging, values)
             staged = msgspec.structs.replace(staged, samples=wanted.samples)

@@ -166,7 +166,6 @@ def refresh(
             return report_of(found)
         values = None if samples is None else open_samples(samples)
         staging = Staging(cache.staged_round)
-        job = prepare_round(cache, candidates, options, values)
         try:
             staged = staging.record(RoundRecord)
         except CacheError:
@@ -174,10 +173,12 @@ def refresh(
                 raise
             staging.clear()
             staged = None
+        models = None if staged is None else staged.models
+        job = prepare_round(cache, candidates, options, values, staged=models)
         if staged is not None and staged.scorer == "entropy" and job.learns:
             # A round that was begun when entropy was the default is still the same command.
             plain = replace(options, scorer="entropy", features=None)
-            before = prepare_round(cache, candidates, plain, values)
+            before = prepare_round(cache, candidates, plain, values, staged=models)
             job = before if options.scorer is None and before.digest == staged.digest else job
         if staged is not None and (entry := _committed(cache, staged)) is not None:
             # Killed between the commit and the clean-up: the round is there already.

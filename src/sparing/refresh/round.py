@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -21,6 +21,7 @@ from sparing.outputs import Classes, OutputKind, Outputs
 from sparing.refresh.correction.screening import RoundCorrection, prepare_correction
 from sparing.refresh.options import Objective, RefreshOptions
 from sparing.refresh.pooling.pools import Pooler
+from sparing.refresh.recorded import as_recorded
 from sparing.refresh.running import changed_inputs
 from sparing.refresh.scoring.holdout import Prediction
 from sparing.refresh.scoring.ranker import Ranker
@@ -300,14 +301,28 @@ class Round:
 
 
 def prepare_round(
-    cache: Cache, candidates: Sequence[Model], options: RefreshOptions, samples: Samples | None = None
+    cache: Cache,
+    candidates: Sequence[Model],
+    options: RefreshOptions,
+    samples: Samples | None = None,
+    *,
+    staged: Mapping[str, str] | None = None,
 ) -> Round:
     """Check what a round is asked to do; see `sparing.refresh.job.refresh` for the arguments and errors.
 
-    What `fit` ran for a sample that has changed since is left out.
+    What `fit` ran for a sample that has changed since is left out. `staged` holds the digests by name of the
+    models of a round that is staged.
     """
     if not candidates:
         raise InputError("a refresh needs at least one candidate model")
+    ranker = options.ranker
+    if isinstance(ranker, str | Path):
+        ranker = Ranker.load(ranker)
+    recorded = {*(staged or {}).values(), *(() if ranker is None else (c.digest for c in ranker.candidates))}
+    candidates = as_recorded(candidates, cache, recorded)
+    if options.correction is not None:
+        recent = tuple(as_recorded(options.correction.recent, cache))
+        options = replace(options, correction=replace(options.correction, recent=recent))
     objective, correction = options.objective, options.correction
     if objective not in get_args(Objective):
         raise InputError(f"the objective is {' or '.join(get_args(Objective))}, not {objective!r}")
@@ -327,9 +342,6 @@ def prepare_round(
     for model in (*candidates, *(() if correction is None else correction.recent)):
         metadata.check_model(model.name, model.classes, model.kind)
         metadata = metadata.with_model(ModelInfo(model.name, model.digest))
-    ranker = options.ranker
-    if isinstance(ranker, str | Path):
-        ranker = Ranker.load(ranker)
     if ranker is not None:
         _check_ranker(ranker, candidates)
     scorer = options.scorer

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from sparing.errors import ModelError, SparingError
 from sparing.images import decode_in_groups, encode
 from sparing.models import Model, load_model
+from sparing.models.digests import same_model
 from sparing.route.choosing import Indices
 from sparing.route.experts import Expert
 from sparing.route.labels import listed
@@ -57,7 +58,7 @@ class Experts:
         if which not in self._models:
             expert = self.experts[which]
             model = load_model(f"{expert.name}={expert.target}")
-            if model.digest != expert.digest:
+            if not same_model(model.digest, expert.digest):
                 raise ModelError(
                     f"expert {expert.name!r}: {expert.target} is {model.digest}, but the router was trained "
                     f"for {expert.digest}; put that file back, or profile and train again"

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from sparing.data.samples import Samples
 from sparing.errors import InputError
 from sparing.images import CLEAN, Corruption
+from sparing.models.digests import same_model
 from sparing.progress import OnProgress
 from sparing.route.choosing import Floats
 from sparing.route.experts import Expert, Latency
@@ -102,20 +103,18 @@ def check_experts(router: Router, profile: Profiled) -> None:
     """Raise InputError unless the router was trained for the very experts of the profile, in their order."""
     trained = [(expert.name, expert.digest) for expert in router.experts]
     found = [(expert.name, expert.digest) for expert in profile.experts]
-    if trained == found:
-        return
     if [name for name, _ in trained] != [name for name, _ in found]:
         raise InputError(
             f"{router.path}: the router picks among {', '.join(name for name, _ in trained)}, but the "
             f"profile is of {', '.join(name for name, _ in found)}; use the profile that it was trained on"
         )
-    changed = ", ".join(
-        name for (name, digest), (_, other) in zip(trained, found, strict=True) if digest != other
-    )
-    raise InputError(
-        f"{router.path}: the router was trained for another {changed} than the profile holds (the digests "
-        "differ); train the router again"
-    )
+    pairs = zip(trained, found, strict=True)
+    changed = [name for (name, digest), (_, other) in pairs if not same_model(digest, other)]
+    if changed:
+        raise InputError(
+            f"{router.path}: the router was trained for another {', '.join(changed)} than the profile holds "
+            "(the digests differ); train the router again"
+        )
 
 
 def gather(

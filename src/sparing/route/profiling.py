@@ -18,6 +18,7 @@ from sparing.errors import InputError
 from sparing.images import CLEAN, Corruption
 from sparing.machine import describe as describe_machine
 from sparing.models import Model, load_model
+from sparing.models.digests import same_model
 from sparing.progress import OnProgress
 from sparing.route.experts import Expert, Latency
 from sparing.route.filling import fill, missing
@@ -188,7 +189,7 @@ class Profile:
                 "which cannot be loaded again; profile these samples with the object at hand"
             )
         model = load_model(f"{expert.name}={expert.target}", batch_size=expert.batched.batch_size)
-        if model.digest != expert.digest:
+        if not same_model(model.digest, expert.digest):
             raise InputError(
                 f"the expert {expert.name!r} has changed since it was profiled: {expert.target} is "
                 f"{short(model.digest)}, {self.path} was made with {short(expert.digest)}. Bring the old one "
@@ -308,7 +309,9 @@ def _refuse_others(
     path: Path, names: Sequence[str], digests: Sequence[str], experts: Sequence[Expert]
 ) -> None:
     mine = [(expert.name, expert.digest) for expert in experts]
-    if list(zip(names, digests, strict=True)) != mine:
+    if tuple(names) != tuple(name for name, _ in mine) or not all(
+        same_model(digest, expert.digest) for digest, expert in zip(digests, experts, strict=True)
+    ):
         raise InputError(
             f"{path} holds the outputs of {describe(names, digests)}, not those of "
             f"{describe(*zip(*mine, strict=True))}: choose another folder, or delete that one"
