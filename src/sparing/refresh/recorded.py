@@ -3,14 +3,14 @@
 from collections.abc import Container, Sequence
 from dataclasses import replace
 
-from sparing.cache import Store
+from sparing.cache import Cache
 from sparing.cache.known import load_known
 from sparing.models import Model
 from sparing.models.digests import former_digest
 
 
 def as_recorded(
-    models: Sequence[Model], cache: Store | None, digests: Container[str | None] = ()
+    models: Sequence[Model], cache: Cache | None, digests: Container[str | None] = ()
 ) -> list[Model]:
     """Return models by the digests under which earlier releases recorded them, where they did.
 
@@ -25,7 +25,7 @@ def as_recorded(
     return [_as_recorded(model, cache, digests) for model in models]
 
 
-def _as_recorded(model: Model, cache: Store | None, digests: Container[str | None]) -> Model:
+def _as_recorded(model: Model, cache: Cache | None, digests: Container[str | None]) -> Model:
     former = former_digest(model.digest)
     if former is None:
         return model
