@@ -17,6 +17,10 @@ class ModelError(SparingError):
     """A model could not be loaded, raised while running, or returned something that is no distribution."""
 
 
+class FailedRowsWarning(UserWarning):
+    """A job is done, but some rows failed, and nobody asked to be told of them."""
+
+
 class StorageError(SparingError):
     """A file or a folder of ours could not be written (what was there before still is), or is damaged."""
 

@@ -24,7 +24,7 @@ class Recorder:
     name: str
     seen: list = field(default_factory=list)
     fail_at: object = None
-    error: type[BaseException] = RuntimeError
+    error: type[BaseException] = SystemExit  # no row fails alone: the job stops
 
     def model(self, **options):
         def function(ids, values):

@@ -541,10 +541,10 @@ def test_bad_requests_write_nothing(world, tmp_path):
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
-        (np.full((8, CLASSES), np.nan), "NaN"),
-        (np.full((7, CLASSES), 0.2), "shape"),
-        (np.full((8, CLASSES), -3.0), "logits|negative"),
-        ("nonsense", "shape|table of numbers"),
+        (lambda m: np.full((m, CLASSES), np.nan), "NaN"),
+        (lambda m: np.full((m + 1, CLASSES), 0.2), "shape"),
+        (lambda m: np.full((m, CLASSES), -3.0), "logits|negative"),
+        (lambda m: "nonsense", "shape|table of numbers"),
     ],
 )
 def test_a_model_that_returns_nonsense_is_named(world, returned, message):
@@ -552,7 +552,7 @@ def test_a_model_that_returns_nonsense_is_named(world, returned, message):
     with pytest.raises(ModelError, match=message) as caught:
         refresh(
             w.path,
-            [Model("bad", "d", lambda i, v: returned, batch_size=8)],
+            [Model("bad", "d", lambda i, v: returned(len(i)), batch_size=8)],
             RefreshOptions(budget="8rows"),
             samples=w.samples,
         )

@@ -130,7 +130,7 @@ def test_a_round_that_failed_resumes(tmp_path, tags):
     def failing(value):
         ran.append(value)
         if len(ran) == 10:
-            raise RuntimeError("no more")
+            raise SystemExit("no more")
         return new_output(value)
 
     options = RefreshOptions(budget="100%", scorer="random")
@@ -178,8 +178,9 @@ def test_pooling_and_correction_are_refused(tmp_path, tags, extra):
 
 
 def test_an_invalid_output_names_its_id(tmp_path, tags):
+    odd = model("odd", lambda v: ([], v if v == 3 else 0), tags)
     with pytest.raises(ModelError, match=r"model 'odd': id 's03' has a confidence of 3"):
-        fill(tmp_path / "c.lance", model("odd", lambda v: ([], v if v == 3 else 0), tags), SAMPLES)
+        fill(tmp_path / "c.lance", odd, SAMPLES, max_failures=0)
 
 
 def test_a_model_of_another_kind_is_refused(tmp_path, tags):

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sparing.cli.failed_rows import FailedRows, FailuresOption, MaxFailuresOption
 from sparing.cli.failures import as_dict
 from sparing.cli.options import (
     BatchOption,
@@ -72,12 +73,15 @@ def fill(
     batch_size: BatchOption = None,
     threads: ThreadsOption = None,
     provider: ProviderOption = None,
+    max_failures: MaxFailuresOption = None,
+    failures: FailuresOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a cache by running a model over all samples; killed, the same command resumes."""
     from sparing.refresh import fill as run_fill
 
     loaded = load_models([model], cost, batch_size, threads, provider)[0]
+    failed = FailedRows(failures)
     with progress("filling") as on_progress:
         made = run_fill(
             cache,
@@ -85,9 +89,12 @@ def fill(
             open_given_samples(samples, column),
             encoding=encoding,
             classes=_classes(classes),
+            max_failures=max_failures,
             on_progress=on_progress,
+            on_failures=failed,
         )
     _tell(made, as_json)
+    failed.finish("the cache lacks them; `sparing cache append` with the same samples tries them again")
 
 
 @app.command(epilog="Example: sparing cache info photos.lance --json")
@@ -184,6 +191,8 @@ def append(
     batch_size: BatchOption = None,
     threads: ThreadsOption = None,
     provider: ProviderOption = None,
+    max_failures: MaxFailuresOption = None,
+    failures: FailuresOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Add new samples, with outputs computed elsewhere or by running a model."""
@@ -192,6 +201,7 @@ def append(
     from sparing.errors import InputError
     from sparing.refresh import append_samples
 
+    failed = FailedRows(failures)
     if (source is None) == (samples is None):
         raise InputError("give either --from, with outputs, or --samples, to run the model on")
     if source is not None:
@@ -205,9 +215,15 @@ def append(
         loaded = load_models([model], cost, batch_size, threads, provider)[0]
         with progress("appending") as on_progress:
             added = append_samples(
-                cache, loaded, open_given_samples(samples, column), on_progress=on_progress
+                cache,
+                loaded,
+                open_given_samples(samples, column),
+                max_failures=max_failures,
+                on_progress=on_progress,
+                on_failures=failed,
             )
     _done(f"added {added:,} rows", {"added": added}, as_json)
+    failed.finish("they were not added; the same command tries them again")
 
 
 @app.command(epilog="Example: sparing cache delete photos.lance img-00017 img-00018")

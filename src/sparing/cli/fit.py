@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sparing.cli.failed_rows import FailedRows, FailuresOption, MaxFailuresOption
 from sparing.cli.options import (
     BatchOption,
     CacheArgument,
@@ -75,6 +76,8 @@ def fit(
     batch_size: BatchOption = None,
     threads: ThreadsOption = None,
     provider: ProviderOption = None,
+    max_failures: MaxFailuresOption = None,
+    failures: FailuresOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Fit a ranker: every scorer that learns, and what held-out rows say of them.
@@ -101,6 +104,7 @@ def fit(
         "seed": seed,
     }
     candidates: list[Any] = []
+    failed = FailedRows(failures)
     if outputs:
         ranker = _from_outputs(cache, outputs, old, common)
     else:
@@ -109,10 +113,20 @@ def fit(
         candidates = load_models(model or [], cost, batch_size, threads, provider)
         values = open_given_samples(samples, column)
         with progress("fitting") as on_progress:
-            ranker = run_fit(cache, candidates, samples=values, rows=rows, on_progress=on_progress, **common)
+            ranker = run_fit(
+                cache,
+                candidates,
+                samples=values,
+                rows=rows,
+                max_failures=max_failures,
+                on_progress=on_progress,
+                on_failures=failed,
+                **common,
+            )
     ranker = _preferring(ranker, scorer)
     ranker.save(out)
     _tell(ranker, out, as_json, None if outputs else _spent(cache, candidates))
+    failed.finish("the ranker was fitted without them")
 
 
 def _preferring(ranker: Any, scorer: str | None) -> Any:

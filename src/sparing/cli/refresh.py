@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sparing.cli.failed_rows import FailedRows, FailuresOption, MaxFailuresOption
 from sparing.cli.options import (
     BatchOption,
     CacheArgument,
@@ -114,6 +115,8 @@ def refresh(
             help="Name the round, such as 2026-11-26; if the cache has a round of that name, do nothing.",
         ),
     ] = None,
+    max_failures: MaxFailuresOption = None,
+    failures: FailuresOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Refresh a cache under a budget, as one atomic round.
@@ -150,6 +153,7 @@ def refresh(
         objective=objective,  # type: ignore[arg-type]
         correction=Correction(recent=again, within_budget=correct_within_budget) if corrects else None,
         seed=seed,
+        max_failures=max_failures,
         once=once,
     )
     if dry_run:
@@ -162,6 +166,7 @@ def refresh(
     from sparing.refresh import refresh as run_refresh
 
     values = None if finish and features is None else open_given_samples(samples, column)
+    failed = FailedRows(failures)
     try:
         with progress("refreshing") as on_progress:
             report = run_refresh(
@@ -173,11 +178,13 @@ def refresh(
                 started=STARTED,
                 unfinished="commit" if finish else "discard" if discard else "resume",
                 on_progress=on_progress,
+                on_failures=failed,
             )
     except (KeyboardInterrupt, ModelError):
         _tell_staged(cache)
         raise
     _tell_report(report, cache, candidates, as_json)
+    failed.finish("they keep what they held; the next refresh tries them again")
 
 
 def _tell_pooling(name: str, judged: dict[str, Any]) -> None:

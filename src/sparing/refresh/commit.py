@@ -1,7 +1,7 @@
 """The end of a round: what was computed becomes rows, with the account of what it took, in one version."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from time import perf_counter
 from typing import Any
@@ -14,6 +14,7 @@ from msgspec import to_builtins
 from sparing.account import Account
 from sparing.cache import ModelInfo, Rows, Store
 from sparing.cache.metadata import Metadata
+from sparing.models import Model
 from sparing.numerics.selection import tie_keys
 from sparing.outputs import Outputs
 from sparing.refresh.correction.settling import corrected_rows, labelled_alternatives, screened_rows
@@ -28,6 +29,12 @@ from sparing.refresh.staging import Chunk
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
+
+SHOWN = 5
+"""So many of the rows that failed are kept in the history."""
+
+REASON = 300
+"""So many characters of each reason."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,8 @@ class RefreshReport:
         pooling: under the objective "accuracy", by candidate: the exponents ("old", "new"), what held-out
             labels say of pooling ("pooled") and of replacing ("replaced"; None with too few), and how many
             labels there were ("rows"); None under another objective.
+        failed: rows that failed, and keep what they held; the next round tries them again.
+        failures: the first of them: id, model and reason.
         learning: when the round learned while it spent: rows of the random "probe", the number of "slices"
             and of those "learned" (ranked by more than entropy), and of the last one what `SliceLearning`
             says; None otherwise.
@@ -72,6 +81,8 @@ class RefreshReport:
     pooling: dict[str, dict[str, float | None]] | None = None
     learning: dict[str, Any] | None = None
     left: int | None = None
+    failed: int = 0
+    failures: tuple[dict[str, Any], ...] = ()
 
 
 def commit_round(round_: Round, slices: Slices, record: RoundRecord, complete: bool) -> RefreshReport:
@@ -94,6 +105,7 @@ def commit_round(round_: Round, slices: Slices, record: RoundRecord, complete: b
     run = sum(part.rows_done() for part in updates(slices))
     prediction = round_.predict(run, record.totals.competing, record.totals.rows)
     tally = _Tally(cache)
+    failed = failed_rows(round_, slices)
 
     def report(pools: Pooler) -> RefreshReport:
         result = _report(round_, record, account, tally, pools)
@@ -106,6 +118,8 @@ def commit_round(round_: Round, slices: Slices, record: RoundRecord, complete: b
             screened=screened,
             learning=learning,
             left=record.totals.competing,
+            failed=failed.num_rows,
+            failures=_shown(failed),
         )
 
     if run == 0 and not round_.known_rows() and round_.correction is None:
@@ -140,6 +154,7 @@ def commit_round(round_: Round, slices: Slices, record: RoundRecord, complete: b
 def report_of(entry: dict[str, Any]) -> RefreshReport:
     """Read the report of a round from the cache's history."""
     values = dict(entry["report"])
+    values["failures"] = tuple(values.get("failures", ()))
     if values["prediction"] is not None:
         values["prediction"] = Prediction(**values["prediction"])
     return RefreshReport(**values)
@@ -165,21 +180,25 @@ class _Tally:
 def _account(round_: Round, slices: Slices, record: RoundRecord) -> Account:
     account = Account(rows_scored=record.rows_scored)
     account.seconds.update(record.seconds)
-    correction = round_.correction
     for name, part in slices.items():
-        purpose = purpose_of(name)
-        models = round_.candidates if purpose == "update" or correction is None else correction.given
+        purpose, models = purpose_of(name), _models(round_, name)
         if name != FIRST:
             noted = part.record(SliceRecord)
             for phase, seconds in (noted.seconds if noted is not None else {}).items():
                 account.seconds[phase] += seconds
         order, spent = part.order(), Counter[str]()
+        candidate = order["candidate"].to_numpy()
         for chunk in part.chunks():
-            _add_seconds(account, chunk)
+            account.add_seconds(chunk.seconds)
             run = np.bincount(_candidates(order, chunk), minlength=len(models))
             spent.update({model.name: int(n) for model, n in zip(models, run, strict=True) if n})
-            account.wasted_forwards += chunk.wasted
-        account.wasted_forwards += sum(part.interrupted().values())
+            account.waste(models[candidate[chunk.start]], chunk.wasted)
+        for failed in part.failed():
+            account.failed_rows += len(failed.rows)
+            account.add_seconds(failed.seconds)
+            account.waste(models[candidate[failed.rows[0]]], failed.wasted)
+        for start, rows in part.interrupted().items():
+            account.waste(models[candidate[start]], rows)
         account.forwards.update(spent)
         if purpose == "screening":
             account.screening_forwards.update(spent)
@@ -189,7 +208,7 @@ def _account(round_: Round, slices: Slices, record: RoundRecord) -> Account:
         if known is not None:
             account.forwards[model.name] += len(known.ids)
             account.fit_forwards[model.name] += len(known.ids)
-            account.wasted_forwards += known.wasted
+            account.waste(model, known.wasted)
             account.model_seconds[model.name] += known.seconds
     return account
 
@@ -208,12 +227,21 @@ def _learning(slices: Slices, record: RoundRecord) -> dict[str, Any] | None:
     }
 
 
-def _add_seconds(account: Account, chunk: Chunk) -> None:
-    for phase, seconds in chunk.seconds.items():
-        kind, _, name = phase.partition(":")
-        account.seconds[kind] += seconds
-        if name:
-            account.model_seconds[name] += seconds
+def failed_rows(round_: Round, slices: Slices) -> pa.Table:
+    """List the rows of a round that failed: columns id, model and reason."""
+    parts = [part.failures([m.name for m in _models(round_, name)]) for name, part in slices.items()]
+    return pa.concat_tables(parts)
+
+
+def _shown(failed: pa.Table) -> tuple[dict[str, Any], ...]:
+    """Return the first rows that failed, with reasons cut short: they are kept in the cache's history."""
+    rows = failed.slice(0, SHOWN).to_pylist()
+    return tuple({**row, "reason": row["reason"][:REASON]} for row in rows)
+
+
+def _models(round_: Round, name: str) -> Sequence[Model]:
+    correction = round_.correction
+    return round_.candidates if purpose_of(name) == "update" or correction is None else correction.given
 
 
 def _metadata(round_: Round, account: Account) -> Metadata:
@@ -318,7 +346,7 @@ def _labelled(round_: Round, slices: Slices) -> dict[str, Labelled]:
             )
     for staging in updates(slices):
         order = staging.order()
-        marked = np.flatnonzero(order["label"].to_numpy()[: staging.rows_done()] >= 0)
+        marked = np.flatnonzero((order["label"].to_numpy() >= 0) & staging.finished_rows(order.num_rows))
         for number, name in enumerate(round_.names):
             at = spread(marked[order["candidate"].to_numpy()[marked] == number])
             if len(at):

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sparing.account import Account
 from sparing.cache import Cache, ModelInfo
 from sparing.cache.encodings import DEFAULT, parse_encoding
 from sparing.data.samples import Samples, open_samples
@@ -19,10 +20,11 @@ from sparing.models import Model
 from sparing.outputs import Classes, Outputs
 from sparing.outputs.classes import check_names
 from sparing.progress import OnProgress
+from sparing.refresh.failures import FailureLimit, OnFailures, Tally, tell_failures
 from sparing.refresh.recorded import as_recorded
 from sparing.refresh.records import FillRecord
 from sparing.refresh.running import chunk_rows_for, drop_changed, run_order
-from sparing.refresh.staging import Staging
+from sparing.refresh.staging import Chunk, Failed, Staging
 from sparing.storage.locks import write_lock
 
 Filled = tuple[pa.Array, Outputs, npt.NDArray[np.int64] | None]
@@ -35,7 +37,9 @@ def fill(
     *,
     encoding: str | None = None,
     classes: Sequence[str] | None = None,
+    max_failures: int | str | None = None,
     on_progress: OnProgress | None = None,
+    on_failures: OnFailures | None = None,
 ) -> Cache:
     """Make a cache by running a model over all samples: round 0.
 
@@ -47,7 +51,10 @@ def fill(
         samples: whatever `open_samples` takes; its labels, if it has any, are kept.
         encoding: how distributions are stored; see `sparing.cache.encodings`. By default float16.
         classes: the class names; by default the model's own.
+        max_failures: how many samples may fail; see `RefreshOptions`.
         on_progress: called after every chunk.
+        on_failures: called at the end if samples failed, which the cache then lacks, with columns id, model
+            and reason; a warning by default.
 
     Returns:
         The cache.
@@ -55,7 +62,7 @@ def fill(
     Raises:
         CacheError: something is at the path already, another process is filling it, or a full disk.
         InputError: samples are unreadable, class names do not match, or an unknown encoding.
-        ModelError: the model failed; what was computed is kept.
+        ModelError: the model failed on too many samples, or on all; what was computed is kept.
     """
     path = Path(path)
     if path.exists():
@@ -72,7 +79,16 @@ def fill(
     with write_lock(beside.with_name(f"{path.name}.lock"), "this cache", CacheLockedError):
         staging = Staging(beside)
         model = _as_staged(model, staging)
-        _run_all(staging, model, opened, np.arange(len(opened)), base="", on_progress=on_progress)
+        _run_all(
+            staging,
+            model,
+            opened,
+            np.arange(len(opened)),
+            base="",
+            max_failures=max_failures,
+            on_progress=on_progress,
+        )
+        failed = staging.failures([model.name])
         cache = Cache.create(
             path,
             _outputs(staging, opened),
@@ -83,11 +99,18 @@ def fill(
             record={"op": "fill", "account": _account(model, staging)},
         )
         staging.clear()
+    tell_failures(failed, on_failures)
     return cache
 
 
 def append_samples(
-    path: str | Path, model: Model, samples: Any, *, on_progress: OnProgress | None = None
+    path: str | Path,
+    model: Model,
+    samples: Any,
+    *,
+    max_failures: int | str | None = None,
+    on_progress: OnProgress | None = None,
+    on_failures: OnFailures | None = None,
 ) -> int:
     """Run a model over those samples that a cache does not hold yet, and add them.
 
@@ -95,14 +118,17 @@ def append_samples(
         path: the cache.
         model: what to run.
         samples: whatever `open_samples` takes; samples that the cache holds are skipped.
+        max_failures: how many samples may fail; see `RefreshOptions`.
         on_progress: called after every chunk.
+        on_failures: called at the end if samples failed, which are not added; see `fill`.
 
     Returns:
         The number of rows added.
 
     Raises:
         InputError: nothing is new, or samples are unreadable or of another id type.
-        ModelError: the model failed; what was computed is kept, and the same call continues.
+        ModelError: the model failed on too many samples, or on all; what was computed is kept, and the same
+            call resumes.
         CacheError: not a cache, another process writes to it, or a full disk.
     """
     opened = open_samples(samples)
@@ -124,10 +150,13 @@ def append_samples(
             opened,
             np.flatnonzero(fresh),
             base=f"version {cache.version}",
+            max_failures=max_failures,
             on_progress=on_progress,
         )
+        failed = staging.failures([model.name])
         added = cache.append(_outputs(staging, opened), _info(model, staging))
         staging.clear()
+    tell_failures(failed, on_failures)
     return added
 
 
@@ -143,6 +172,7 @@ def _run_all(
     positions: npt.NDArray[np.int64],
     *,
     base: str,
+    max_failures: int | str | None,
     on_progress: OnProgress | None,
 ) -> None:
     wanted = FillRecord(
@@ -167,7 +197,9 @@ def _run_all(
         )
         staged = wanted
         staging.begin(staged, order)
-    run_order(staging, [model], samples, chunk_rows=staged.chunk_rows, on_progress=on_progress)
+    staging.retry()
+    tally = Tally(FailureLimit.parse(max_failures), done=staging.rows_done())
+    run_order(staging, [model], samples, chunk_rows=staged.chunk_rows, tally=tally, on_progress=on_progress)
 
 
 def _outputs(staging: Staging, samples: Samples) -> Iterator[Filled]:
@@ -198,13 +230,16 @@ def check_labels(labels: npt.NDArray[np.int64], samples: Samples, classes: int |
 def _info(model: Model, staging: Staging) -> ModelInfo:
     if model.cost is not None:
         return ModelInfo(model.name, model.digest, model.cost, model.unit)
-    rows = staging.order().num_rows
-    return ModelInfo(model.name, model.digest, _account(model, staging)["seconds"]["model"] / rows)
+    seconds = _account(model, staging)["seconds"]["model"]
+    return ModelInfo(model.name, model.digest, seconds / staging.rows_done())
 
 
 def _account(model: Model, staging: Staging) -> dict[str, Any]:
-    seconds = {"model": 0.0, "reading": 0.0}
-    for chunk in staging.chunks():
-        for phase, spent in chunk.seconds.items():
-            seconds[phase.partition(":")[0]] += spent
-    return {"forwards": {model.name: staging.order().num_rows}, "seconds": seconds}
+    account, failed = Account(), staging.failed()
+    account.forwards[model.name] = staging.rows_done()
+    account.failed_rows = sum(len(part.rows) for part in failed)
+    parts: list[Chunk | Failed] = [*staging.chunks(), *failed]
+    for part in parts:
+        account.add_seconds(part.seconds)
+        account.waste(model, part.wasted)
+    return account.to_dict()

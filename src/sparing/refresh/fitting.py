@@ -13,12 +13,13 @@ import pyarrow.compute as pc
 
 from sparing.cache import Cache
 from sparing.cache.known import Known, keep_known
-from sparing.data.samples import open_samples
+from sparing.data.samples import Samples, open_samples
 from sparing.data.tables import read_outputs
-from sparing.errors import CacheError, InputError
+from sparing.errors import CacheError, InputError, ModelError
 from sparing.models import Model
 from sparing.numerics.selection import Items, find_cut, tie_keys
 from sparing.progress import OnProgress
+from sparing.refresh.failures import FailureLimit, OnFailures, Tally, tell_failures
 from sparing.refresh.recorded import as_recorded
 from sparing.refresh.records import FitRecord
 from sparing.refresh.round import known_of
@@ -42,7 +43,9 @@ def fit(
     epochs: int = 30,
     holdout: float = 0.2,
     seed: int = 0,
+    max_failures: int | str | None = None,
     on_progress: OnProgress | None = None,
+    on_failures: OnFailures | None = None,
 ) -> Ranker:
     """Run candidates on some rows of a cache and fit a ranker to what they changed (PURE, 3.2).
 
@@ -62,14 +65,17 @@ def fit(
         holdout: share of the rows on which a first ranker is judged, so that `refresh` can predict
             consistency; the ranker returned is fitted on all rows.
         seed: fixes the rows, the split and the fit.
+        max_failures: how many rows may fail; see `RefreshOptions`.
         on_progress: called after every chunk.
+        on_failures: called at the end if rows failed, with columns id, model and reason; the ranker is fitted
+            without them. A warning by default.
 
     Returns:
         The ranker.
 
     Raises:
         InputError: too few rows, samples missing, or models whose classes differ from the cache's.
-        ModelError: a candidate failed; what was computed is kept.
+        ModelError: candidates failed on too many rows, or on all; what was computed is kept.
         CacheError: not a cache, another process writes to it, or a full disk.
     """
     if not candidates:
@@ -107,17 +113,22 @@ def fit(
             find_samples(order, candidates, values)
             staged = msgspec.structs.replace(wanted, chunk_rows=chunk_rows_for(order.num_rows, candidates))
             staging.begin(staged, order)
+        staging.retry()
         run_order(
             staging,
             candidates,
             values,
             chunk_rows=staged.chunk_rows,
             kind=cache.metadata.kind,
+            tally=Tally(FailureLimit.parse(max_failures), done=staging.rows_done()),
             on_progress=on_progress,
         )
+        failed = staging.failures([model.name for model in candidates])
         _keep(cache, staging, staged)
+        known = [_known(cache, model, values) for model in candidates]
+        for item in known:  # rows that failed are left out
+            drawn = drawn.filter(pc.is_in(drawn, value_set=item.ids))
         old = cache.get(drawn)
-        known = [item for model in candidates if (item := known_of(cache, model, values)) is not None]
         after = [item.outputs[_match(item.ids, old.ids)] for item in known]
         holders = [model.name for model in cache.metadata.models]
         ranker = fit_ranker(
@@ -134,7 +145,15 @@ def fit(
         replace(candidate, seconds=item.seconds / len(item.ids))
         for candidate, item in zip(ranker.candidates, known, strict=True)
     )
+    tell_failures(failed, on_failures)
     return replace(ranker, candidates=timed)
+
+
+def _known(cache: Cache, model: Model, samples: Samples | None) -> Known:
+    known = known_of(cache, model, samples)
+    if known is None or not len(known.ids):
+        raise ModelError(f"model {model.name!r} failed on every row: there is nothing to fit a ranker to")
+    return known
 
 
 def fit_outputs(
@@ -276,6 +295,7 @@ def _keep(cache: Cache, staging: Staging, staged: FitRecord) -> None:
         seconds = sum(chunk.seconds.get(f"model:{name}", 0.0) for chunk in chunks)
         # A chunk that was begun again may have been run in part before: counted for its first candidate.
         lost = {**{c.start: c.wasted for c in chunks}, **staging.interrupted()}
+        lost.update({part.rows[0]: part.wasted for part in staging.failed()})
         wasted = sum(count for at, count in lost.items() if candidate[at] == index)
         if not mine.any() and not wasted:
             continue

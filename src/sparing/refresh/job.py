@@ -19,7 +19,8 @@ from sparing.data.samples import Samples, open_samples
 from sparing.errors import CacheError, InputError
 from sparing.models import Model
 from sparing.progress import OnProgress
-from sparing.refresh.commit import RefreshReport, commit_round, report_of
+from sparing.refresh.commit import RefreshReport, commit_round, failed_rows, report_of
+from sparing.refresh.failures import FailureLimit, OnFailures, Tally, tell_failures
 from sparing.refresh.learned.slice_sizes import SliceRule
 from sparing.refresh.options import RefreshOptions, Unfinished
 from sparing.refresh.planners import planner_for
@@ -129,6 +130,7 @@ def refresh(
     started: float | None = None,
     unfinished: Unfinished = "resume",
     on_progress: OnProgress | None = None,
+    on_failures: OnFailures | None = None,
 ) -> RefreshReport:
     """Spend a budget on the rows of a cache where it is predicted to bring most (PURE, Algorithm 1).
 
@@ -147,6 +149,8 @@ def refresh(
             call, and refuses to start another; "commit" runs nothing and commits what is staged as a shorter
             round; "discard" drops what another call has staged, and starts over.
         on_progress: called after every chunk.
+        on_failures: called at the end if rows failed, which keep what they held, with columns id, model and
+            reason; a warning by default. The next round tries them again.
 
     Returns:
         The report; its account covers restarts, too.
@@ -154,7 +158,8 @@ def refresh(
     Raises:
         BudgetError: the budget cannot be understood or weighed.
         InputError: samples are missing, the ranker does not know a candidate, or class counts differ.
-        ModelError: a model failed; what was computed is kept, and the same call resumes.
+        ModelError: models failed on too many rows, or on all; what was computed is kept, and the same call
+            resumes.
         CacheError: not a cache, another process writes to it, another round is unfinished, or a full disk.
     """
     if unfinished not in get_args(Unfinished):
@@ -194,17 +199,20 @@ def refresh(
                 raise CacheError("there is nothing to finish: no unfinished round is staged in this cache")
             complete = False
         else:
-            complete = _run(job, staging, values, until=until, begun=begun, on_progress=on_progress)
+            complete = _run(job, options, staging, values, until=until, begun=begun, on_progress=on_progress)
         staged = staging.record(RoundRecord)
         if staged is None:
             raise AssertionError("the round was not staged")
-        report = commit_round(job, staged_slices(staging), staged, complete)
+        slices = staged_slices(staging)
+        report, failed = commit_round(job, slices, staged, complete), failed_rows(job, slices)
         _clean_up(cache, staged, staging)
-        return report
+    tell_failures(failed, on_failures)
+    return report
 
 
 def _run(
     job: Round,
+    options: RefreshOptions,
     staging: Staging,
     values: Samples | None,
     *,
@@ -219,6 +227,11 @@ def _run(
             drop_changed(part, values)
     elapsed = max((part.elapsed() for part in staged_slices(staging).values()), default=0.0)
 
+    slices = staged_slices(staging).values()
+    for part in slices:
+        part.retry()
+    tally = Tally(FailureLimit.parse(options.max_failures), done=sum(part.rows_done() for part in slices))
+
     def run(part: Staging, models: Sequence[Model], chunk_rows: int) -> bool:
         return run_order(
             part,
@@ -228,6 +241,7 @@ def _run(
             kind=job.cache.metadata.kind,
             elapsed_before=elapsed + monotonic() - begun,
             deadline=_deadline(job, until, begun, elapsed),
+            tally=tally,
             on_progress=on_progress,
         )
 

@@ -94,8 +94,9 @@ class LearnWhileSpending:
         order = part.order()
         new = [chunk.outputs.argmax(axis=1) for chunk in part.chunks()]
         positions = order["position"].to_numpy().astype(np.int64)
-        self._free[positions] = False
-        self._learn(positions, np.concatenate([np.zeros(0, np.int64), *new]))
+        self._free[positions] = False  # those that failed, too
+        ran = positions[part.finished_rows(len(positions))]
+        self._learn(ran, np.concatenate([np.zeros(0, np.int64), *new]))
 
     def _learn(self, positions: Integers, new: npt.NDArray[np.integer]) -> None:
         if self._pool is not None and len(positions):

@@ -55,6 +55,8 @@ class RefreshOptions:
             the row holds, by exponents fitted to the labelled rows that both are known of.
         correction: how rows that look stale are corrected; None leaves them alone.
         seed: decides the order among equal benefits.
+        max_failures: how many rows may fail: a number, or a share of those tried such as "5%". By default a
+            round stops when 20 rows in a row fail, or more than 10 % of those tried and 20 at least.
         once: a name for the round, such as the date of a nightly job. When the cache has a round of that
             name, nothing is run and its report is returned: a job that is repeated spends its budget once.
     """
@@ -68,4 +70,5 @@ class RefreshOptions:
     objective: Objective = "consistency"
     correction: Correction | None = None
     seed: int = 0
+    max_failures: int | str | None = None
     once: str | None = None

@@ -12,12 +12,13 @@ import pyarrow as pa
 
 from sparing.data.digests import digest_values
 from sparing.data.samples import Samples
-from sparing.errors import InputError
+from sparing.errors import InputError, ModelError
 from sparing.execution import Engine, Local
-from sparing.models import Model, run
-from sparing.outputs import Classes, OutputKind
+from sparing.models import Model
+from sparing.outputs import Classes, OutputKind, Outputs
 from sparing.progress import OnProgress, Progress
-from sparing.refresh.staging import Chunk, Staging
+from sparing.refresh.failures import Tally
+from sparing.refresh.staging import Chunk, Failed, Staging
 
 FETCH_BATCHES = 4
 CHUNK_SECONDS = 2.0
@@ -82,10 +83,14 @@ def run_order(
     kind: OutputKind | None = None,
     elapsed_before: float = 0.0,
     deadline: float | None = None,
+    tally: Tally | None = None,
     engine: Engine | None = None,
     on_progress: OnProgress | None = None,
 ) -> bool:
     """Run what is not finished yet of a staged order.
+
+    A batch that a model fails on is tried again row by row. Rows that fail alone, or whose sample cannot be
+    read, are noted with the reason, and are not run again before `Staging.retry`.
 
     Args:
         staging: holds the order; finished chunks are added to it.
@@ -97,6 +102,8 @@ def run_order(
         elapsed_before: seconds that the command had taken when this was called, restarts included.
         deadline: `time.monotonic` value at which no further chunk may still be running. How long a forward
             takes is learned on the way, from one row at first.
+        tally: counts what was tried before, and says when too much has failed; by default it counts this
+            order alone, under the default limits.
         engine: where the chunks are computed; this process by default.
         on_progress: called after every chunk.
 
@@ -104,12 +111,12 @@ def run_order(
         Whether every chunk is finished; False when the deadline came first.
 
     Raises:
-        InputError: samples are missing or unreadable.
-        ModelError: a model failed; finished chunks are kept.
+        InputError: samples are missing.
+        ModelError: more rows failed than may, or all of them; what was finished is kept.
     """
     order = staging.order()
     total = order.num_rows
-    left = _gaps(staging.spans(), total, chunk_rows)
+    left = _gaps(staging.tried(), total, chunk_rows)
     if not left:
         return True
     positions = find_samples(order, models, samples)
@@ -121,6 +128,7 @@ def run_order(
     split = len(used) == 1 or deadline is not None
     pace = _Pace(max(models[index].batch_size for index in used), deadline)
     late = False
+    tally = Tally(done=staging.rows_done()) if tally is None else tally
 
     def works() -> Iterator[_Work]:
         nonlocal chunk_begun, late
@@ -135,17 +143,24 @@ def run_order(
                 staging.starting(start, rows, elapsed_before + chunk_begun - begun + pace.seconds(rows))
                 part = order.slice(start, rows)
                 where = None if positions is None else positions[start : start + rows]
-                yield _Work(start, part["id"].to_pylist(), part["candidate"].to_numpy(), where)
+                ids, candidate = part["id"].to_pylist(), part["candidate"].to_numpy()
+                yield _Work(start, ids, candidate, where, replace(tally))
                 start += rows
 
-    task = _RunChunk(models, samples, kind)
-    for chunk in (engine or Local()).map(task, works()):
-        staging.add(replace(chunk, elapsed=elapsed_before + monotonic() - begun))
-        pace.observe(len(chunk), monotonic() - chunk_begun)
-        done += len(chunk)
+    for made in (engine or Local()).map(_RunChunk(models, samples, kind), works()):
+        elapsed = elapsed_before + monotonic() - begun
+        chunks = [replace(chunk, elapsed=elapsed) for chunk in made.chunks]
+        if chunks or made.failed is not None:
+            staging.add(*chunks, failed=made.failed, begun=(made.start, made.rows))
+        tally.add(made.after, since=made.before)
+        tally.check()
+        pace.observe(made.rows, monotonic() - chunk_begun)
+        done += made.rows
         if on_progress is not None:
             spent = monotonic() - begun
             on_progress(Progress(done, total, spent, spent / (done - done_before) * (total - done)))
+    if not late:
+        tally.check_end()
     return not late
 
 
@@ -197,12 +212,31 @@ class _Pace:
 
 @dataclass(frozen=True)
 class _Work:
-    """One chunk to run: where it starts, m ids, which model each goes to (m,), and its sample's position."""
+    """One chunk to run: where it starts, m ids, which model each goes to (m,), and its sample's position.
+
+    The tally is what was tried before.
+    """
 
     start: int
     ids: list[object]
     candidate: npt.NDArray[np.integer[Any]]
     positions: npt.NDArray[np.int64] | None
+    tally: Tally
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Made:
+    """What became of one chunk: what was computed, in runs of rows without a gap, and what failed.
+
+    The tallies are of what was tried before, and after it.
+    """
+
+    start: int
+    rows: int
+    chunks: list[Chunk]
+    failed: Failed | None
+    before: Tally
+    after: Tally
 
 
 @dataclass(frozen=True)
@@ -213,33 +247,135 @@ class _RunChunk:
     samples: Samples | None
     kind: OutputKind | None
 
-    def __call__(self, work: _Work) -> Chunk:
-        seconds: defaultdict[str, float] = defaultdict(float)
-        kind, parts, placed = self.kind, [], []
-        inputs = np.zeros(len(work.ids), dtype=np.uint64)
+    def __call__(self, work: _Work) -> _Made:
+        made = _Making(work, self.kind)
         for index in np.unique(work.candidate):
             model = self.models[index]
             mine = np.flatnonzero(work.candidate == index)
             # A few batches at a time: the values of a whole chunk of images may not fit into memory.
             for start in range(0, len(mine), FETCH_BATCHES * model.batch_size):
+                if made.stopped:
+                    return made.finished()
                 rows = mine[start : start + FETCH_BATCHES * model.batch_size]
-                values = None
+                values: dict[int, Any] | None = None
                 if model.needs_samples and self.samples is not None and work.positions is not None:
-                    started = perf_counter()
-                    values = self.samples.fetch(work.positions[rows])
-                    inputs[rows] = digest_values(values)
-                    seconds["reading"] += perf_counter() - started
-                outputs, spent = run(model, [work.ids[row] for row in rows], values)
-                seconds[f"model:{model.name}"] += spent
-                kind = (model.kind or Classes.of(outputs)) if kind is None else kind
-                if not kind.matches(outputs):
-                    kind.check(outputs, what=f"model {model.name!r}")
-                parts.append(outputs)
-                placed.append(rows)
-        if kind is None:
-            raise AssertionError("a chunk holds at least one row")
-        outputs = kind.join(parts)[np.argsort(np.concatenate(placed))]
-        return Chunk(work.start, outputs, kind, dict(seconds), 0.0, inputs=inputs)
+                    values = made.fetch(rows, work.positions, self.samples)
+                    rows = rows[np.isin(rows, list(values))]
+                for at in range(0, len(rows), model.batch_size):
+                    made.run(model, rows[at : at + model.batch_size], values)
+        return made.finished()
+
+
+class _Making:
+    """One chunk in the making."""
+
+    def __init__(self, work: _Work, kind: OutputKind | None) -> None:
+        self.work = work
+        self.kind = kind
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.inputs = np.zeros(len(work.ids), dtype=np.uint64)
+        self.parts: list[Outputs] = []
+        self.placed: list[npt.NDArray[np.int64]] = []
+        self.reasons: dict[int, str] = {}
+        self.wasted = 0
+        self.tally = replace(work.tally)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether so much failed that the rest need not be tried."""
+        return self.tally.exceeded
+
+    def fetch(
+        self, rows: npt.NDArray[np.int64], positions: npt.NDArray[np.int64], samples: Samples
+    ) -> dict[int, Any]:
+        """Read the samples of some rows; those that cannot be read fail."""
+        started = perf_counter()
+        try:
+            values = dict(zip(rows.tolist(), samples.fetch(positions[rows]), strict=True))
+        except InputError:
+            values = {}
+            for row in rows.tolist():
+                if self.stopped:
+                    break
+                try:
+                    values[row] = samples.fetch(positions[[row]])[0]
+                except InputError as error:
+                    self._fail(row, str(error), of_model=False)
+        self.inputs[list(values)] = digest_values(list(values.values()))
+        self.seconds["reading"] += perf_counter() - started
+        return values
+
+    def run(self, model: Model, rows: npt.NDArray[np.int64], values: dict[int, Any] | None) -> None:
+        """Run a batch; where that fails, run its rows one by one. Do nothing once it has stopped."""
+        if self.stopped:
+            return
+        started = perf_counter()
+        ids = [self.work.ids[row] for row in rows]
+        try:
+            outputs = model(ids, None if values is None else [values[row] for row in rows.tolist()])
+        except ModelError as error:
+            if _ends_program(error):
+                raise
+            self.wasted += len(rows)
+            self.seconds[f"wasted:{model.name}"] += perf_counter() - started
+            if len(rows) == 1:
+                self._fail(int(rows[0]), str(error), of_model=True)
+                return
+            for row in rows:
+                self.run(model, row[None], values)
+            return
+        self.seconds[f"model:{model.name}"] += perf_counter() - started
+        self.kind = (model.kind or Classes.of(outputs)) if self.kind is None else self.kind
+        if not self.kind.matches(outputs):
+            self.kind.check(outputs, what=f"model {model.name!r}")
+        self.parts.append(outputs)
+        self.placed.append(rows)
+        self.tally.succeed(len(rows))
+
+    def _fail(self, row: int, reason: str, *, of_model: bool) -> None:
+        self.reasons[row] = reason
+        self.tally.fail(reason, of_model=of_model)
+
+    def finished(self) -> _Made:
+        """Return what became of the chunk."""
+        start, rows = self.work.start, len(self.work.ids)
+        # What was wasted is noted with the first chunk, or with the failures where there is none.
+        seconds, wasted = dict(self.seconds), self.wasted
+        chunks = []
+        if self.kind is not None and self.parts:
+            placed = np.concatenate(self.placed)
+            order = np.argsort(placed)
+            outputs, placed = self.kind.join(self.parts)[order], placed[order]
+            for run in np.split(np.arange(len(placed)), np.flatnonzero(np.diff(placed) > 1) + 1):
+                chunks.append(
+                    Chunk(
+                        start + int(placed[run[0]]),
+                        outputs[run],
+                        self.kind,
+                        seconds,
+                        0.0,
+                        wasted=wasted,
+                        inputs=self.inputs[placed[run]],
+                    )
+                )
+                seconds, wasted = {}, 0
+        failed = None
+        if self.reasons:
+            at = sorted(self.reasons)
+            reasons = [self.reasons[row] for row in at]
+            failed = Failed(rows=[start + row for row in at], reasons=reasons, wasted=wasted, seconds=seconds)
+        return _Made(
+            start=start, rows=rows, chunks=chunks, failed=failed, before=self.work.tally, after=self.tally
+        )
+
+
+def _ends_program(error: BaseException | None) -> bool:
+    """Return whether it is the program that ends, or the machine that is full: no row is to blame."""
+    while error is not None:
+        if isinstance(error, SystemExit | MemoryError):
+            return True
+        error = error.__cause__
+    return False
 
 
 def drop_changed(staging: Staging, samples: Samples) -> int:

@@ -9,7 +9,7 @@ folders inside it, by name.
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,9 +43,10 @@ class Chunk:
         start: position of its first row in the order.
         outputs: what the models returned, one per row.
         kind: the kind of the outputs.
-        seconds: measured seconds by phase ("model:NAME", "reading").
+        seconds: measured seconds by phase ("model:NAME", "wasted:NAME" in batches that failed, "reading").
         elapsed: seconds that the whole command had taken when it was finished, restarts included.
-        wasted: rows that were begun here before in vain; filled in by `Staging.add`.
+        wasted: forwards here that were in vain, in batches that failed; `Staging.add` adds those of killed
+            processes.
         inputs: shape (rows,), digests of the samples that it was computed from, 0 where none was needed; None
             in files of releases that did not note them.
     """
@@ -60,6 +61,22 @@ class Chunk:
 
     def __len__(self) -> int:
         return len(self.outputs)
+
+
+class Failed(Struct, frozen=True, kw_only=True):
+    """Rows that failed, of one chunk or more.
+
+    Attributes:
+        rows: their positions in the order.
+        reasons: why, one per row.
+        wasted: forwards in vain that no chunk notes.
+        seconds: measured seconds that no chunk notes, by phase as in `Chunk`.
+    """
+
+    rows: list[int]
+    reasons: list[str]
+    wasted: int = 0
+    seconds: dict[str, float] = {}
 
 
 class _Notes(Struct, frozen=True):
@@ -150,23 +167,76 @@ class Staging:
                 file.write(b"." * rows)
             self._note_elapsed(elapsed)
 
-    def add(self, chunk: Chunk) -> None:
-        """Keep a finished chunk; on the disk when this returns."""
-        marker = self.folder / f"begun-{chunk.start:012d}"
-        begun = marker.stat().st_size if marker.exists() else len(chunk)
-        wasted = max(begun - len(chunk), 0) + self._begun_before().pop(chunk.start, 0)
-        notes = _Notes(chunk.seconds, chunk.elapsed, wasted=wasted, kind=chunk.kind.spec())
-        table = pa.table(chunk.kind.to_columns(chunk.outputs))
-        if chunk.inputs is not None:
-            table = table.append_column(INPUTS, pa.array(chunk.inputs))
-        table = table.replace_schema_metadata({"chunk": json.dumps(msgspec.to_builtins(notes))})
+    def add(self, *chunks: Chunk, failed: Failed | None = None, begun: tuple[int, int] | None = None) -> None:
+        """Keep finished work; on the disk when this returns.
+
+        Args:
+            chunks: finished chunks, of rows that were begun together.
+            failed: those of the rows that failed; they count as finished until `retry`.
+            begun: where those rows start, and how many they are (see `starting`); by default those of the
+                only chunk.
+        """
+        start, rows = (chunks[0].start, len(chunks[0])) if begun is None else begun
+        marker = self.folder / f"begun-{start:012d}"
+        wasted = max(marker.stat().st_size - rows, 0) if marker.exists() else 0
+        wasted += self._begun_before().pop(start, 0)
         with writing(self.folder):
-            name = f"chunk-{chunk.start:012d}-{len(chunk):06d}.arrow"
-            with replacing(self.folder / name, CacheError) as draft:
-                write_arrow(draft, table)
+            for chunk in chunks:
+                notes = _Notes(
+                    chunk.seconds, chunk.elapsed, wasted=wasted + chunk.wasted, kind=chunk.kind.spec()
+                )
+                wasted = 0
+                table = pa.table(chunk.kind.to_columns(chunk.outputs))
+                if chunk.inputs is not None:
+                    table = table.append_column(INPUTS, pa.array(chunk.inputs))
+                table = table.replace_schema_metadata({"chunk": json.dumps(msgspec.to_builtins(notes))})
+                name = f"chunk-{chunk.start:012d}-{len(chunk):06d}.arrow"
+                with replacing(self.folder / name, CacheError) as draft:
+                    write_arrow(draft, table)
+            if failed is not None:
+                failed = msgspec.structs.replace(failed, wasted=failed.wasted + wasted)
+                document = json.dumps(msgspec.to_builtins(failed))
+                write_text(self.folder / f"failed-{failed.rows[0]:012d}.json", document, CacheError)
             marker.unlink(missing_ok=True)
-            (self.folder / f"started-{chunk.start:012d}").unlink(missing_ok=True)
-            self._note_elapsed(chunk.elapsed)
+            (self.folder / f"started-{start:012d}").unlink(missing_ok=True)
+            for chunk in chunks[-1:]:
+                self._note_elapsed(chunk.elapsed)
+
+    def failed(self) -> list[Failed]:
+        """Read back which rows failed."""
+        paths = sorted(self.folder.glob("failed-*.json"))
+        return [read_json(path, Failed, error=CacheError) for path in paths]
+
+    def failures(self, names: Sequence[str]) -> pa.Table:
+        """List the rows that failed.
+
+        Args:
+            names: of the models, by the order's column `candidate`.
+
+        Returns:
+            Columns id, model and reason.
+        """
+        parts = self.failed()
+        at = pa.array([row for part in parts for row in part.rows], pa.int64())
+        order = self.order().select(["id", "candidate"]).take(at)
+        models = [names[index] for index in order["candidate"].to_pylist()]
+        reasons = [reason for part in parts for reason in part.reasons]
+        return pa.table(
+            {
+                "id": order["id"],
+                "model": pa.array(models, pa.string()),
+                "reason": pa.array(reasons, pa.string()),
+            }
+        )
+
+    def retry(self) -> None:
+        """Let rows that failed be run again; what their failures took counts as wasted."""
+        with writing(self.folder):
+            for failed in self.failed():
+                if failed.wasted:
+                    with (self.folder / f"begun-{failed.rows[0]:012d}").open("ab") as file:
+                        file.write(b"." * failed.wasted)
+                (self.folder / f"failed-{failed.rows[0]:012d}.json").unlink()
 
     def elapsed(self) -> float:
         """Return the seconds that the whole command has taken so far, restarts included.
@@ -185,22 +255,41 @@ class Staging:
         draft.write_text(repr(float(seconds)), "ascii")
         draft.replace(self.folder / ELAPSED)
 
-    def finished(self) -> list[int]:
-        """List where the finished chunks start."""
-        return sorted(int(path.stem.split("-")[1]) for path in self.folder.glob("chunk-*.arrow"))
-
     def spans(self) -> list[tuple[int, int]]:
         """List where the finished chunks start and end, in order."""
-        found = []
+        return [(start, start + rows) for start, (_, rows) in self._chunks().items()]
+
+    def tried(self) -> list[tuple[int, int]]:
+        """List where finished work starts and ends, in order: chunks, and rows that failed."""
+        failed = [(row, row + 1) for part in self.failed() for row in part.rows]
+        return sorted([*self.spans(), *failed])
+
+    def finished(self) -> list[int]:
+        """List where the finished chunks start."""
+        return list(self._chunks())
+
+    def finished_rows(self, rows: int) -> npt.NDArray[np.bool_]:
+        """Return which of so many rows of the order are in finished chunks."""
+        done = np.zeros(rows, dtype=bool)
+        for start, end in self.spans():
+            done[start:end] = True
+        return done
+
+    def _chunks(self) -> dict[int, tuple[Path, int]]:
+        """List the files of the finished chunks, and how many rows each has, by where they start."""
+        found = {}
         for path in self.folder.glob("chunk-*.arrow"):
             start, *rows = (int(part) for part in path.stem.split("-")[1:])
             # Earlier releases did not say in the name how many rows a chunk has.
-            found.append((start, start + (rows[0] if rows else len(self.read(start)))))
-        return sorted(found)
+            found[start] = (
+                path,
+                rows[0] if rows else read_noted(path, "chunk", _Notes, CacheError)[0].num_rows,
+            )
+        return dict(sorted(found.items()))
 
     def interrupted(self) -> dict[int, int]:
         """Return how many rows of chunks were begun that are not finished, by where these start."""
-        done = set(self.finished())
+        done = set(self._chunks()) | {row for part in self.failed() for row in part.rows}
         begun = Counter(self._begun_before())
         begun.update({int(p.name.split("-")[1]): p.stat().st_size for p in self.folder.glob("begun-*")})
         return {start: rows for start, rows in begun.items() if start not in done}
@@ -217,7 +306,9 @@ class Staging:
 
     def read(self, start: int) -> Chunk:
         """Read a finished chunk back."""
-        path = self._chunk_path(start)
+        return self._read(start, self._chunks()[start][0])
+
+    def _read(self, start: int, path: Path) -> Chunk:
         table, notes = read_noted(path, "chunk", _Notes, CacheError)
         if notes.kind is None:  # format 1 knew distributions over classes only
             kind: OutputKind = Classes(table.schema.field("probs").type.list_size)
@@ -237,20 +328,16 @@ class Staging:
         """Drop a finished chunk, so that it is computed again; what it took counts as repeated."""
         with writing(self.folder):
             (self.folder / f"begun-{chunk.start:012d}").write_bytes(b"." * (chunk.wasted + len(chunk)))
-            self._chunk_path(chunk.start).unlink(missing_ok=True)
-
-    def _chunk_path(self, start: int) -> Path:
-        found = list(self.folder.glob(f"chunk-{start:012d}*.arrow"))
-        return found[0] if found else self.folder / f"chunk-{start:012d}.arrow"
+            self._chunks()[chunk.start][0].unlink()
 
     def chunks(self) -> Iterator[Chunk]:
         """Read the finished chunks back, in order."""
-        for start in self.finished():
-            yield self.read(start)
+        for start, (path, _) in self._chunks().items():
+            yield self._read(start, path)
 
     def rows_done(self) -> int:
         """Count the rows in finished chunks."""
-        return sum(len(chunk) for chunk in self.chunks())
+        return sum(rows for _, rows in self._chunks().values())
 
     def outputs(self, rows: npt.NDArray[np.int64], kind: OutputKind) -> Outputs:
         """Read the finished outputs of some rows of the order.
@@ -262,12 +349,14 @@ class Staging:
         Returns:
             m outputs, in the order of the rows.
         """
-        starts = np.array(self.finished(), dtype=np.int64)
+        found = self._chunks()
+        starts = np.array(list(found), dtype=np.int64)
         where = np.searchsorted(starts, rows, side="right") - 1
         parts, placed = [], [np.zeros(0, dtype=np.int64)]
         for index in np.unique(where):
             mine = np.flatnonzero(where == index)
-            parts.append(self.read(int(starts[index])).outputs[rows[mine] - starts[index]])
+            start = int(starts[index])
+            parts.append(self._read(start, found[start][0]).outputs[rows[mine] - start])
             placed.append(mine)
         return kind.join(parts)[np.argsort(np.concatenate(placed))]
 

@@ -89,19 +89,19 @@ def corrected_rows(
     kind = round_.cache.metadata.kind
     settled = voting.table("settled")["row"].to_numpy()
     missing = _missing(correction, screened.take(pa.array(settled)))
+    compared = _compared(screened, screening)
     ends = missing.sum(axis=1).cumsum()
-    done = voting.rows_done()
-    # Votes are run row by row in order of instability, so what is finished is a prefix of the rows.
-    whole = int(np.searchsorted(ends, done, side="right"))
-    settled, missing, ends = settled[:whole], missing[:whole], ends[:whole]
+    starts = ends - missing.sum(axis=1)
+    voted = np.concatenate([[0], np.cumsum(voting.finished_rows(int(missing.sum())))])
+    whole = (voted[ends] - voted[starts] == ends - starts) & compared[settled]
+    settled, missing, starts = settled[whole], missing[whole], starts[whole]
     if correction.pooling:
         # Every screened row keeps what its comparison ran, settled or not.
-        others = np.setdiff1d(np.flatnonzero(_needed(screened)), settled)
+        others = np.setdiff1d(np.flatnonzero(_needed(screened) & compared), settled)
         nothing = np.zeros((len(others), missing.shape[1]), dtype=bool)
-        start = ends[-1] if whole else 0
         settled = np.concatenate([settled, others])
         missing = np.concatenate([missing, nothing])
-        ends = np.concatenate([ends, np.full(len(others), start)])
+        starts = np.concatenate([starts, np.zeros(len(others), dtype=starts.dtype)])
     which = np.cumsum(_needed(screened)) - 1
     for begin in range(0, len(settled), BLOCK):
         block = slice(begin, begin + BLOCK)
@@ -115,11 +115,12 @@ def corrected_rows(
         mine = stored >= 0
         shown[stored[mine], rows[mine]], known[stored[mine], rows[mine]] = old[mine], True
         ran = _needed(part)
-        compared = screening.outputs(which[settled[block]][ran], kind)
-        shown[alternative[ran], rows[ran]], known[alternative[ran], rows[ran]] = compared, True
+        others = screening.outputs(which[settled[block]][ran], kind)
+        shown[alternative[ran], rows[ran]], known[alternative[ran], rows[ran]] = others, True
         row, model = np.nonzero(missing[block])
-        first = int(ends[begin] - missing[begin].sum())
-        shown[model, row] = voting.outputs(np.arange(first, first + len(row)), kind)
+        # Votes were run row by row.
+        votes = starts[block][row] + (np.cumsum(missing[block], axis=1) - 1)[row, model]
+        shown[model, row] = voting.outputs(votes, kind)
         known[model, row] = True
         if correction.pooling:
             yield part, *_pool(correction, part, held, shown=shown, known=known, pools=pools)
@@ -135,7 +136,8 @@ def labelled_alternatives(round_: Round, slices: Slices) -> dict[str, Labelled]:
     if "voting" not in slices:
         return {}
     screening, screened = slices["screening"], screened_rows(slices)
-    ran = np.flatnonzero(_needed(screened) & (screened["label"].to_numpy() >= 0))
+    labelled = screened["label"].to_numpy() >= 0
+    ran = np.flatnonzero(_needed(screened) & _compared(screened, screening) & labelled)
     which = (np.cumsum(_needed(screened)) - 1)[ran]
     chosen = screened["alternative"].to_numpy()[ran]
     found = {}
@@ -181,11 +183,13 @@ def _most_unstable(round_: Round, screened: pa.Table, screening: Staging) -> Int
     if not correction.variant.compare:
         return np.arange(count)
     needed = _needed(screened)
+    ran = np.flatnonzero(needed & _compared(screened, screening))
+    which = np.cumsum(needed) - 1
     divergence = np.zeros(len(screened))
-    for begin in range(0, screening.order().num_rows, BLOCK):
-        at = np.flatnonzero(needed)[begin : begin + BLOCK]
+    for begin in range(0, len(ran), BLOCK):
+        at = ran[begin : begin + BLOCK]
         old = stored_probs(round_.cache, screened.take(pa.array(at)))
-        shown = screening.outputs(np.arange(begin, begin + len(at)), round_.cache.metadata.kind)
+        shown = screening.outputs(which[at], round_.cache.metadata.kind)
         divergence[at] = js_divergence(old, shown)
     items = Items(divergence, screened["tie"].to_numpy(), screened["second"].to_numpy())
     settled: Integers = in_order(items)[:count]
@@ -207,6 +211,14 @@ def _needed(part: pa.Table) -> npt.NDArray[np.bool_]:
     held = (part["held"].to_numpy() >> np.maximum(alternative, 0)) & 1
     result: npt.NDArray[np.bool_] = (alternative >= 0) & (held == 0)
     return result
+
+
+def _compared(screened: pa.Table, screening: Staging) -> npt.NDArray[np.bool_]:
+    """Return which screened rows have all that their comparison needs: run, or known before."""
+    needed = _needed(screened)
+    compared = ~needed
+    compared[needed] = screening.finished_rows(int(needed.sum()))
+    return compared
 
 
 def _among_runnable(correction: RoundCorrection) -> npt.NDArray[np.int16]:
