@@ -1,12 +1,14 @@
 """What a cache knows about itself: its models, its rounds and the rankers that ranked them.
 
-All of it travels as a property of the Lance transaction that writes the rows, so the rows of a round and the
-record of that round become visible together or not at all.
+It travels as a property of the Lance transaction that writes the rows, so the rows of a round and the record
+of that round become visible together or not at all. What was recorded before, and the rankers, are in files
+that are written once (`sparing.cache.record`); up to format 2 each version carried all of them.
 """
 
 import base64
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -14,12 +16,13 @@ from typing import Any
 from msgspec import Struct
 
 from sparing.cache.layout import Layout
+from sparing.cache.record import History, RecordFiles
 from sparing.errors import CacheError, InputError
 from sparing.outputs import Classes, OutputKind, read_kind
 from sparing.storage.readers import as_kind, parse_json
 from sparing.version import __version__
 
-FORMAT = 2
+FORMAT = 3
 """The format that this release writes; it reads this one and older ones."""
 
 PROPERTY = "sparing"
@@ -55,15 +58,17 @@ class Metadata:
         models: every model that the cache has heard of; rows refer to them by position.
         history: one record per committed change, oldest first; each names its operation ("op"), round,
             version and time, and a refresh carries its account.
-        rankers: ranker files by digest, base64-encoded.
+        rankers: ranker files by digest that are in no file of the cache yet.
+        files: where the cache keeps earlier records and rankers; None for a store in memory.
     """
 
     kind: OutputKind
     encoding: str
     round: int = 0
     models: tuple[ModelInfo, ...] = ()
-    history: tuple[dict[str, Any], ...] = ()
-    rankers: dict[str, str] = field(default_factory=dict)
+    history: Sequence[dict[str, Any]] = field(default_factory=History)
+    rankers: dict[str, bytes] = field(default_factory=dict)
+    files: RecordFiles | None = field(default=None, compare=False)
 
     @cached_property
     def layout(self) -> Layout:
@@ -156,19 +161,44 @@ class Metadata:
 
     def with_record(self, record: dict[str, Any]) -> "Metadata":
         """Append one record to the history."""
-        return replace(self, history=(*self.history, record))
+        history = self.history if isinstance(self.history, History) else History(self.history)
+        return replace(self, history=history.plus(record))
+
+    def stored(self, target: RecordFiles, version: int) -> "Metadata":
+        """Write the records and rankers that are in no file yet into files.
+
+        Args:
+            target: where.
+            version: the version that is about to be committed.
+
+        Returns:
+            The same metadata, which refers to the files.
+
+        Raises:
+            CacheError: writing failed.
+        """
+        history = self.history if isinstance(self.history, History) else History(self.history)
+        for data in self.rankers.values():
+            target.add_ranker(data, version)
+        return replace(self, history=history.stored(target, version), rankers={}, files=target)
 
     def with_ranker(self, data: bytes) -> "Metadata":
         """Keep a ranker's file, found later by its digest."""
-        encoded = base64.b64encode(data).decode("ascii")
-        return replace(self, rankers={**self.rankers, ranker_digest(data): encoded})
+        return replace(self, rankers={**self.rankers, ranker_digest(data): data})
 
     def ranker(self, digest: str) -> bytes:
-        """Return a ranker's file."""
-        return base64.b64decode(self.rankers[digest])
+        """Return a ranker's file.
+
+        Raises:
+            CacheError: the cache has lost it.
+        """
+        if digest in self.rankers or self.files is None:
+            return self.rankers[digest]
+        return self.files.ranker(digest)
 
     def to_json(self) -> str:
-        """Return all of it as one JSON text."""
+        """Return what a version carries, as one JSON text; see `stored` for the rest."""
+        history = self.history if isinstance(self.history, History) else History(self.history)
         values = {
             "format": FORMAT,
             "sparing": __version__,
@@ -176,14 +206,21 @@ class Metadata:
             "encoding": self.layout.element(),
             "round": self.round,
             "models": [asdict(model) for model in self.models],
-            "history": self.history,
-            "rankers": self.rankers,
+            "history": history.recent,
+            "before": None
+            if history.before is None
+            else {"file": history.before, "records": history.earlier},
         }
         return json.dumps(values)
 
     @classmethod
-    def from_json(cls, text: str, where: str) -> "Metadata":
+    def from_json(cls, text: str, where: str, source: RecordFiles | None = None) -> "Metadata":
         """Read what `to_json` wrote, here or in an earlier release.
+
+        Args:
+            text: the JSON text.
+            where: what to call the cache in errors.
+            source: where the cache keeps earlier records and rankers.
 
         Raises:
             CacheError: a newer format, or not understood.
@@ -201,17 +238,25 @@ class Metadata:
                 old = as_kind(document, _Format1, where, newest=1, error=CacheError)
                 names = None if old.classes is None else tuple(old.classes)
                 kind: OutputKind = Classes(old.n_classes, names)
-                return cls(
-                    kind, old.encoding, old.round, old.models, history=old.history, rankers=old.routers
-                )
-            new = as_kind(document, _Format2, where, newest=FORMAT, error=CacheError)
+                history, rankers = History(old.history), _decoded(old.routers)
+                return cls(kind, old.encoding, old.round, old.models, history, rankers=rankers, files=source)
+            new: _Format2 | _Format3
+            if written == 2:
+                new = as_kind(document, _Format2, where, newest=FORMAT, error=CacheError)
+                history, rankers = History(new.history), _decoded(new.rankers)
+            else:
+                new = as_kind(document, _Format3, where, newest=FORMAT, error=CacheError)
+                before = new.before
+                name, earlier = (None, 0) if before is None else (before.file, before.records)
+                history, rankers = History(new.history, name, earlier, source), {}
             made = cls(
                 read_kind(new.kind, where),
                 new.encoding.name,
                 new.round,
                 new.models,
-                history=new.history,
-                rankers=new.rankers,
+                history=history,
+                rankers=rankers,
+                files=source,
             )
             if new.encoding.version > made.layout.version:
                 raise CacheError(
@@ -233,6 +278,10 @@ class _Format1(Struct, frozen=True):
     routers: dict[str, str] = {}
 
 
+def _decoded(rankers: dict[str, str]) -> dict[str, bytes]:
+    return {digest: base64.b64decode(text) for digest, text in rankers.items()}
+
+
 class _Element(Struct, frozen=True):
     name: str
     version: int
@@ -246,6 +295,21 @@ class _Format2(Struct, frozen=True):
     models: tuple[ModelInfo, ...]
     history: tuple[dict[str, Any], ...]
     rankers: dict[str, str]
+
+
+class _Before(Struct, frozen=True):
+    file: str
+    records: int
+
+
+class _Format3(Struct, frozen=True):
+    sparing: str
+    kind: dict[str, Any]
+    encoding: _Element
+    round: int
+    models: tuple[ModelInfo, ...]
+    history: tuple[dict[str, Any], ...]
+    before: _Before | None
 
 
 def _install(document: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from lance.dataset import Transaction
 
 from sparing.cache.metadata import PROPERTY, Metadata
+from sparing.cache.record import FOLDER, RecordFiles
 from sparing.errors import CacheError
 from sparing.storage import files
 
@@ -38,7 +39,10 @@ def commit(
     Returns:
         The dataset at the new version, and the metadata with the record in its history.
     """
-    entry = {"op": record["op"], "round": metadata.round, "version": dataset.version + 1, "time": now()}
+    version, source = dataset.version + 1, RecordFiles(path / FOLDER)
+    source.drop_uncommitted(dataset.latest_version)
+    metadata = metadata.stored(source, version)
+    entry = {"op": record["op"], "round": metadata.round, "version": version, "time": now()}
     metadata = metadata.with_record({**entry, **record})
     transaction.transaction_properties = {PROPERTY: metadata.to_json()}
     # Lance does not sync, and a version must not become visible before its data is on the disk.
@@ -64,7 +68,7 @@ def read_metadata(dataset: Any, path: Path) -> Metadata:
             break
         text = (transaction.transaction_properties or {}).get(PROPERTY) if transaction else None
         if text is not None:
-            return Metadata.from_json(text, str(path))
+            return Metadata.from_json(text, str(path), RecordFiles(path / FOLDER))
     raise CacheError(f"{path} is a Lance dataset, but not one that Sparing made: it carries no record")
 
 

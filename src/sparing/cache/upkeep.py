@@ -13,6 +13,7 @@ from lance.dataset import Transaction
 
 from sparing.cache import transactions
 from sparing.cache.layout import Layout
+from sparing.cache.record import History
 from sparing.cache.rows import schema_of, to_batch
 from sparing.cache.view import View
 from sparing.errors import CacheError, InputError
@@ -78,4 +79,18 @@ def compact(view: View, keep_rounds: int) -> View:
             delete_unverified=True,
             versions=[v for v in view.versions() if v not in needed and v != view.version],
         )
+        _drop_records(view)
     return view
+
+
+def _drop_records(view: View) -> None:
+    """Remove the files of records that only versions used which are gone."""
+    source = view.metadata.files
+    if source is None:
+        return
+    needed: set[str] = set()
+    for version in view.versions():
+        history = View.open(view.path, version).metadata.history
+        if isinstance(history, History):
+            needed.update(history.files())
+    source.keep_only(needed)

@@ -99,7 +99,7 @@ def _read(entry: dict[str, Any], metadata: Metadata) -> PastRound:
     digest: str = entry["scorer"]
     # A scorer that learned is NAME:DIGEST of its ranker; of rankers of format 1, PURE's router is DIGEST.
     name, _, rest = digest.partition(":")
-    if digest in metadata.rankers:
+    if name == "sha256":
         name, rest = "router", digest
     ranker = Ranker.from_bytes(metadata.ranker(rest)) if rest else None
     scorer = make_ranking(name, names, entry["target"], ranker=ranker)
