@@ -97,7 +97,7 @@ def test_append_delete_rollback_compact(imported):
     run = imported
     assert run("cache", "delete", "photos.lance", "s0001", "s0002").code == 0
     added = run("cache", "append", "photos.lance", "--model", MODEL, *SAMPLES, "--json")
-    assert added.json == {"added": 2}
+    assert added.json == {"added": 2, "compacted": None}
     run("refresh", "photos.lance", "--model", MODEL, *SAMPLES, "--budget", "10%")
     assert run("cache", "rollback", "photos.lance", "--round", "0", "--json").json["round"] == 0
     assert run("cache", "info", "photos.lance", "--json").json["rows"] == 300
@@ -328,3 +328,20 @@ def test_correction_within_a_budget_of_nothing_runs_nothing(imported):
     assert report["account"]["forwards"] == {}
     report = run(*asked, "--budget", "9rows").json
     assert 0 < sum(report["account"]["forwards"].values()) <= 9
+
+
+def test_small_files_are_compacted_and_one_line_says_so(imported):
+    run = imported
+    one = ("refresh", "photos.lance", "--model", MODEL, *SAMPLES, "--scorer", "entropy", "--budget", "2rows")
+    for _ in range(7):
+        assert "compacted" not in run(*one).out
+    kept = run(*one, "--no-compact", "--json").json
+    assert kept["compacted"] is None
+    done = run(*one)
+    assert "compacted: 10 files of rows became 2, 18 rows were rewritten" in done.out
+    history = run("cache", "history", "photos.lance", "--json").json["history"]
+    assert [(entry["op"], entry["restorable"]) for entry in history] == [
+        ("import", True),
+        *[("refresh", True)] * 9,
+    ]
+    assert run("cache", "rollback", "photos.lance", "--round", "3").code == 0

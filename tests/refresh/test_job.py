@@ -658,3 +658,21 @@ def test_a_clean_up_that_was_killed_drops_what_its_own_round_used_only(world, mo
     report = refresh(w.path, [b.model()], options, samples=w.samples)
     assert report.account["fit_forwards"] == {"b": 50}
     assert len(b.seen) == 10
+
+
+def test_a_kill_during_compaction_does_not_spend_the_budget_twice(world, monkeypatch):
+    w = world(60)
+    new = Recorder("new")
+    options = RefreshOptions(budget="9rows", scorer="entropy")
+
+    def killed(_):
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Cache, "compact_if_due", killed)
+        with pytest.raises(SystemExit):
+            refresh(w.path, [new.model()], options, samples=w.samples)
+    again = refresh(w.path, [new.model()], options, samples=w.samples)
+    assert (again.round, again.refreshed, len(new.seen)) == (1, 9, 9)
+    assert not refresh(w.path, [new.model()], options, samples=w.samples, compact=False).compacted
+    assert Cache.open(w.path).metadata.round == 2

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from lance.dataset import Transaction
 
-from sparing.cache import transactions, upkeep
+from sparing.cache import compaction, transactions, upkeep
 from sparing.cache.known import forget_ids
 from sparing.cache.layout import Layout
 from sparing.cache.metadata import PROPERTY, Metadata, ModelInfo
@@ -375,6 +375,29 @@ class Cache:
         before = self.disk_bytes()
         self._view = upkeep.compact(self._view, keep_rounds)
         return {"bytes_before": before, "bytes_after": self.disk_bytes()}
+
+    def compact_if_due(self) -> dict[str, Any] | None:
+        """Merge small files, and rewrite files whose rows are mostly deleted, if there are enough of them.
+
+        The rule is `sparing.cache.compaction.due`. No version is dropped: rollback reaches as far as before.
+        `refresh` calls this after every round. An error of the disk is returned, not raised, since it changes
+        nothing; the next call tries again.
+
+        Returns:
+            None when nothing was due; else "files_before" and "files_after", and "rows" that were rewritten;
+            or why it "failed".
+        """
+        try:
+            if self.unfinished_round() is not None:
+                return None
+            self._view, done = compaction.compact_if_due(self._view)
+        except (SystemExit, GeneratorExit):
+            raise
+        except KeyboardInterrupt:
+            return {"failed": "interrupted"}
+        except BaseException as error:  # noqa: BLE001 -- Lance's panics are no Exceptions
+            return {"failed": files.reason(error)}
+        return done
 
     def disk_bytes(self) -> int:
         """Add up what the cache takes on disk, all its versions included."""

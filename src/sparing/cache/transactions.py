@@ -23,7 +23,7 @@ def commit(
     transaction: Transaction,
     *,
     metadata: Metadata,
-    record: dict[str, Any],
+    record: dict[str, Any] | None,
     known: set[Path],
 ) -> tuple[Any, Metadata]:
     """Make a transaction and its record visible in one version, on the disk before this returns.
@@ -33,7 +33,8 @@ def commit(
         path: its folder.
         transaction: what changes.
         metadata: the metadata to commit.
-        record: what the history says of it; round, version and time are filled in.
+        record: what the history says of it; round, version and time are filled in. None for what changes no
+            row.
         known: the files that were there before the transaction wrote its own.
 
     Returns:
@@ -42,8 +43,9 @@ def commit(
     version, source = dataset.version + 1, RecordFiles(path / FOLDER)
     source.drop_uncommitted(dataset.latest_version)
     metadata = metadata.stored(source, version)
-    entry = {"op": record["op"], "round": metadata.round, "version": version, "time": now()}
-    metadata = metadata.with_record({**entry, **record})
+    if record is not None:
+        entry = {"op": record["op"], "round": metadata.round, "version": version, "time": now()}
+        metadata = metadata.with_record({**entry, **record})
     transaction.transaction_properties = {PROPERTY: metadata.to_json()}
     # Lance does not sync, and a version must not become visible before its data is on the disk.
     files.sync_tree(path, known)

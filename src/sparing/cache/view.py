@@ -21,7 +21,7 @@ from sparing.storage.files import local
 
 CHUNK_ROWS = 32_768
 # Lance reads ahead by whole files and hundreds of batches; this keeps memory from growing with the cache.
-_READAHEAD = {"batch_readahead": 2, "fragment_readahead": 1, "io_buffer_size": 16 << 20}
+READAHEAD: dict[str, Any] = {"batch_readahead": 2, "fragment_readahead": 1, "io_buffer_size": 16 << 20}
 
 _LARGE = 200_000_000
 """Probabilities of a table whose scoring takes numpy about as long as loading compiled loops."""
@@ -59,13 +59,17 @@ class View:
         return cls(path, dataset, transactions.read_metadata(dataset, path))
 
     def committed(
-        self, transaction: Any, record: dict[str, Any], known: set[Path], metadata: Metadata | None = None
+        self,
+        transaction: Any,
+        record: dict[str, Any] | None,
+        known: set[Path],
+        metadata: Metadata | None = None,
     ) -> "View":
         """Make a transaction and its record visible in one version; see `transactions.commit`.
 
         Args:
             transaction: what changes.
-            record: what the history says of it.
+            record: what the history says of it; None for what changes no row.
             known: the files that were there before the transaction wrote its own.
             metadata: the metadata to commit; what it is now by default.
 
@@ -98,6 +102,11 @@ class View:
         return self.dataset.schema.field("id").type
 
     @property
+    def chunk_rows(self) -> int:
+        """How many rows are read at a time."""
+        return CHUNK_ROWS
+
+    @property
     def layout(self) -> Layout:
         """How outputs are stored."""
         return self.metadata.layout
@@ -105,7 +114,7 @@ class View:
     def scan(self, chunk_rows: int = CHUNK_ROWS) -> Iterator[Rows]:
         """Read all rows, chunk by chunk, in bounded memory."""
         layout, large, columns = self.layout, self._large, self.dataset.schema.names
-        for batch in self.dataset.to_batches(batch_size=chunk_rows, columns=columns, **_READAHEAD):
+        for batch in self.dataset.to_batches(batch_size=chunk_rows, columns=columns, **READAHEAD):
             yield from_batch(batch, layout, large)
 
     def ids(self) -> pa.Array:

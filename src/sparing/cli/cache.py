@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sparing.cli.compacted import compact_after, told_compaction
 from sparing.cli.failed_rows import FailedRows, FailuresOption, MaxFailuresOption
 from sparing.cli.failures import as_dict
 from sparing.cli.options import (
@@ -12,6 +13,7 @@ from sparing.cli.options import (
     CacheArgument,
     ColumnOption,
     CostOption,
+    NoCompactOption,
     ProviderOption,
     ThreadsOption,
     load_models,
@@ -193,6 +195,7 @@ def append(
     provider: ProviderOption = None,
     max_failures: MaxFailuresOption = None,
     failures: FailuresOption = None,
+    no_compact: NoCompactOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Add new samples, with outputs computed elsewhere or by running a model."""
@@ -222,19 +225,21 @@ def append(
                 on_progress=on_progress,
                 on_failures=failed,
             )
-    _done(f"added {added:,} rows", {"added": added}, as_json)
+    _changed(f"added {added:,} rows", {"added": added}, compact_after(cache, no_compact), as_json)
     failed.finish("they were not added; the same command tries them again")
 
 
 @app.command(epilog="Example: sparing cache delete photos.lance img-00017 img-00018")
-def delete(cache: CacheArgument, ids: IdArgument, as_json: JsonOption = False) -> None:
+def delete(
+    cache: CacheArgument, ids: IdArgument, no_compact: NoCompactOption = False, as_json: JsonOption = False
+) -> None:
     """Remove samples by id."""
     from sparing.cache import Cache
 
     with Cache.open(cache).lock():
         opened = Cache.open(cache)
         removed = opened.delete(_typed(opened, ids))
-    _done(f"removed {removed:,} rows", {"removed": removed}, as_json)
+    _changed(f"removed {removed:,} rows", {"removed": removed}, compact_after(cache, no_compact), as_json)
 
 
 @app.command(epilog="Example: sparing cache export photos.lance --out photos.parquet")
@@ -359,6 +364,12 @@ def _detail(entry: dict[str, Any]) -> str:
     if "rows" in entry:
         return f"{entry['rows']:,} rows" + (f" of {entry['model']}" if "model" in entry else "")
     return ""
+
+
+def _changed(text: str, result: dict[str, Any], compacted: dict[str, Any] | None, as_json: bool) -> None:
+    if compacted is not None:
+        text += f"; {told_compaction(compacted)}"
+    _done(text, {**result, "compacted": compacted}, as_json)
 
 
 def _done(text: str, result: dict[str, Any], as_json: bool) -> None:

@@ -48,6 +48,10 @@ ProviderOption = Annotated[
     list[str] | None,
     typer.Option("--provider", help="Execution provider of ONNX Runtime. Repeat for several."),
 ]
+NoCompactOption = Annotated[
+    bool,
+    typer.Option("--no-compact", help="Leave the cache's files as they are, however many there are."),
+]
 
 
 def load_models(

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sparing.cli.compacted import told_compaction
 from sparing.cli.failed_rows import FailedRows, FailuresOption, MaxFailuresOption
 from sparing.cli.options import (
     BatchOption,
@@ -13,6 +14,7 @@ from sparing.cli.options import (
     ColumnOption,
     CostOption,
     ModelsOption,
+    NoCompactOption,
     ProviderOption,
     SamplesOption,
     ThreadsOption,
@@ -117,6 +119,7 @@ def refresh(
     ] = None,
     max_failures: MaxFailuresOption = None,
     failures: FailuresOption = None,
+    no_compact: NoCompactOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Refresh a cache under a budget, as one atomic round.
@@ -177,6 +180,7 @@ def refresh(
                 until=None if until is None else _next(until),
                 started=STARTED,
                 unfinished="commit" if finish else "discard" if discard else "resume",
+                compact=not no_compact,
                 on_progress=on_progress,
                 on_failures=failed,
             )
@@ -344,6 +348,8 @@ def _tell_report(report: Any, cache: Path, candidates: Sequence[Any], as_json: b
     if report.share_of_time is not None:
         say(f"  about {share(report.share_of_time)} of the time of a full re-run")
     say(f"  written: {account['bytes_written']:,} bytes")
+    if report.compacted is not None:
+        say(f"  {told_compaction(report.compacted)}")
     if report.accuracy is not None:
         say(f"  accuracy: {share(report.accuracy_before)} before, {share(report.accuracy)} now")
     if report.prediction is not None:

@@ -59,6 +59,8 @@ class RefreshReport:
             labels say of pooling ("pooled") and of replacing ("replaced"; None with too few), and how many
             labels there were ("rows"); None under another objective.
         failed: rows that failed, and keep what they held; the next round tries them again.
+        compacted: what was compacted afterwards, or why that failed; see `Cache.compact_if_due`. None when
+            nothing was due, and in the history.
         failures: the first of them: id, model and reason.
         learning: when the round learned while it spent: rows of the random "probe", the number of "slices"
             and of those "learned" (ranked by more than entropy), and of the last one what `SliceLearning`
@@ -83,6 +85,7 @@ class RefreshReport:
     left: int | None = None
     failed: int = 0
     failures: tuple[dict[str, Any], ...] = ()
+    compacted: dict[str, Any] | None = None
 
 
 def commit_round(round_: Round, slices: Slices, record: RoundRecord, complete: bool) -> RefreshReport:

@@ -129,6 +129,7 @@ def refresh(
     until: datetime | None = None,
     started: float | None = None,
     unfinished: Unfinished = "resume",
+    compact: bool = True,
     on_progress: OnProgress | None = None,
     on_failures: OnFailures | None = None,
 ) -> RefreshReport:
@@ -149,6 +150,7 @@ def refresh(
             call, and refuses to start another; "commit" runs nothing and commits what is staged as a shorter
             round; "discard" drops what another call has staged, and starts over.
         on_progress: called after every chunk.
+        compact: whether the cache is compacted after the round, if that is due; see `Cache.compact_if_due`.
         on_failures: called at the end if rows failed, which keep what they held, with columns id, model and
             reason; a warning by default. The next round tries them again.
 
@@ -205,6 +207,8 @@ def refresh(
             raise AssertionError("the round was not staged")
         slices = staged_slices(staging)
         report, failed = commit_round(job, slices, staged, complete), failed_rows(job, slices)
+        if compact:  # before what is staged goes, so that a kill here does not begin the round again
+            report = replace(report, compacted=cache.compact_if_due())
         _clean_up(cache, staged, staging)
     tell_failures(failed, on_failures)
     return report
