@@ -5,7 +5,7 @@ import pytest
 from sparing.data.samples import open_samples
 from sparing.errors import InputError, ModelError
 from sparing.models import Model
-from sparing.outputs import Classes
+from sparing.outputs import Classes, chunks
 from sparing.refresh import running
 from sparing.refresh.records import SliceRecord
 from sparing.refresh.running import chunk_rows_for, find_samples, run_order
@@ -163,3 +163,13 @@ def test_samples_are_looked_up_before_anything_runs():
 )
 def test_chunks_are_whole_batches(total, batch, rows):
     assert chunk_rows_for(total, models(batch_size=batch)) == rows
+
+
+def test_chunks_become_smaller_once_the_width_of_a_row_is_known(tmp_path, monkeypatch):
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 4 * 3 * 9)  # 9 rows of 3 classes, so 2 batches of 4
+    stage = Staging(tmp_path / "work")
+    one = ORDER.set_column(1, "candidate", pa.array(np.zeros(40, dtype=np.int16)))
+    stage.begin(SliceRecord(chunk_rows=40), one)
+    assert run_order(stage, models(), None, chunk_rows=40)
+    assert stage.finished() == [0, 4, 12, 20, 28, 36]
+    np.testing.assert_allclose(stage.outputs(np.arange(40), Classes(3)), OUTPUTS[0], atol=1e-6)

@@ -8,7 +8,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sparing.cache.store import Cache
-from sparing.cache.view import CHUNK_ROWS
 from sparing.data.tables import NO_LABEL
 from sparing.errors import CacheError, InputError
 from sparing.storage.files import local, replacing
@@ -38,8 +37,8 @@ def export(cache: Cache, path: str | Path) -> int:
     writer: pq.ParquetWriter | None = None
     with replacing(path, CacheError) as draft:
         try:
-            for start in range(0, len(order), CHUNK_ROWS):
-                rows = cache.take(order[start : start + CHUNK_ROWS])
+            for start in range(0, len(order), cache.chunk_rows):
+                rows = cache.take(order[start : start + cache.chunk_rows])
                 table = pa.table(
                     {
                         "id": rows.ids,

@@ -18,7 +18,7 @@ from sparing.cache.known import forget_ids
 from sparing.cache.layout import Layout
 from sparing.cache.metadata import PROPERTY, Metadata, ModelInfo
 from sparing.cache.rows import Rows, never_refreshed, schema_of, to_batch
-from sparing.cache.view import CHUNK_ROWS, View
+from sparing.cache.view import View
 from sparing.errors import CacheError, CacheLockedError, InputError
 from sparing.outputs import Classes, OutputKind, Outputs
 from sparing.storage import files
@@ -174,7 +174,12 @@ class Cache:
         """Hold the right to write; the cache must be opened after taking it."""
         return write_lock(self.work_dir / "lock", "this cache", CacheLockedError)
 
-    def scan(self, chunk_rows: int = CHUNK_ROWS) -> Iterator[Rows]:
+    @property
+    def chunk_rows(self) -> int:
+        """How many rows are read at a time."""
+        return self._view.chunk_rows
+
+    def scan(self, chunk_rows: int | None = None) -> Iterator[Rows]:
         """Read all rows, chunk by chunk, in bounded memory."""
         return self._view.scan(chunk_rows)
 

@@ -17,6 +17,7 @@ from sparing.cache.layout import Layout
 from sparing.cache.metadata import Metadata
 from sparing.cache.rows import Rows, from_batch, from_table
 from sparing.errors import CacheError
+from sparing.outputs.chunks import rows_per_chunk, width_of
 from sparing.storage.files import local
 
 CHUNK_ROWS = 32_768
@@ -104,17 +105,19 @@ class View:
     @property
     def chunk_rows(self) -> int:
         """How many rows are read at a time."""
-        return CHUNK_ROWS
+        return rows_per_chunk(width_of(self.metadata.kind), CHUNK_ROWS)
 
     @property
     def layout(self) -> Layout:
         """How outputs are stored."""
         return self.metadata.layout
 
-    def scan(self, chunk_rows: int = CHUNK_ROWS) -> Iterator[Rows]:
+    def scan(self, chunk_rows: int | None = None) -> Iterator[Rows]:
         """Read all rows, chunk by chunk, in bounded memory."""
         layout, large, columns = self.layout, self._large, self.dataset.schema.names
-        for batch in self.dataset.to_batches(batch_size=chunk_rows, columns=columns, **READAHEAD):
+        for batch in self.dataset.to_batches(
+            batch_size=chunk_rows or self.chunk_rows, columns=columns, **READAHEAD
+        ):
             yield from_batch(batch, layout, large)
 
     def ids(self) -> pa.Array:

@@ -21,6 +21,7 @@ from sparing.ids import IdIndex, as_ids, name_first
 from sparing.numerics.arrays import as_array
 from sparing.numerics.distributions import as_distributions
 from sparing.outputs import Classes, OutputKind, Outputs
+from sparing.outputs.chunks import rows_per_chunk
 from sparing.storage.files import local, replacing, writing
 
 NO_LABEL = -1
@@ -84,7 +85,7 @@ def iter_outputs(
         source: path of a Parquet file; an Arrow table, record batch reader or anything else with
             `__arrow_c_stream__` (polars, pandas, DuckDB); or a tuple of arrays (ids, probs) or
             (ids, probs, labels).
-        chunk_rows: rows of every chunk but the last.
+        chunk_rows: rows of every chunk but the last; fewer where rows are wide, see `rows_per_chunk`.
         kind: what the outputs are, for other kinds than distributions; their columns are the kind's then.
 
     Returns:
@@ -103,6 +104,7 @@ def iter_outputs(
     elif isinstance(source, str | Path):
         file = open_parquet(source)
         schema, what = file.schema_arrow, str(source)
+        chunk_rows = rows_per_chunk(_width(file), chunk_rows)
         columns = [name for name in ("id", *wanted, "label") if name in schema.names]
         batches = file.iter_batches(batch_size=chunk_rows, columns=columns)
     elif hasattr(source, "__arrow_c_stream__"):
@@ -216,7 +218,8 @@ def open_parquet(path: str | Path) -> pq.ParquetFile:
         what = "is a folder, not a Parquet file" if path.is_dir() else "no such file"
         raise InputError(f"{path}: {what}")
     try:
-        return pq.ParquetFile(local(path))
+        # By default the columns of the whole file are read ahead and held.
+        return pq.ParquetFile(local(path), pre_buffer=False, buffer_size=1 << 20)
     except ARROW_ERRORS as error:
         raise InputError(f"{path}: not a Parquet file, or cut short ({error})") from error
 
@@ -286,6 +289,8 @@ def _rechunk(batches: Iterable[pa.RecordBatch], rows: int, what: str) -> Iterato
     try:
         for batch in batches:
             start = 0
+            if batch.num_rows and not held:
+                rows = rows_per_chunk(_values_per_row(batch), rows)
             while held + batch.num_rows - start >= rows:
                 cut = rows - held
                 yield pa.Table.from_batches([*waiting, batch.slice(start, cut)])
@@ -297,6 +302,22 @@ def _rechunk(batches: Iterable[pa.RecordBatch], rows: int, what: str) -> Iterato
         raise InputError(f"{what}: cannot be read to the end, the data is damaged ({error})") from error
     if held:
         yield pa.Table.from_batches(waiting)
+
+
+def _width(file: pq.ParquetFile) -> int:
+    """Return how many numbers a row of `probs` holds on average, without reading any; 0 if there is none."""
+    metadata, values = file.metadata, 0
+    for number in range(metadata.num_row_groups if metadata.num_rows else 0):
+        group = metadata.row_group(number)
+        columns = [group.column(at) for at in range(group.num_columns)]
+        values += sum(column.num_values for column in columns if column.path_in_schema.startswith("probs."))
+    return int(values // max(metadata.num_rows, 1))
+
+
+def _values_per_row(batch: pa.RecordBatch) -> int:
+    if "probs" not in batch.schema.names or not _is_list(batch.schema.field("probs").type):
+        return 0
+    return int(len(batch.column("probs").flatten()) // batch.num_rows)
 
 
 def _check_chunks(tables: Iterable[pa.Table], what: str, kind: OutputKind | None) -> Iterator[OutputTable]:

@@ -111,7 +111,9 @@ def fit(
         if staged is None:
             order = _order(drawn, [known_of(cache, model, values) for model in candidates])
             find_samples(order, candidates, values)
-            staged = msgspec.structs.replace(wanted, chunk_rows=chunk_rows_for(order.num_rows, candidates))
+            staged = msgspec.structs.replace(
+                wanted, chunk_rows=chunk_rows_for(order.num_rows, candidates, cache.metadata.kind)
+            )
             staging.begin(staged, order)
         staging.retry()
         run_order(

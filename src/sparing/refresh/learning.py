@@ -130,7 +130,7 @@ class LearnWhileSpending:
             best = most_beneficial(benefits[left], pool.keys[left], size)
             taken, score = left[best], benefits[left[best]]
         order = self._order(taken, score)
-        chunk_rows = chunk_rows_for(order.num_rows, self.round.candidates)
+        chunk_rows = chunk_rows_for(order.num_rows, self.round.candidates, self.round.cache.metadata.kind)
         if number:
             record = SliceRecord(chunk_rows=chunk_rows, seconds={}, learning=learning)
             return SlicePlan(f"{FIRST}-{number:04d}", record, order)

@@ -79,7 +79,7 @@ def plan_update(round_: Round, samples: Samples | None) -> SlicePlan:
         find_samples(to_screen(round_.correction, tables["screened"]), round_.correction.given, samples)
     account.seconds["selection"] += perf_counter() - started
     record = RoundRecord(
-        chunk_rows=chunk_rows_for(order.num_rows, round_.candidates),
+        chunk_rows=chunk_rows_for(order.num_rows, round_.candidates, round_.cache.metadata.kind),
         command=round_.command,
         digest=round_.digest,
         what=round_.what,

@@ -16,6 +16,7 @@ from sparing.errors import InputError, ModelError
 from sparing.execution import Engine, Local
 from sparing.models import Model
 from sparing.outputs import Classes, OutputKind, Outputs
+from sparing.outputs.chunks import rows_per_chunk, width_of
 from sparing.progress import OnProgress, Progress
 from sparing.refresh.failures import Tally
 from sparing.refresh.staging import Chunk, Failed, Staging
@@ -28,14 +29,18 @@ CHECK_ROWS = 256
 """Samples that are read at a time to see whether they changed."""
 
 
-def chunk_rows_for(total: int, models: Sequence[Model]) -> int:
+def chunk_rows_for(total: int, models: Sequence[Model], kind: OutputKind | None = None) -> int:
     """Choose how many rows a chunk holds: about a hundredth of the work, whole batches, at most 8,192.
 
-    A chunk is what a kill may cost and the step in which time is kept; each costs one synced file.
+    Rows of many classes make smaller chunks; see `rows_per_chunk`. A chunk is what a kill may cost and the
+    step in which time is kept; each costs one synced file.
     """
     batch_size = max(model.batch_size for model in models)
     wanted = min(max(total // 100, 128), 8192)
-    return -(-wanted // batch_size) * batch_size
+    held = rows_per_chunk(width_of(kind), 8192)
+    return (
+        -(-wanted // batch_size) * batch_size if wanted <= held else max(held // batch_size, 1) * batch_size
+    )
 
 
 def find_samples(order: pa.Table, models: Sequence[Model], samples: Samples | None) -> Any:
@@ -151,6 +156,7 @@ def run_order(
         elapsed = elapsed_before + monotonic() - begun
         chunks = [replace(chunk, elapsed=elapsed) for chunk in made.chunks]
         if chunks or made.failed is not None:
+            pace.most = min([pace.most, *(rows_per_chunk(width_of(each.kind), pace.most) for each in chunks)])
             staging.add(*chunks, failed=made.failed, begun=(made.start, made.rows))
         tally.add(made.after, since=made.before)
         tally.check()
@@ -183,6 +189,7 @@ class _Pace:
         self.batch_size = batch_size
         self.deadline = deadline
         self.slowest = 0.0
+        self.most = 8192 * batch_size  # until the width of a row is known
         self.latest: float | None = None
 
     def rows(self, most: int, now: float) -> int:
@@ -191,6 +198,7 @@ class _Pace:
             if self.deadline is None:
                 return min(most, self.batch_size)
             return min(most, 1) if now < self.deadline else 0
+        most = min(most, self._batches(self.most))
         rows = min(most, self._batches(CHUNK_SECONDS / self.latest if self.latest else most))
         if self.deadline is None:
             return rows
