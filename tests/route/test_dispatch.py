@@ -22,7 +22,7 @@ from sparing.images import batches, decode
 from sparing.models import Model
 from sparing.route.dispatch import Dispatcher, Experts
 from sparing.route.experts import Expert
-from sparing.route.router import open_router
+from sparing.route.router import open_router, read_router, write_router
 
 
 def in_memory(functions, batch_size=4):
@@ -205,6 +205,7 @@ def test_the_operating_point_decides(tmp_path):
 def test_a_router_that_fails_is_an_error_of_its_own(tmp_path):
     folder = make_router(tmp_path)
     save_images_model(folder / "router.onnx", np.ones((3, 5)), np.zeros(5), softmax=False)
+    write_router(folder, read_router(folder))  # with the checksum of that network
     (answer,) = Dispatcher(open_router(folder), None).answer(["a"], [image(20)]).answers
     assert isinstance(answer, ModelError)
     assert "scores of shape (1, 5)" in str(answer)

@@ -1,5 +1,6 @@
 """The prediction cache: rows, rounds and their record, on disk."""
 
+from sparing.cache.checking import Check, check, repair
 from sparing.cache.exporting import export
 from sparing.cache.importing import import_outputs
 from sparing.cache.memory import MemoryStore, Store
@@ -7,4 +8,16 @@ from sparing.cache.metadata import Metadata, ModelInfo
 from sparing.cache.rows import Rows
 from sparing.cache.store import Cache
 
-__all__ = ["Cache", "MemoryStore", "Metadata", "ModelInfo", "Rows", "Store", "export", "import_outputs"]
+__all__ = [
+    "Cache",
+    "Check",
+    "MemoryStore",
+    "Metadata",
+    "ModelInfo",
+    "Rows",
+    "Store",
+    "check",
+    "export",
+    "import_outputs",
+    "repair",
+]

@@ -30,6 +30,7 @@ def export(cache: Cache, path: str | Path) -> int:
         CacheError: the file could not be written; whatever was at the path is still there.
     """
     path = Path(path)
+    cache.verify()
     order = pc.sort_indices(cache.ids()).to_numpy()
     if len(order) == 0:
         raise InputError(f"{cache.path} has no rows to export")

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from lance.dataset import Transaction
 
-from sparing.cache import compaction, transactions, upkeep
+from sparing.cache import checking, compaction, transactions, upkeep
 from sparing.cache.known import forget_ids
 from sparing.cache.layout import Layout
 from sparing.cache.metadata import PROPERTY, Metadata, ModelInfo
@@ -108,6 +108,7 @@ class Cache:
             metadata = metadata.with_record({**entry, "model": model.name, **(record or {})})
             transaction.transaction_properties = {PROPERTY: metadata.to_json()}
             lance.LanceDataset.commit(files.local(draft), transaction)
+            checking.note_files(draft, files.files_below(draft))
         return cls.open(path)
 
     @property
@@ -178,6 +179,16 @@ class Cache:
     def chunk_rows(self) -> int:
         """How many rows are read at a time."""
         return self._view.chunk_rows
+
+    def verify(self) -> None:
+        """Compare the contents of the cache's files with what was written, once per process.
+
+        `scan` does so by itself; see `check` for all versions.
+
+        Raises:
+            CacheError: a file is damaged.
+        """
+        self._view.verify()
 
     def scan(self, chunk_rows: int | None = None) -> Iterator[Rows]:
         """Read all rows, chunk by chunk, in bounded memory."""

@@ -11,6 +11,7 @@ import lance.fragment
 import pyarrow as pa
 from lance.dataset import Transaction
 
+from sparing.cache import checking
 from sparing.cache.metadata import PROPERTY, Metadata
 from sparing.cache.record import FOLDER, RecordFiles
 from sparing.errors import CacheError
@@ -50,8 +51,10 @@ def commit(
     # Lance does not sync, and a version must not become visible before its data is on the disk.
     files.sync_tree(path, known)
     written = files.files_below(path)
+    checking.note_files(path, written - known)
     dataset = lance.LanceDataset.commit(dataset, transaction, max_retries=0)
     files.sync_tree(path, written)
+    checking.note_files(path, files.files_below(path) - written)
     return dataset, metadata
 
 

@@ -11,7 +11,7 @@ import lance
 import lance.optimize
 from lance.dataset import Transaction
 
-from sparing.cache import transactions
+from sparing.cache import checking, transactions
 from sparing.cache.layout import Layout
 from sparing.cache.record import History
 from sparing.cache.rows import schema_of, to_batch
@@ -80,6 +80,7 @@ def compact(view: View, keep_rounds: int) -> View:
             versions=[v for v in view.versions() if v not in needed and v != view.version],
         )
         _drop_records(view)
+        checking.forget_missing(view.path)
     return view
 
 

@@ -6,19 +6,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import lance
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sparing.cache import transactions
+from sparing.cache import checking, transactions
 from sparing.cache.layout import Layout
 from sparing.cache.metadata import Metadata
 from sparing.cache.rows import Rows, from_batch, from_table
 from sparing.errors import CacheError
 from sparing.outputs.chunks import rows_per_chunk, width_of
-from sparing.storage.files import local
 
 CHUNK_ROWS = 32_768
 # Lance reads ahead by whole files and hundreds of batches; this keeps memory from growing with the cache.
@@ -51,13 +49,16 @@ class View:
         """
         if not path.exists():
             raise CacheError(f"there is no cache at {path}: make one with `sparing cache import` or `fill`")
-        try:
-            dataset = lance.dataset(local(path), version=version)
-        except (ValueError, OSError) as error:
-            if version is not None and (path / "_versions").is_dir():
-                raise CacheError(f"{path} has no version {version}: see `sparing cache history`") from error
-            raise CacheError(f"{path} is not a cache: `sparing cache import` or `fill` makes one") from error
+        dataset = checking.open_version(path, version)
         return cls(path, dataset, transactions.read_metadata(dataset, path))
+
+    def verify(self) -> None:
+        """Compare the contents of the files with what was written, once per process.
+
+        Raises:
+            CacheError: a file is damaged.
+        """
+        checking.verify(self.path, self.dataset)
 
     def committed(
         self,
@@ -114,6 +115,7 @@ class View:
 
     def scan(self, chunk_rows: int | None = None) -> Iterator[Rows]:
         """Read all rows, chunk by chunk, in bounded memory."""
+        self.verify()
         layout, large, columns = self.layout, self._large, self.dataset.schema.names
         for batch in self.dataset.to_batches(
             batch_size=chunk_rows or self.chunk_rows, columns=columns, **READAHEAD

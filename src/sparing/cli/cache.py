@@ -330,6 +330,71 @@ def compact(
     _done(f"{sizes['bytes_before']:,} bytes before, {sizes['bytes_after']:,} now", dict(sizes), as_json)
 
 
+@app.command(epilog="Example: sparing cache check photos.lance")
+def check(
+    cache: CacheArgument,
+    write: Annotated[
+        bool, typer.Option("--write", help="Note checksums of files that have none, as they are now.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare every file of a cache with its checksum; exit 1 if one is damaged or missing."""
+    from dataclasses import asdict
+
+    from sparing.cache import Cache
+    from sparing.cache import check as run_check
+    from sparing.cache.checking import write_missing
+
+    found = run_check(cache)
+    written = 0
+    if write and not found.problems:
+        with Cache.open(cache).lock():
+            written = write_missing(cache)
+            found = run_check(cache)
+    whole = [version.number for version in found.versions if not version.problems]
+    if as_json:
+        print_json({**asdict(found), "whole_versions": whole, "last_whole": found.last_whole})
+    else:
+        say(f"read {found.checked:,} files, {found.bytes:,} bytes, of {len(found.versions):,} versions")
+        for name, text in found.problems.items():
+            say(f"  damaged: {name} {text}")
+        if written:
+            say(f"  noted the checksums of {written:,} files")
+        if found.unlisted:
+            say(f"  {len(found.unlisted):,} files have no checksum: give --write to note them")
+        say(f"  whole: {len(whole):,} of {len(found.versions):,} versions, the newest {found.last_whole}")
+    if found.problems:
+        hint(f"`sparing cache repair {cache}` goes back to the last whole version")
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: sparing cache repair photos.lance")
+def repair(cache: CacheArgument, as_json: JsonOption = False) -> None:
+    """Go back to the last whole version of a damaged cache; what is damaged is moved aside, not deleted."""
+    from sparing.cache import Cache
+    from sparing.cache import repair as run_repair
+    from sparing.cache.checking import locked
+
+    with locked(cache):
+        found, version, moved = run_repair(cache)
+    lost = [each.number for each in found.versions if each.problems]
+    opened = Cache.open(cache)
+    result = {
+        "version": version,
+        "round": opened.metadata.round,
+        "lost_versions": lost,
+        "problems": found.problems,
+        "moved": [str(path) for path in moved],
+    }
+    if not found.problems:
+        _done(f"nothing is damaged: version {version}, round {opened.metadata.round}", result, as_json)
+        return
+    what = f"the newest version is now {version}, of round {opened.metadata.round}"
+    gone = f"; gone with their rounds are versions {', '.join(map(str, lost))}" if lost else ""
+    _done(f"{what}{gone}", result, as_json)
+    hint(f"what was damaged lies in {cache / '_sparing' / 'damaged'}")
+
+
 def _tell(cache: Any, as_json: bool) -> None:
     from sparing.cache.summary import summarise
 

@@ -13,6 +13,7 @@ from sparing.offload.edge import Choice
 from sparing.offload.gate import Gate, Measure
 from sparing.offload.models import Geometry
 from sparing.offload.schemes import Scheme
+from sparing.storage.checksums import sealed
 from sparing.storage.files import write_text
 from sparing.storage.readers import read_toml
 
@@ -79,7 +80,7 @@ def write_policy(path: str | Path, policy: Policy) -> None:
         "gate": {key: value for key, value in dataclasses.asdict(policy.gate).items() if value is not None},
         "choice": entries,
     }
-    write_text(path, _HEAD + tomli_w.dumps(document))
+    write_text(path, _HEAD + tomli_w.dumps(sealed(document)))
 
 
 def read_policy(path: str | Path) -> Policy:

@@ -26,6 +26,7 @@ from sparing.errors import CacheError
 from sparing.outputs import Classes, OutputKind, Outputs, read_kind
 from sparing.refresh.records import FORMAT, upgraded
 from sparing.storage.arrow import read_arrow, read_noted, write_arrow
+from sparing.storage.checksums import sealed
 from sparing.storage.files import make_folder, replacing, sync, write_text
 from sparing.storage.readers import as_kind, read_json
 
@@ -135,7 +136,7 @@ class Staging:
             for name, table in {"order": order, **(tables or {})}.items():
                 with replacing(self.folder / f"{name}.arrow", CacheError) as draft:
                     write_arrow(draft, table)
-            document = {"format": FORMAT, **msgspec.to_builtins(record)}
+            document = sealed({"format": FORMAT, **msgspec.to_builtins(record)})
             write_text(self.folder / RECORD, json.dumps(document), CacheError)
 
     def order(self) -> pa.Table:
@@ -195,7 +196,7 @@ class Staging:
                     write_arrow(draft, table)
             if failed is not None:
                 failed = msgspec.structs.replace(failed, wasted=failed.wasted + wasted)
-                document = json.dumps(msgspec.to_builtins(failed))
+                document = json.dumps(sealed(msgspec.to_builtins(failed)))
                 write_text(self.folder / f"failed-{failed.rows[0]:012d}.json", document, CacheError)
             marker.unlink(missing_ok=True)
             (self.folder / f"started-{start:012d}").unlink(missing_ok=True)

@@ -6,7 +6,7 @@ The experts are named in the schema, so that a memo is never read as that of oth
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -21,11 +21,12 @@ import pyarrow.compute as pc
 
 from sparing.errors import InputError
 from sparing.route.hashing import KEY_BYTES
-from sparing.storage import files
+from sparing.storage import checksums, files
 
 _PROPERTY = b"sparing.outputs"
 _FORMAT = 1
 _READ_ROWS = 4096
+_LIST = "checksums"
 _FRAGMENTS = 128
 """From so many appends on, they are joined into few files."""
 _KEEP = timedelta(hours=1)
@@ -86,6 +87,9 @@ class Memo:
         if not path.exists():
             return None
         try:
+            problem = checksums.first_problem(path, path / _LIST)
+            if problem is not None:
+                raise ValueError(problem)
             dataset = lance.dataset(files.local(path))
             values = json.loads((dataset.schema.metadata or {})[_PROPERTY])
             if values["format"] != _FORMAT:
@@ -113,6 +117,7 @@ class Memo:
         schema = pa.schema(fields, metadata={_PROPERTY: json.dumps(values).encode()})
         with files.creating(path) as draft:
             lance.write_dataset(schema.empty_table(), files.local(draft), mode="create")
+            checksums.note(draft, draft / _LIST, _noted(draft))
         dataset = lance.dataset(files.local(path))
         return cls(path, dataset, identity)
 
@@ -189,6 +194,7 @@ class Memo:
         table = pa.table([keys, *lists], schema=self._dataset.schema)
         with files.writing(self.path):
             known = files.files_below(self.path)
+            before = set(_noted(self.path))
             transaction = lance.fragment.write_fragments(
                 table, self._dataset, return_transaction=True, mode="append"
             )
@@ -199,6 +205,7 @@ class Memo:
             files.sync_tree(self.path, written)
             if len(self._dataset.get_fragments()) >= _FRAGMENTS:
                 self._join()
+            checksums.note(self.path, self.path / _LIST, set(_noted(self.path)) - before)
         self._keys = None
 
     def _join(self) -> None:
@@ -207,6 +214,11 @@ class Memo:
         self._dataset = lance.dataset(files.local(self.path))
         files.sync_tree(self.path, before)
         self._dataset.cleanup_old_versions(older_than=_KEEP)
+
+
+def _noted(path: Path) -> Iterator[Path]:
+    """List the files that have a checksum: Lance changes the others in place."""
+    return (file for file in files.files_below(path) if file.suffix in (".lance", ".manifest", ".txn"))
 
 
 def _columns(identity: Identity) -> list[str]:

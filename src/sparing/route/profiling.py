@@ -27,6 +27,7 @@ from sparing.route.labels import check_classes
 from sparing.route.latency import CALLS, SECONDS, measure_experts
 from sparing.route.loading import load_experts, probe, shared_classes
 from sparing.route.outputs import Identity, Memo, describe, short
+from sparing.storage.checksums import sealed
 from sparing.storage.files import write_text
 from sparing.storage.locks import write_lock
 from sparing.storage.readers import read_json
@@ -329,7 +330,8 @@ def _measured(
     )
     result = replace(made, experts=experts, decoding=decoding)
     file = _File(result.machine, result.decoding, result.classes, experts)
-    write_text(result.path / "profile.json", json.dumps({"format": FORMAT, **asdict(file)}, indent=1) + "\n")
+    document = sealed({"format": FORMAT, **asdict(file)})
+    write_text(result.path / "profile.json", json.dumps(document, indent=1) + "\n")
     return result
 
 

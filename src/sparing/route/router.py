@@ -8,7 +8,7 @@ Older folders name the three files `gater.*`; they load, and keep those names.
 """
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +20,7 @@ from sparing.errors import InputError, ModelError, SparingError
 from sparing.models.onnx import OnnxFunction, load_function
 from sparing.route.choosing import Indices, choose
 from sparing.route.experts import Expert, Latency
+from sparing.storage.checksums import checksum_of, sealed
 from sparing.storage.files import write_text
 from sparing.storage.readers import read_json
 
@@ -82,6 +83,7 @@ class RouterDescription:
         training: how it was trained (trade-off, seed, epochs, samples, variants, ...), for the record.
         calibration: None before `calibrate`.
         points: operating points, the last calibrated first.
+        files: the checksums of the other files of the folder; empty in older ones.
     """
 
     objective: str
@@ -92,6 +94,7 @@ class RouterDescription:
     training: dict[str, Any]
     calibration: Calibration | None = None
     points: tuple[Point, ...] = ()
+    files: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -225,8 +228,18 @@ def open_router(path: str | Path, *, threads: int = 1) -> Router:
         raise InputError(f"{path}: no router here (router.json is missing); `sparing route train` makes one")
     if not (path / f"{stem}.toml").is_file():  # without it, inputs are not prepared, and nobody sees
         raise InputError(f"{path}: {stem}.toml is missing; copy the whole folder, or train the router again")
-    network = load_function(path / f"{stem}.onnx", threads=threads)
-    return Router(path, read_router(path), network)
+    described = read_router(path)
+    for name, crc in described.files.items():
+        if (path / name).is_file() and _crc(path / name) != crc:
+            raise InputError(
+                f"{path / name} is damaged, or of another router: its checksum is not that in {stem}.json; "
+                "copy the whole folder again, or train the router again"
+            )
+    return Router(path, described, load_function(path / f"{stem}.onnx", threads=threads))
+
+
+def _crc(path: Path) -> str:
+    return f"{checksum_of(path).crc:08x}"
 
 
 def stem_of(path: Path) -> str | None:
@@ -265,8 +278,10 @@ def _problem(described: RouterDescription) -> str | None:
 
 def write_router(path: Path, description: RouterDescription) -> None:
     """Write `router.json`, whole or not at all; StorageError when it could not be written."""
-    values = {"format": FORMAT, **asdict(description)}
-    write_text(path / f"{stem_of(path) or STEM}.json", json.dumps(values, indent=1) + "\n")
+    stem = stem_of(path) or STEM
+    files = {name: _crc(path / name) for name in (f"{stem}.onnx", f"{stem}.toml") if (path / name).exists()}
+    values = sealed({"format": FORMAT, **asdict(replace(description, files=files))})
+    write_text(path / f"{stem}.json", json.dumps(values, indent=1) + "\n")
 
 
 def with_point(description: RouterDescription, point: Point) -> RouterDescription:

@@ -20,7 +20,8 @@ Keys that the type lacks are refused, and so are numbers that are NaN or infinit
 version of the file that this release reads: the number under `version_key` is checked, and then taken out.
 `Meta(description=...)` words what is allowed, where the type does not say it well.
 
-Writing: `tomli_w.dumps` or `json.dumps`, then `files.write_text`.
+Writing: `tomli_w.dumps` or `json.dumps` of what `checksums.sealed` returns, then `files.write_text`. The
+checksum that a document carries is checked.
 """
 
 import dataclasses
@@ -37,6 +38,7 @@ import msgspec
 from msgspec import NODEFAULT, Meta, Struct
 
 from sparing.errors import InputError, SparingError
+from sparing.storage.checksums import unsealed
 
 T = TypeVar("T")
 
@@ -66,6 +68,7 @@ def read_toml(
         document = tomllib.loads(_text(path, error))
     except (ValueError, RecursionError) as caught:
         raise error(f"{path}: not valid TOML: {caught}") from caught
+    document = unsealed(document, str(path), error)
     return as_kind(document, kind, str(path), newest=newest, version_key=version_key, error=error)
 
 
@@ -96,6 +99,7 @@ def parse_json(
         document = json.loads(text)
     except (ValueError, RecursionError) as caught:
         raise error(f"{where}: not valid JSON: {caught}") from caught
+    document = unsealed(document, where, error)
     return as_kind(document, kind, where, newest=newest, version_key=version_key, error=error)
 
 
