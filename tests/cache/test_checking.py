@@ -96,6 +96,17 @@ def test_no_flipped_bit_changes_a_row_unseen(made, tmp_path, kind, monkeypatch):
     assert check(made).problems == {}
 
 
+def test_a_damaged_record_is_found_and_costs_no_version(made, tmp_path):
+    for seed in range(3):
+        refreshed(Cache.open(made), seed, 5)
+    file = next((made / "_record").glob("*.json"))
+    file.write_bytes(file.read_bytes()[:-2] + b"  ")
+    found = check(made)
+    assert found.problems == {file.relative_to(made).as_posix(): "has another content than was written"}
+    assert found.last_whole == 7
+    assert exported(made, tmp_path).num_rows == 39
+
+
 def test_a_torn_newest_version_says_so_and_repair_goes_back(made, tmp_path):
     third = exported(made, tmp_path, 3)
     newest = min((made / "_versions").glob("*.manifest"))

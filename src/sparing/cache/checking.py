@@ -15,6 +15,7 @@ from typing import Any
 
 import lance
 
+from sparing.cache.record import FOLDER
 from sparing.errors import CacheError, CacheLockedError
 from sparing.storage import checksums
 from sparing.storage.checksums import Checksum, problem_of
@@ -124,6 +125,8 @@ def check(path: str | Path) -> Check:
                 problems = {_name(path, manifest): f"cannot be read ({reason(error.__cause__ or error)})"}
         versions.append(Version(number, tuple(names), problems))
     problems = {name: text for version in versions for name, text in version.problems.items()}
+    records = [name for name in listed if name.startswith(f"{FOLDER}/") and (path / name).exists()]
+    problems.update(problems_of(records))
     problems.update(_check_work(path))
     unlisted = tuple(sorted(name for name in found if name not in listed))
     read = [name for name in found if name in listed]
