@@ -17,6 +17,7 @@ from sparing.models import Model
 from sparing.numerics.distributions import entropy
 from sparing.numerics.selection import tie_keys
 from sparing.refresh import Ranker, RefreshOptions, fill, fit, fit_outputs, preview, refresh
+from sparing.storage.arrow import read_arrow
 
 
 def by_entropy(world, among=None):
@@ -620,9 +621,7 @@ def test_requests_are_json(world):
         refresh(w.path, [new.model()], RefreshOptions(budget="100%"), samples=w.samples)
     staged = json.loads((w.path / "_sparing" / "round" / "request.json").read_text())
     assert staged["models"] == {"new": "d:new"}
-    assert isinstance(
-        pa.ipc.open_file(str(w.path / "_sparing" / "round" / "order.arrow")).read_all(), pa.Table
-    )
+    assert isinstance(read_arrow(w.path / "_sparing" / "round" / "order.arrow"), pa.Table)
 
 
 def test_an_unknown_choice_for_an_unfinished_round(world):
