@@ -184,6 +184,15 @@ def test_compaction_leaves_a_whole_cache_and_a_short_list(made):
     assert all((made / json.loads(line.split(" ", 3)[3])).exists() for line in listed if line)
 
 
+def test_damage_is_not_compacted_away(made, monkeypatch):
+    data = max(made.glob("data/*.lance"), key=lambda file: file.stat().st_size)
+    whole = data.read_bytes()
+    data.write_bytes(whole[:50] + bytes([whole[50] ^ 1]) + whole[51:])
+    monkeypatch.setattr("sparing.cache.checking._verified", {})
+    with pytest.raises(CacheError, match="is damaged: data/"):
+        Cache.open(made).compact(keep_rounds=0)
+
+
 def test_damaged_work_in_progress_is_found_and_moved_aside(made):
     from sparing.storage.arrow import write_arrow
 

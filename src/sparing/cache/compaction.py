@@ -72,6 +72,7 @@ def compact_if_due(view: View) -> tuple[View, dict[str, Any] | None]:
     groups = due([part.physical_rows for part in parts], [part.num_deletions for part in parts])
     if not groups:
         return view, None
+    view.verify()  # what is rewritten gets a checksum of its own: damage would not be seen any more
     with transactions.writing(view.path):
         known = files.files_below(view.path)
         try:

@@ -61,6 +61,7 @@ def compact(view: View, keep_rounds: int) -> View:
     """Rewrite the rows into few files and drop old versions; see `Cache.compact`."""
     if keep_rounds < 0:
         raise InputError(f"cannot keep {keep_rounds} rounds: give 0 or more")
+    view.verify()  # what is rewritten gets a checksum of its own: damage would not be seen any more
     with transactions.writing(view.path):
         known = files.files_below(view.path)
         lance.optimize.Compaction.execute(view.dataset, {})
