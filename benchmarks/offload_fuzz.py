@@ -271,7 +271,7 @@ def fuzz_server(geometry: Geometry, count: int, rng: np.random.Generator) -> Non
             before = resident(service.pid, "VmRSS")
             mutated = [mutate(start[rng.integers(0, len(start))], rng) for _ in range(count)]
             statuses, slowest = asyncio.run(bodies(url, mutated))
-            head = "POST /v1/answer HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {}\r\n\r\n"
+            head = "POST /v1/answer HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n\r\n"
             whole = [head.format(len(body)).encode() + body for body in start]
             texts = [mutate(whole[rng.integers(0, len(whole))][:400], rng) for _ in range(count // 8)]
             raw, slowest_raw = asyncio.run(requests(port, texts))

@@ -337,7 +337,7 @@ async def abuse(url: str, images: list[TestImage], which: int) -> Counter:
     malformed = [b"", rng.bytes(3000), b"GIF89a" + b"\xff" * 40]
     # Half of an image: whatever its format, it cannot be decoded.
     malformed += [image.body[: len(image.body) // 2] for image in images[:57]]
-    head = f"POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: 5000\r\n\r\nbegun".encode()
+    head = f"POST {PATH} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5000\r\n\r\nbegun".encode()
 
     async def chunked() -> object:
         for _ in range(12):

@@ -21,6 +21,10 @@ class FailedRowsWarning(UserWarning):
     """A job is done, but some rows failed, and nobody asked to be told of them."""
 
 
+class OrientationWarning(UserWarning):
+    """An image is stored turned, and nobody said whether the model takes it so."""
+
+
 class StorageError(SparingError):
     """A file or a folder of ours could not be written (what was there before still is), or is damaged."""
 

@@ -37,6 +37,7 @@ def files():
 @pytest.mark.parametrize("kind", files())
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("resize", [None, (5, 7)])
+@pytest.mark.filterwarnings("ignore::sparing.errors.OrientationWarning")
 def test_a_model_sees_the_same_pixels_whether_or_not_decoding_is_shared(kind, channels, resize):
     if kind == "YCbCr" and int(PIL.__version__.split(".")[0]) < 13:
         pytest.skip("Pillow before 13 cannot read the TIFF that it writes of YCbCr")

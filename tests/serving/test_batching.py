@@ -138,3 +138,44 @@ def test_what_waits_fails_if_the_worker_ends():
 def test_impossible_limits_are_refused(limits):
     with pytest.raises(InputError, match="max_batch >= 1"):
         Batcher(double, **limits)
+
+
+def test_a_batch_that_takes_too_long_fails_its_requests_and_the_batcher_recovers():
+    release = threading.Event()
+
+    def run(items):
+        if "slow" in items:
+            release.wait(20)
+        return items
+
+    async def main():
+        async with Batcher(run, max_batch=1, max_wait=0, max_seconds=0.2) as batcher:
+            slow = asyncio.create_task(batcher.submit("slow"))
+            waiting = asyncio.create_task(batcher.submit("waiting"))
+            for task in (slow, waiting):
+                with pytest.raises(OverloadedError, match=r"took more than 0\.2 s"):
+                    await task
+            assert batcher.stuck
+            with pytest.raises(OverloadedError, match="does not answer"):
+                await batcher.submit("new")
+            release.set()
+            while batcher.stuck:
+                await asyncio.sleep(0.01)
+            return await batcher.submit("new")
+
+    assert asyncio.run(main()) == "new"
+
+
+def test_closing_does_not_wait_for_a_batch_that_takes_too_long():
+    release = threading.Event()
+
+    async def main():
+        batcher = Batcher(lambda items: release.wait(20) and items, max_seconds=0.2)
+        slow = asyncio.create_task(batcher.submit("slow"))
+        await asyncio.sleep(0.01)
+        await asyncio.wait_for(batcher.close(), 5)
+        with pytest.raises(OverloadedError):
+            await slow
+
+    asyncio.run(main())
+    release.set()

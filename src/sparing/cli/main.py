@@ -9,6 +9,7 @@ needs when it runs.
 import contextlib
 import io
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -16,6 +17,7 @@ import typer
 from sparing.cli import bounds, cache, evaluate, fit, offload, refresh, route, simulate
 from sparing.cli.failures import INTERRUPTED, tell
 from sparing.cli.listing import Listing
+from sparing.cli.output import hint
 from sparing.cli.terminal import json_alone
 
 _M_ARENA_MAX = -8
@@ -65,12 +67,17 @@ def _keep_memory_flat() -> None:
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    hint(f"warning: {message}")
+
+
 def main() -> None:
     """Run the command line and exit with its code."""
     _keep_memory_flat()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a character shows its number
             stream.reconfigure(errors="backslashreplace")
+    warnings.showwarning = _show_warning
     given = sys.argv[1:]
     as_json = "--json" in given and not {"--help", "--version"} & set(given)
     with json_alone() if as_json else contextlib.nullcontext():

@@ -72,16 +72,33 @@ def serve(
     max_queue: Annotated[
         int, typer.Option("--max-queue", min=1, help="Requests that may wait; more are answered 503.")
     ] = 256,
+    batch_seconds: Annotated[
+        float,
+        typer.Option(
+            "--batch-seconds",
+            min=0.01,
+            help="How long a batch may take; the process of the model is then started again.",
+        ),
+    ] = 30.0,
 ) -> None:
     """Answer payloads over HTTP until SIGTERM, then finish what was accepted."""
+    from functools import partial
+
     from sparing.offload import ServerModel
-    from sparing.offload.server import make_server
+    from sparing.offload.server import RemoteModel, make_server
     from sparing.serving.app import read_token
     from sparing.serving.app import serve as run
 
     token = None if token_file is None else read_token(token_file)
-    loaded = _load(model, ServerModel)
-    service = make_server(loaded, token=token, max_batch=max_batch, max_wait=max_wait, max_queue=max_queue)
+    loaded = RemoteModel(partial(_load, model, ServerModel), batch_seconds=batch_seconds)
+    service = make_server(
+        loaded,
+        token=token,
+        max_batch=max_batch,
+        max_wait=max_wait,
+        max_queue=max_queue,
+        batch_seconds=batch_seconds,
+    )
     said = f"serving {model} on http://{host}:{port}; stop with Ctrl-C"
     run(service, host=host, port=port, token=token, ready=lambda: hint(said))
 

@@ -78,6 +78,18 @@ def serve(
     max_body: Annotated[
         int, typer.Option("--max-body", min=1, help="Most bytes of a body; more are answered 413.")
     ] = 4_000_000,
+    batch_seconds: Annotated[
+        float,
+        typer.Option(
+            "--batch-seconds",
+            min=0.01,
+            help="How long a batch may take; the process of the models is then started again.",
+        ),
+    ] = 30.0,
+    max_pixels: Annotated[
+        int,
+        typer.Option("--max-pixels", min=1, help="Most pixels of an image; more are answered 400."),
+    ] = 1 << 24,
     preload: Annotated[
         bool,
         typer.Option(
@@ -102,6 +114,9 @@ def serve(
         max_batch=max_batch,
         max_wait=max_wait,
         max_queue=max_queue,
+        batch_seconds=batch_seconds,
+        process=True,
+        max_pixels=max_pixels,
         preload=preload,
     )
     said = f"serving {router} on http://{host}:{port}; stop with Ctrl-C"

@@ -25,15 +25,21 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def decode_batch(
-    ids: Sequence[object], values: Sequence[Any], *, channels: int, resize: tuple[int, int] | None
+    ids: Sequence[object],
+    values: Sequence[Any],
+    *,
+    channels: int,
+    resize: tuple[int, int] | None,
+    upright: bool | None = None,
 ) -> Pixels:
     """Decode images to one array.
 
     Args:
         ids: m sample ids, to name the one that cannot be decoded.
-        values: m encoded images (bytes), in any format that Pillow knows, or decoded ones; see `decode`.
+        values: m encoded images (bytes), in one of `decoding.FORMATS`, or decoded ones; see `decode`.
         channels: 3 for RGB, 1 for grey.
         resize: height and width to resize to (bilinear); None to leave them.
+        upright: whether to turn images as their EXIF orientation says; see `decode`.
 
     Returns:
         Shape (m, height, width, channels), uint8.
@@ -44,7 +50,7 @@ def decode_batch(
     """
 
     def one(row: int) -> Pixels:
-        return decode(values[row], f"id {ids[row]!r}", channels=channels, resize=resize)
+        return decode(values[row], f"id {ids[row]!r}", channels=channels, resize=resize, upright=upright)
 
     with _mapping(values) as (mapped, _):
         images = list(mapped(one, range(len(values))))

@@ -1,12 +1,18 @@
 """One image between its file and its pixels: the only place that decodes and resamples."""
 
 import io
+import warnings
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sparing.errors import InputError
+from sparing.errors import InputError, OrientationWarning
+
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""The file formats that are read, as Pillow names them; others that it knows are rare, or start programs."""
+
+_ORIENTATION = 0x0112
 
 _BY_RGB = ("YCbCr", "LAB", "HSV")
 """Modes that Pillow turns into grey otherwise than by way of RGB, or not at all."""
@@ -18,12 +24,12 @@ def decode(
     *,
     channels: int = 3,
     resize: tuple[int, int] | None = None,
-    formats: tuple[str, ...] | None = None,
+    formats: tuple[str, ...] = FORMATS,
+    upright: bool | None = None,
 ) -> npt.NDArray[np.uint8]:
     """Decode one image, or take one that is decoded already, and resize it.
 
-    Resampling is bilinear, over the whole area that a pixel of the result covers. A rotation that EXIF notes
-    is not applied.
+    Resampling is bilinear, over the whole area that a pixel of the result covers.
 
     Args:
         value: an encoded image (bytes), or uint8 of shape (height, width), (height, width, 1) or
@@ -31,7 +37,9 @@ def decode(
         what: whose image it is, for messages, such as "id 's17'".
         channels: 3 for RGB, 1 for grey.
         resize: height and width to resize to; None to leave them.
-        formats: the file formats to accept, as Pillow names them; None for all that Pillow knows.
+        formats: the file formats to accept, as Pillow names them.
+        upright: whether to turn the image as its EXIF orientation says, which is how viewers show it; None
+            leaves it as it is stored, and warns once when that is not how it is shown.
 
     Returns:
         Shape (height, width) for grey, (height, width, 3) for RGB, uint8.
@@ -59,6 +67,7 @@ def decode(
                     f"the image of {what} claims {image.width} x {image.height} pixels, more than the "
                     f"{limit} that are decoded (a decompression bomb?)"
                 )
+            image = image if upright is False else _turned(image, what, upright)
             mode = "L" if channels == 1 else "RGB"
             # Pillow warns of a transparency that neither mode keeps.
             image.info.pop("transparency", None)
@@ -92,7 +101,25 @@ def encode(pixels: npt.NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _opened(value: Any, formats: tuple[str, ...] | None) -> Any:
+def _turned(image: Any, what: str, upright: bool | None) -> Any:
+    from PIL import ImageOps
+
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    if orientation in (0, 1):
+        return image
+    if upright:
+        return ImageOps.exif_transpose(image)
+    warnings.warn(
+        f"the image of {what}, and maybe others, is shown turned by viewers (EXIF orientation "
+        f"{orientation}), but read as it is stored; say which is meant: upright = true or false under "
+        "[input] in the model's description",
+        OrientationWarning,
+        stacklevel=2,
+    )
+    return image
+
+
+def _opened(value: Any, formats: tuple[str, ...]) -> Any:
     from PIL import Image
 
     if isinstance(value, np.ndarray):

@@ -17,6 +17,8 @@ class InputDescription:
         name: the graph's input; None when it has only one.
         decode: "image" for encoded images (PNG, JPEG, ...), "none" for numbers and text.
         resize: height and width that images are resized to (bilinear); None to leave them.
+        upright: whether images are turned as their EXIF orientation says; None for no, with a warning where
+            that matters.
         scale: what values are multiplied by; None for 1/255 on images with a floating input, 1 otherwise.
         mean: what is then subtracted: one number, or one per channel (last axis of numbers).
         std: what is then divided by, as `mean`.
@@ -32,6 +34,7 @@ class InputDescription:
     std: tuple[float, ...] | None = None
     layout: str = "NCHW"
     dtype: str | None = None
+    upright: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class _Input(Struct, frozen=True):
     name: str | None = None
     decode: Literal["none", "image"] = "none"
     resize: Annotated[tuple[_Pixels, _Pixels], Meta(description="[height, width] in pixels")] | None = None
+    upright: bool | None = None
     scale: float | Annotated[tuple[float], Meta(description="a list of one")] | None = None
     mean: _Numbers | None = None
     std: _Positive | Annotated[tuple[_Positive, ...], Meta(min_length=1)] | None = None
@@ -74,7 +78,7 @@ class _Input(Struct, frozen=True):
     dtype: str | None = None
 
     def __post_init__(self) -> None:
-        for key in ("resize", "layout"):
+        for key in ("resize", "layout", "upright"):
             if self.decode == "none" and getattr(self, key) is not None:
                 raise ValueError(f'{key} is for images and needs decode = "image"')
 
@@ -119,6 +123,7 @@ def read_description(path: Path) -> Description:
         input=InputDescription(
             name=given.name,
             decode=given.decode,
+            upright=given.upright,
             resize=None if given.resize is None else (int(given.resize[0]), int(given.resize[1])),
             scale=None if scale is None else scale[0],
             mean=_numbers(given.mean),

@@ -92,8 +92,11 @@ class OnnxFunction:
 
     @property
     def takes_pixels(self) -> bool:
-        """Whether values are images, encoded or decoded (uint8 of shape (height, width, 3))."""
-        return self.description.input.decode == "image"
+        """Whether values are images, encoded or decoded (uint8 of shape (height, width, 3)).
+
+        Not where images are to be turned as their files say, which decoded ones do not.
+        """
+        return self.description.input.decode == "image" and not self.description.input.upright
 
 
 def load_function(
@@ -214,7 +217,13 @@ class _Prepare:
 
     def _batch(self, ids: list[object], values: list[Any]) -> npt.NDArray[Any]:
         if self.input.decode == "image":
-            pixels = decode_batch(ids, values, channels=self.channels, resize=self.input.resize)
+            pixels = decode_batch(
+                ids,
+                values,
+                channels=self.channels,
+                resize=self.input.resize,
+                upright=self.input.upright,
+            )
             return preprocess.normalise_images(pixels, self.input, self.dtype)
         if self.dtype == object:
             batch: npt.NDArray[Any] = preprocess.texts(ids, values)

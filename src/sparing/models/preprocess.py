@@ -82,7 +82,13 @@ def numbers(
             working = working - np.asarray(description.mean, dtype=working.dtype)
         if description.std is not None:
             working = working / np.asarray(description.std, dtype=working.dtype)
-        return working.astype(kind, copy=False)
+        with np.errstate(over="ignore"):
+            result = working.astype(kind, copy=False)
+        finite = np.isfinite(result) | ~np.isfinite(stacked)
+        if not finite.all():
+            row = int((~finite).reshape(len(ids), -1).any(axis=1).argmax())
+            raise InputError(f"the value of id {ids[row]!r} is beyond what the model's type {kind} holds")
+        return result
     with np.errstate(invalid="ignore"):
         cast = stacked.astype(kind)
     changed = (cast != stacked).reshape(len(ids), -1).any(axis=1)

@@ -7,18 +7,24 @@ accepted. This module needs the extra `serve`.
 """
 
 import asyncio
+import errno
 import hmac
+import os
 import signal
 import socket
+import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from types import FrameType
 from typing import Any
 
 from sparing.errors import InputError, MissingExtraError
 from sparing.serving.batching import Batcher, OverloadedError
+from sparing.serving.process import ModelProcess, kill_children
 
 try:
     import uvicorn
@@ -89,6 +95,7 @@ def make_app(
     limits: Limits | None = None,
     token: str | None = None,
     batchers: Iterable[Batcher[Any, Any]] = (),
+    processes: Iterable[ModelProcess[Any, Any]] = (),
 ) -> Starlette:
     """Make an application of routes, with bounded bodies, the token, `/healthz`, `/metrics` and JSON errors.
 
@@ -100,13 +107,21 @@ def make_app(
         metrics: where requests are counted.
         limits: what a request may take.
         token: what the header `Authorization: Bearer ...` must carry, but for `/healthz`; None for no check.
-        batchers: closed on shutdown, after the last request was answered.
+        batchers: closed on shutdown, after the last request was answered. While a batch takes longer than it
+            may, `/healthz` answers 503.
+        processes: ended on shutdown, after the batchers. While one of them is not ready, `/healthz` answers
+            503.
 
     Returns:
         The ASGI application.
     """
+    batchers, processes = list(batchers), list(processes)
 
     async def healthz(_: Request) -> Response:
+        if any(batcher.stuck for batcher in batchers):
+            return PlainTextResponse("a batch takes longer than it may\n", 503)
+        if not all(process.ready for process in processes):
+            return PlainTextResponse("the model is being started again\n", 503)
         return PlainTextResponse("ok\n")
 
     async def render(_: Request) -> Response:
@@ -133,6 +148,8 @@ def make_app(
         yield
         for batcher in batchers:
             await batcher.close()
+        for process in processes:
+            process.stop()
 
     all_routes = [*routes, Route("/healthz", healthz), Route("/metrics", render)]
     return Starlette(
@@ -193,6 +210,11 @@ class _Guard:
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = dict(scope["headers"])
+        if self.expected is None and not _from_here(scope, headers.get(b"host", b"")):
+            return JSONResponse(
+                {"error": "on loopback, the Host header must be localhost, 127.0.0.1 or [::1]"},
+                403,
+            )
         if self.expected is not None and scope["path"] not in OPEN_PATHS:
             given = headers.get(b"authorization", b"")
             if not hmac.compare_digest(given, self.expected):
@@ -231,6 +253,19 @@ class _Guard:
         return f"the body may have at most {self.limits.body_bytes} bytes"
 
 
+def _from_here(scope: Scope, host: bytes) -> bool:
+    """Return whether a request names this machine, as far as it comes by way of the loopback address.
+
+    A web page can point a name of its own at 127.0.0.1, and then read what a service there answers.
+    """
+    address = (scope.get("server") or ("",))[0]
+    if not (address.startswith("127.") or address == "::1"):
+        return True
+    name = host.decode("latin-1").lower()
+    name = name[: name.find("]") + 1] if name.startswith("[") else name.partition(":")[0]
+    return name.strip("[]") in LOOPBACK or name.startswith("127.")
+
+
 def read_token(path: str | Path) -> str:
     """Read a bearer token from a file, without the white space around it.
 
@@ -254,18 +289,47 @@ def read_token(path: str | Path) -> str:
     return token
 
 
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nretry-after: 1\r\nconnection: close\r\n\r\n"
+)
+
+RESERVED_FILES = 64
+"""Files that the service needs beside its connections."""
+
+HARD_STOP_SECONDS = 5.0
+"""How long after draining should have ended the process ends, whatever runs."""
+
+ACCEPT_LOG_SECONDS = 10.0
+_NO_MORE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
 HEADER_SECONDS = 10.0
 """How long a connection may take to send a request's line and headers."""
 
 
 class _Protocol(H11Protocol):
-    """HTTP/1.1 with a limit on the time that headers take: uvicorn itself would wait for them for ever."""
+    """HTTP/1.1 with limits: on the time that headers take, and on how many connections are open.
 
+    uvicorn itself would wait for headers for ever. Beyond the limit, a connection that waits for a request
+    makes room; if none does, the new one is answered 503.
+    """
+
+    most = 1024
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._watch()
+        if len(self.connections) > self.most:
+            waiting = [
+                (each._deadline.when(), each.transport)
+                for each in self.connections
+                if isinstance(each, _Protocol) and each is not self and each._deadline is not None
+            ]
+            if waiting:
+                min(waiting, key=lambda pair: pair[0])[1].abort()
+            else:
+                transport.write(_FULL)
+                transport.close()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -327,13 +391,16 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT; then stop accepting, answer what was accepted, and return.
 
+    Where that takes too long, or at a second signal, the process ends with code 1.
+
     Args:
         app: what `make_app` made.
         host: the address to listen on; other than loopback only with a token.
         port: the port.
         token: the token that `app` checks, or None.
         drain_seconds: how long accepted requests may take after the signal.
-        max_connections: how many connections are open at once; further ones are answered 503.
+        max_connections: how many connections are open at once, fewer where the system allows fewer files. A
+            further one takes the place of one that waits for a request, or is answered 503.
         ready: called once the address is listened on.
 
     Raises:
@@ -341,14 +408,16 @@ def serve(
     """
     if host not in LOOPBACK and token is None:
         raise InputError(f"serving on {host} opens the model to others: give a token, or use 127.0.0.1")
+    most = connection_limit(max_connections)
     config = uvicorn.Config(
         app,
-        http=_Protocol,
+        http=type("_Limited", (_Protocol,), {"most": most}),
         log_level="warning",
         access_log=False,
         server_header=False,
         date_header=False,
-        limit_concurrency=max_connections,
+        # asyncio tries so many times to accept, and logs each failure, before it looks at anything else.
+        backlog=128,
         timeout_graceful_shutdown=drain_seconds,
     )
     listener = listen(host, port)
@@ -356,4 +425,69 @@ def serve(
     signal.signal(signal.SIGTERM, lambda *_: None)
     with listener:
         ready()
-        uvicorn.Server(config).run(sockets=[listener])
+        _Server(config, drain_seconds + HARD_STOP_SECONDS).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Stops hard where draining does not end it, and at the second signal; logs failures to accept rarely."""
+
+    def __init__(self, config: uvicorn.Config, stop_seconds: float) -> None:
+        super().__init__(config)
+        self._stop_seconds = stop_seconds
+        self._asked_to_stop = False
+        self._logged = 0.0
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._asked_to_stop:
+            _stop_hard("a second signal")
+        self._asked_to_stop = True
+        timer = threading.Timer(self._stop_seconds, _stop_hard, ["draining did not end"])
+        timer.daemon = True
+        timer.start()
+        super().handle_exit(sig, frame)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().set_exception_handler(self._log)
+        await super().startup(sockets)
+
+    def _log(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, OSError) and error.errno in _NO_MORE:
+            if loop.time() - self._logged < ACCEPT_LOG_SECONDS and self._logged:
+                return
+            self._logged = loop.time()
+        loop.default_exception_handler(context)
+
+
+def _stop_hard(why: str) -> None:
+    sys.stderr.write(f"stopped at once: {why}\n")
+    sys.stderr.flush()
+    kill_children()
+    os._exit(1)
+
+
+def connection_limit(wanted: int) -> int:
+    """Return how many connections may be open, given how many files this process may have open.
+
+    The soft limit is raised as far as the hard one allows.
+
+    Args:
+        wanted: how many are asked for.
+
+    Returns:
+        As many, or fewer: at least 16.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return wanted
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    if soft < wanted + RESERVED_FILES:
+        raised = wanted + RESERVED_FILES
+        raised = raised if hard == resource.RLIM_INFINITY else min(hard, raised)
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+            soft = raised
+    return max(min(wanted, soft - RESERVED_FILES), 16)

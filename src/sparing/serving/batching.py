@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Generic, TypeVar
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sparing.errors import InputError, SparingError
 
@@ -30,6 +31,8 @@ class Batcher(Generic[Item, Result]):
         max_batch: items per batch.
         max_wait: seconds that the first item of a batch waits for company.
         max_queue: items that may wait; one more is refused at once with `OverloadedError`.
+        max_seconds: how long a batch may take. Its requests then fail with `OverloadedError`, and so do new
+            ones until the function returns: a thread cannot be stopped.
         sizes: where to record the sizes of batches; None for nowhere.
 
     Raises:
@@ -43,6 +46,7 @@ class Batcher(Generic[Item, Result]):
         max_batch: int = 32,
         max_wait: float = 0.005,
         max_queue: int = 256,
+        max_seconds: float | None = None,
         sizes: "Histogram | None" = None,
     ) -> None:
         if max_batch < 1 or max_queue < 1 or not 0 <= max_wait < float("inf"):
@@ -52,6 +56,8 @@ class Batcher(Generic[Item, Result]):
             )
         self._run = run
         self._max_batch, self._max_wait, self._sizes = max_batch, max_wait, sizes
+        self._max_seconds = max_seconds
+        self._stuck = False
         self._queue: asyncio.Queue[tuple[Item, asyncio.Future[Result]] | None] = asyncio.Queue()
         self._unanswered: set[asyncio.Future[Result]] = set()
         self._max_queue = max_queue
@@ -63,6 +69,11 @@ class Batcher(Generic[Item, Result]):
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    @property
+    def stuck(self) -> bool:
+        """Whether a batch has been running for longer than it may."""
+        return self._stuck
 
     @property
     def waiting(self) -> int:
@@ -84,6 +95,8 @@ class Batcher(Generic[Item, Result]):
         """
         if self._closing:
             raise OverloadedError("the service is shutting down; try another one, or again later")
+        if self._stuck:
+            raise OverloadedError("the model does not answer; try another service, or again later")
         if self._queue.qsize() >= self._max_queue:
             raise OverloadedError(f"{self._max_queue} requests are waiting already; try again later")
         if self._worker is None:
@@ -99,7 +112,10 @@ class Batcher(Generic[Item, Result]):
         self._closing = True
         if self._worker is not None:
             self._queue.put_nowait(None)
-            await self._worker
+            if self._stuck:
+                self._worker.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._worker
             self._worker = None
 
     async def _work(self) -> None:
@@ -114,7 +130,8 @@ class Batcher(Generic[Item, Result]):
 
     async def _answer_batches(self) -> None:
         loop = asyncio.get_running_loop()
-        with ThreadPoolExecutor(1, thread_name_prefix="batcher") as thread:
+        thread = ThreadPoolExecutor(1, thread_name_prefix="batcher")
+        try:
             more = True
             while more:
                 batch, more = await self._collect()
@@ -123,7 +140,15 @@ class Batcher(Generic[Item, Result]):
                 if self._sizes is not None:
                     self._sizes.observe(len(batch))
                 items = [item for item, _ in batch]
-                results, error = await loop.run_in_executor(thread, self._results, items)
+                running = loop.run_in_executor(thread, self._results, items)
+                try:
+                    async with asyncio.timeout(self._max_seconds):
+                        results, error = await asyncio.shield(running)
+                except TimeoutError:
+                    await self._outwait(running, [future for _, future in batch])
+                    if self._closing:
+                        return
+                    continue
                 for at, (_, future) in enumerate(batch):
                     if future.done():
                         continue
@@ -131,6 +156,26 @@ class Batcher(Generic[Item, Result]):
                         future.set_exception(error)
                     else:
                         future.set_result(results[at])
+        finally:
+            thread.shutdown(wait=not self._stuck)
+
+    async def _outwait(self, running: asyncio.Future[Any], futures: list[asyncio.Future[Result]]) -> None:
+        """Fail the requests of a batch that takes too long, and those that wait; then wait for its end."""
+        self._stuck = True
+        while not self._queue.empty():
+            entry = self._queue.get_nowait()
+            if entry is None:
+                self._queue.put_nowait(None)
+                break
+            futures.append(entry[1])
+        for future in futures:
+            if not future.done():
+                future.set_exception(
+                    OverloadedError(f"the model took more than {self._max_seconds:g} s; try again later")
+                )
+        if not self._closing:
+            await running
+            self._stuck = False
 
     def _results(self, items: list[Item]) -> tuple[Sequence[Result], Exception | None]:
         """Run one batch in the thread; what it raises is handed back, to belong to its requests alone."""
