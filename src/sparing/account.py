@@ -23,6 +23,7 @@ class Account:
         fit_forwards: those of them that `fit` had already spent, by model name.
         screening_forwards: those of them that correction ran to compare screened rows, by model name.
         voting_forwards: those of them that correction ran to settle rows, by model name.
+        reused_rows: rows with an identical sample as another, whose output they share: no forward was run.
         failed_rows: rows that failed, and were left as they were.
         wasted_forwards: at most how many forwards were in vain: repeated after a kill, or of batches that
             failed.
@@ -38,6 +39,7 @@ class Account:
     fit_forwards: Counter[str] = field(default_factory=Counter)
     screening_forwards: Counter[str] = field(default_factory=Counter)
     voting_forwards: Counter[str] = field(default_factory=Counter)
+    reused_rows: int = 0
     failed_rows: int = 0
     wasted_forwards: int = 0
     wasted_cost: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -72,6 +74,7 @@ class Account:
             "fit_forwards": dict(self.fit_forwards),
             "screening_forwards": dict(self.screening_forwards),
             "voting_forwards": dict(self.voting_forwards),
+            "reused_rows": self.reused_rows,
             "failed_rows": self.failed_rows,
             "wasted_forwards": self.wasted_forwards,
             "wasted_cost": {unit: round(cost, 12) for unit, cost in self.wasted_cost.items()},

@@ -27,6 +27,9 @@ FORMAT = 3
 
 PROPERTY = "sparing"
 
+CHANGED = "(changed sample)"
+"""Stands for the model of rows whose sample has changed since their output was computed."""
+
 
 @dataclass(frozen=True)
 class ModelInfo:
@@ -58,6 +61,8 @@ class Metadata:
         models: every model that the cache has heard of; rows refer to them by position.
         history: one record per committed change, oldest first; each names its operation ("op"), round,
             version and time, and a refresh carries its account.
+        fingerprint: what the rows' fingerprints are taken of: "value", or a column of the samples; None where
+            the cache keeps none.
         rankers: ranker files by digest that are in no file of the cache yet.
         files: where the cache keeps earlier records and rankers; None for a store in memory.
     """
@@ -67,6 +72,7 @@ class Metadata:
     round: int = 0
     models: tuple[ModelInfo, ...] = ()
     history: Sequence[dict[str, Any]] = field(default_factory=History)
+    fingerprint: str | None = None
     rankers: dict[str, bytes] = field(default_factory=dict)
     files: RecordFiles | None = field(default=None, compare=False)
 
@@ -207,6 +213,7 @@ class Metadata:
             "round": self.round,
             "models": [asdict(model) for model in self.models],
             "history": history.recent,
+            **({} if self.fingerprint is None else {"fingerprint": self.fingerprint}),
             "before": None
             if history.before is None
             else {"file": history.before, "records": history.earlier},
@@ -241,12 +248,13 @@ class Metadata:
                 history, rankers = History(old.history), _decoded(old.routers)
                 return cls(kind, old.encoding, old.round, old.models, history, rankers=rankers, files=source)
             new: _Format2 | _Format3
+            fingerprint = None
             if written == 2:
                 new = as_kind(document, _Format2, where, newest=FORMAT, error=CacheError)
                 history, rankers = History(new.history), _decoded(new.rankers)
             else:
                 new = as_kind(document, _Format3, where, newest=FORMAT, error=CacheError)
-                before = new.before
+                before, fingerprint = new.before, new.fingerprint
                 name, earlier = (None, 0) if before is None else (before.file, before.records)
                 history, rankers = History(new.history, name, earlier, source), {}
             made = cls(
@@ -255,6 +263,7 @@ class Metadata:
                 new.round,
                 new.models,
                 history=history,
+                fingerprint=fingerprint,
                 rankers=rankers,
                 files=source,
             )
@@ -310,6 +319,7 @@ class _Format3(Struct, frozen=True):
     models: tuple[ModelInfo, ...]
     history: tuple[dict[str, Any], ...]
     before: _Before | None
+    fingerprint: str | None = None
 
 
 def _install(document: dict[str, Any]) -> str:

@@ -26,6 +26,8 @@ class Rows:
         models: shape (m,), int64, positions in `Metadata.models`.
         rounds: shape (m,), int64, round of the last refresh.
         scores: shape (m,), float32, score at the last refresh; NaN for rows never refreshed.
+        inputs: shape (m,), fingerprints of the samples that the outputs were computed from, 0 where none is
+            known; None where the cache keeps none.
     """
 
     ids: pa.Array
@@ -34,6 +36,7 @@ class Rows:
     models: npt.NDArray[np.int64]
     rounds: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float32]
+    inputs: npt.NDArray[np.uint64] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -61,6 +64,7 @@ def never_refreshed(
     labels: npt.NDArray[np.int64] | None,
     model: int,
     round_: int,
+    inputs: npt.NDArray[np.uint64] | None = None,
 ) -> Rows:
     """Return rows that a model wrote in a round for the first time."""
     m = len(ids)
@@ -71,11 +75,12 @@ def never_refreshed(
         models=np.full(m, model, np.int64),
         rounds=np.full(m, round_, np.int64),
         scores=np.full(m, np.nan, np.float32),
+        inputs=inputs,
     )
 
 
-def schema_of(id_type: pa.DataType, layout: Layout) -> pa.Schema:
-    """Return the columns of a cache."""
+def schema_of(id_type: pa.DataType, layout: Layout, inputs: bool = False) -> pa.Schema:
+    """Return the columns of a cache, with or without the fingerprints of the samples."""
     return pa.schema(
         [
             pa.field("id", id_type, nullable=False),
@@ -84,12 +89,14 @@ def schema_of(id_type: pa.DataType, layout: Layout) -> pa.Schema:
             pa.field("model", pa.int16(), nullable=False),
             pa.field("round", pa.int32(), nullable=False),
             pa.field("score", pa.float32()),
+            *([pa.field("input", pa.uint64())] if inputs else []),
         ]
     )
 
 
 def to_batch(schema: pa.Schema, rows: Rows, layout: Layout) -> pa.RecordBatch:
     """Encode rows into the columns of a cache."""
+    inputs = np.zeros(len(rows), np.uint64) if rows.inputs is None else rows.inputs
     return pa.record_batch(
         [
             rows.ids,
@@ -98,6 +105,7 @@ def to_batch(schema: pa.Schema, rows: Rows, layout: Layout) -> pa.RecordBatch:
             pa.array(rows.models.astype(np.int16)),
             pa.array(rows.rounds.astype(np.int32)),
             pa.array(rows.scores, mask=np.isnan(rows.scores)),
+            *([pa.array(inputs, mask=inputs == 0)] if "input" in schema.names else []),
         ],
         schema=schema,
     )
@@ -118,6 +126,7 @@ def from_batch(batch: pa.RecordBatch, layout: Layout, compiled: bool = False) ->
         models=numbers("model", 0, np.int64),
         rounds=numbers("round", 0, np.int64),
         scores=numbers("score", float("nan"), np.float32),
+        inputs=numbers("input", 0, np.uint64) if "input" in batch.schema.names else None,
     )
 
 

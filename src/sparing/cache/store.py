@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from lance.dataset import Transaction
 from sparing.cache import checking, compaction, transactions, upkeep
 from sparing.cache.known import forget_ids
 from sparing.cache.layout import Layout
-from sparing.cache.metadata import PROPERTY, Metadata, ModelInfo
+from sparing.cache.metadata import CHANGED, PROPERTY, Metadata, ModelInfo
 from sparing.cache.rows import Rows, never_refreshed, schema_of, to_batch
 from sparing.cache.view import View
 from sparing.errors import CacheError, CacheLockedError, InputError
@@ -25,8 +26,11 @@ from sparing.storage import files
 from sparing.storage.locks import write_lock
 from sparing.storage.readers import as_kind, read_json
 
-Chunk = tuple[pa.Array, Outputs, npt.NDArray[np.int64] | None]
-"""Ids, checked outputs of one kind, and labels or None."""
+Chunk = (
+    tuple[pa.Array, Outputs, npt.NDArray[np.int64] | None]
+    | tuple[pa.Array, Outputs, npt.NDArray[np.int64] | None, npt.NDArray[np.uint64]]
+)
+"""Ids, checked outputs of one kind, labels or None, and where the cache keeps them fingerprints."""
 
 
 class Cache:
@@ -62,6 +66,7 @@ class Cache:
         kind: OutputKind | None = None,
         encoding: str | None = None,
         classes: Sequence[str] | None = None,
+        fingerprint: str | None = None,
         record: dict[str, Any] | None = None,
     ) -> "Cache":
         """Make a cache from a model's outputs: round 0.
@@ -69,11 +74,12 @@ class Cache:
         Args:
             path: a folder that does not exist yet.
             chunks: (ids, m outputs, labels (m,) or None), at least one row in all; -1 marks a missing label.
-                Ids must be unique over all chunks.
+                Ids must be unique over all chunks. With `fingerprint`, a fourth part: fingerprints (m,).
             model: the model that made the outputs.
             kind: what the outputs are; distributions (m, C) by default.
             encoding: how distributions are stored; see `sparing.cache.encodings`.
             classes: of distributions, the C class names.
+            fingerprint: what the fingerprints are taken of; see `Metadata`.
             record: what else the history should say of this first fill.
 
         Raises:
@@ -91,16 +97,17 @@ class Cache:
             names = None if classes is None else tuple(classes)
             kind = Classes(first[1].shape[1], names)
         layout = Layout.of(kind, encoding)
-        metadata = Metadata(kind, layout.name).with_model(model)
-        schema = schema_of(first[0].type, layout)
+        metadata = Metadata(kind, layout.name, fingerprint=fingerprint).with_model(model)
+        schema = schema_of(first[0].type, layout, fingerprint is not None)
 
         rows = 0
 
         def batches() -> Iterator[pa.RecordBatch]:
             nonlocal rows
-            for ids, outputs, labels in _chain(first, iterator):
+            for ids, outputs, labels, *inputs in _chain(first, iterator):
                 rows += len(ids)
-                yield to_batch(schema, never_refreshed(ids, outputs, labels, 0, 0), layout)
+                made = never_refreshed(ids, outputs, labels, 0, 0, inputs=inputs[0] if inputs else None)
+                yield to_batch(schema, made, layout)
 
         with files.creating(path, CacheError) as draft:
             transaction = transactions.new_fragments(batches(), schema, files.local(draft), "create")
@@ -282,7 +289,7 @@ class Cache:
 
         def batches() -> Iterator[pa.RecordBatch]:
             nonlocal added
-            for ids, outputs, labels in chunks:
+            for ids, outputs, labels, *inputs in chunks:
                 ids = self.as_ids(ids)
                 self._check_outputs(outputs)
                 present = self._view.positions(ids)
@@ -293,7 +300,9 @@ class Cache:
                         "refresh them instead, or delete them first"
                     )
                 added += len(ids)
-                rows = never_refreshed(ids, outputs, labels, index, self.metadata.round)
+                rows = never_refreshed(
+                    ids, outputs, labels, index, self.metadata.round, inputs=inputs[0] if inputs else None
+                )
                 yield to_batch(schema, rows, layout)
 
         with transactions.writing(self.path):
@@ -330,6 +339,38 @@ class Cache:
             # Last, so that a deletion that fails loses nothing; what a kill leaves names its samples.
             forget_ids(self.work_dir, self.metadata, wanted)
         return len(wanted)
+
+    def mark_changed(self, ids: pa.Array) -> None:
+        """Note that the samples of some rows have changed since, as a new version of the same round.
+
+        The rows keep their outputs, but no model holds them any more, so that any may be run on them.
+
+        Args:
+            ids: their ids, each in the cache.
+
+        Raises:
+            CacheError: a round is staged, or writing failed; nothing has changed then.
+        """
+        self._refuse_staged_round()
+        metadata = self.metadata.with_model(ModelInfo(CHANGED, CHANGED))
+        index = metadata.model_index(CHANGED)
+        rows = self.get(ids)
+        marked = replace(rows, models=np.full(len(rows), index, np.int64))
+        entry = {"op": "changed", "rows": len(rows)}
+        self.refresh_rows([marked], lambda: metadata, lambda _: entry)
+
+    def add_fingerprints(self, fingerprint: str, find: Callable[[pa.Array], npt.NDArray[np.uint64]]) -> None:
+        """Take the samples as they are now for those that the outputs were computed from.
+
+        Args:
+            fingerprint: what the fingerprints are taken of; see `Metadata`.
+            find: from ids to fingerprints, shape (m,), 0 where there is no such sample.
+
+        Raises:
+            CacheError: a round is staged, or writing failed; nothing has changed then.
+        """
+        self._refuse_staged_round()
+        self._view = upkeep.add_fingerprints(self._view, fingerprint, find)
 
     def ids(self) -> pa.Array:
         """Read the ids of all rows, in the order of `scan` and `take`."""

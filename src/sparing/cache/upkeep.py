@@ -4,11 +4,15 @@ Each takes the version in view and returns the one that it made. The caller hold
 that no round is staged.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
 import lance
 import lance.optimize
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 from lance.dataset import Transaction
 
 from sparing.cache import checking, transactions
@@ -37,7 +41,12 @@ def roll_back(view: View, round_: int) -> View:
         "rows": old.rows,
     }
     # Models and rankers only ever grow, and history is what happened: the round alone goes back.
-    metadata = replace(view.metadata, round=old.metadata.round, encoding=old.metadata.encoding)
+    metadata = replace(
+        view.metadata,
+        round=old.metadata.round,
+        encoding=old.metadata.encoding,
+        fingerprint=old.metadata.fingerprint,
+    )
     transaction = Transaction(view.version, lance.LanceOperation.Restore(old.version))
     with transactions.writing(view.path):
         return view.committed(transaction, record, known, metadata)
@@ -48,13 +57,27 @@ def convert(view: View, encoding: str) -> View:
     layout = Layout.of(view.metadata.kind, encoding)
     if encoding == view.metadata.encoding:
         raise InputError(f"{view.path} is encoded as {encoding} already")
-    schema = schema_of(view.id_type, layout)
+    schema = schema_of(view.id_type, layout, view.metadata.fingerprint is not None)
     record = {"op": "convert", "from": view.metadata.encoding, "to": encoding}
     with transactions.writing(view.path):
         known = files.files_below(view.path)
         batches = (to_batch(schema, rows, layout) for rows in view.scan())
         transaction = transactions.new_fragments(batches, schema, view.dataset, "overwrite")
         return view.committed(transaction, record, known, replace(view.metadata, encoding=encoding))
+
+
+def add_fingerprints(
+    view: View, fingerprint: str, find: Callable[[pa.Array], npt.NDArray[np.uint64]]
+) -> View:
+    """Note the fingerprints of all samples, as they are now; see `Cache.add_fingerprints`."""
+    layout = view.metadata.layout
+    schema = schema_of(view.id_type, layout, inputs=True)
+    record = {"op": "fingerprint", "of": fingerprint}
+    with transactions.writing(view.path):
+        known = files.files_below(view.path)
+        batches = (to_batch(schema, replace(rows, inputs=find(rows.ids)), layout) for rows in view.scan())
+        transaction = transactions.new_fragments(batches, schema, view.dataset, "overwrite")
+        return view.committed(transaction, record, known, replace(view.metadata, fingerprint=fingerprint))
 
 
 def compact(view: View, keep_rounds: int) -> View:

@@ -75,6 +75,14 @@ def fill(
     batch_size: BatchOption = None,
     threads: ThreadsOption = None,
     provider: ProviderOption = None,
+    fingerprint: Annotated[
+        str | None,
+        typer.Option(
+            "--fingerprint",
+            metavar="COLUMN|value",
+            help="Keep what tells whether a sample has changed: a column of them, or the value itself.",
+        ),
+    ] = None,
     max_failures: MaxFailuresOption = None,
     failures: FailuresOption = None,
     as_json: JsonOption = False,
@@ -91,6 +99,7 @@ def fill(
             open_given_samples(samples, column),
             encoding=encoding,
             classes=_classes(classes),
+            fingerprint=fingerprint,
             max_failures=max_failures,
             on_progress=on_progress,
             on_failures=failed,
@@ -328,6 +337,33 @@ def compact(
     with Cache.open(cache).lock():
         sizes = Cache.open(cache).compact(keep_rounds)
     _done(f"{sizes['bytes_before']:,} bytes before, {sizes['bytes_after']:,} now", dict(sizes), as_json)
+
+
+@app.command(epilog="Example: sparing cache fingerprint photos.lance --samples images.parquet --of etag")
+def fingerprint(
+    cache: CacheArgument,
+    samples: Annotated[str, typer.Option("--samples", help="A Parquet table, a Lance dataset or a folder.")],
+    of: Annotated[
+        str,
+        typer.Option(
+            "--of",
+            metavar="COLUMN|value",
+            help="A column of the samples that changes with them, or their value itself.",
+        ),
+    ],
+    column: ColumnOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Keep fingerprints in a cache that has none: the samples are taken for those it was computed from."""
+    from sparing.cache import Cache
+    from sparing.data.fingerprints import Fingerprints
+    from sparing.data.samples import open_samples
+
+    values = open_samples(samples, column=column)
+    with Cache.open(cache).lock():
+        opened = Cache.open(cache)
+        opened.add_fingerprints(of, Fingerprints(values, of).of)
+    _done(f"a refresh will find the samples whose {of} has changed", {"fingerprint": of}, as_json)
 
 
 @app.command(epilog="Example: sparing cache check photos.lance")

@@ -328,6 +328,8 @@ def _tell_report(report: Any, cache: Path, candidates: Sequence[Any], as_json: b
     state = "" if report.complete else " (stopped early; the best rows came first)"
     say(f"round {report.round}: refreshed {report.refreshed:,} of {report.rows:,} rows{state}")
     say(f"  forwards: {forwards}, {share(report.share_of_forwards)} of a full re-run's")
+    if report.changed:
+        say(f"  of which {report.changed:,} rows whose sample had changed")
     if account["fit_forwards"]:
         say(f"  of which fit had run {sum(account['fit_forwards'].values()):,}")
     if report.learning is not None:

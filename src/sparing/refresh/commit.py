@@ -14,6 +14,7 @@ from msgspec import to_builtins
 from sparing.account import Account
 from sparing.cache import ModelInfo, Rows, Store
 from sparing.cache.metadata import Metadata
+from sparing.data.fingerprints import VALUE
 from sparing.models import Model
 from sparing.numerics.selection import tie_keys
 from sparing.outputs import Outputs
@@ -29,6 +30,7 @@ from sparing.refresh.staging import Chunk
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
+UInt64 = npt.NDArray[np.uint64]
 
 SHOWN = 5
 """So many of the rows that failed are kept in the history."""
@@ -58,6 +60,7 @@ class RefreshReport:
         pooling: under the objective "accuracy", by candidate: the exponents ("old", "new"), what held-out
             labels say of pooling ("pooled") and of replacing ("replaced"; None with too few), and how many
             labels there were ("rows"); None under another objective.
+        changed: rows of those refreshed whose sample had changed since their output was computed.
         failed: rows that failed, and keep what they held; the next round tries them again.
         compacted: what was compacted afterwards, or why that failed; see `Cache.compact_if_due`. None when
             nothing was due, and in the history.
@@ -83,6 +86,7 @@ class RefreshReport:
     pooling: dict[str, dict[str, float | None]] | None = None
     learning: dict[str, Any] | None = None
     left: int | None = None
+    changed: int = 0
     failed: int = 0
     failures: tuple[dict[str, Any], ...] = ()
     compacted: dict[str, Any] | None = None
@@ -121,6 +125,7 @@ def commit_round(round_: Round, slices: Slices, record: RoundRecord, complete: b
             screened=screened,
             learning=learning,
             left=record.totals.competing,
+            changed=_changed(round_, slices),
             failed=failed.num_rows,
             failures=_shown(failed),
         )
@@ -194,7 +199,11 @@ def _account(round_: Round, slices: Slices, record: RoundRecord) -> Account:
         for chunk in part.chunks():
             account.add_seconds(chunk.seconds)
             run = np.bincount(_candidates(order, chunk), minlength=len(models))
-            spent.update({model.name: int(n) for model, n in zip(models, run, strict=True) if n})
+            reused = chunk.reused
+            spent.update(
+                {m.name: int(n) - reused.get(m.name, 0) for m, n in zip(models, run, strict=True) if n}
+            )
+            account.reused_rows += sum(reused.values())
             account.waste(models[candidate[chunk.start]], chunk.wasted)
         for failed in part.failed():
             account.failed_rows += len(failed.rows)
@@ -236,6 +245,16 @@ def failed_rows(round_: Round, slices: Slices) -> pa.Table:
     return pa.concat_tables(parts)
 
 
+def _changed(round_: Round, slices: Slices) -> int:
+    """Count the rows of changed samples that were run."""
+    count = 0
+    for part in updates(slices):
+        order = part.order()
+        stale = round_.changed(order["model"].to_numpy())
+        count += int((stale & part.finished_rows(len(stale))).sum())
+    return count
+
+
 def _shown(failed: pa.Table) -> tuple[dict[str, Any], ...]:
     """Return the first rows that failed, with reasons cut short: they are kept in the cache's history."""
     rows = failed.slice(0, SHOWN).to_pylist()
@@ -266,7 +285,8 @@ def _all_rows(round_: Round, slices: Slices, pools: Pooler) -> Iterator[tuple[Ro
     if round_.correction is None:
         return
     for part, outputs, held in corrected_rows(round_, slices, pools):
-        yield _rows(part, outputs, held, pools), int(part["right"].to_numpy().sum()), True
+        inputs = _inputs(round_, part["id"].combine_chunks(), None)
+        yield _rows(part, outputs, held, pools, inputs), int(part["right"].to_numpy().sum()), True
 
 
 def _updated_rows(round_: Round, slices: Slices, pools: Pooler) -> Iterator[tuple[Rows, int]]:
@@ -281,7 +301,8 @@ def _updated_rows(round_: Round, slices: Slices, pools: Pooler) -> Iterator[tupl
             outputs, held = _joined(
                 round_, pools, old, new=chunk.outputs, candidate=_candidates(order, chunk)
             )
-            yield _rows(part, outputs, held, pools), int(part["right"].to_numpy().sum())
+            inputs = _inputs(round_, part["id"].combine_chunks(), chunk.inputs)
+            yield _rows(part, outputs, held, pools, inputs), int(part["right"].to_numpy().sum())
     known = _known(round_)
     if known is None:
         return
@@ -291,7 +312,7 @@ def _updated_rows(round_: Round, slices: Slices, pools: Pooler) -> Iterator[tupl
     score = round_.benefits(old_rows, tie_keys(old_rows.ids, round_.seed)).max(axis=1)
     part = pa.table({"id": old_rows.ids, "label": old_rows.labels, "score": score})
     right = right_rows(old_rows, round_.cache.metadata.kind)
-    yield _rows(part, outputs, held, pools), int(right.sum())
+    yield _rows(part, outputs, held, pools, _inputs(round_, old_rows.ids, None)), int(right.sum())
 
 
 def _known(round_: Round) -> tuple[Rows, Outputs, Integers] | None:
@@ -312,14 +333,32 @@ def _joined(
         index = [pools.metadata.model_index(name) for name in round_.names]
         return new, np.array(index, dtype=np.int64)[candidate]
     probs, models = np.empty_like(new), np.empty(len(new), dtype=np.int64)
+    stale = round_.changed(old.models)
     for number, name in enumerate(round_.names):
-        mine = candidate == number
+        mine = (candidate == number) & ~stale
         if mine.any():
             probs[mine], models[mine] = pools.join(old.take(mine), new[mine], name)
+        mine = (candidate == number) & stale  # what they hold is of another sample
+        probs[mine], models[mine] = new[mine], pools.metadata.model_index(name) or 0
     return probs, models
 
 
-def _rows(part: pa.Table, outputs: Outputs, held: Integers, pools: Pooler) -> Rows:
+def _inputs(round_: Round, ids: pa.Array, noted: npt.NDArray[np.uint64] | None) -> UInt64 | None:
+    """Return the fingerprints of the samples of rows, (m,), where the cache keeps them.
+
+    Those that were noted while the models ran are of the values.
+    """
+    by = round_.cache.metadata.fingerprint
+    if by is None:
+        return None
+    if by == VALUE and noted is not None:
+        return noted
+    if round_.fingerprints is None:
+        return np.zeros(len(ids), dtype=np.uint64)
+    return round_.fingerprints.of(ids)
+
+
+def _rows(part: pa.Table, outputs: Outputs, held: Integers, pools: Pooler, inputs: UInt64 | None) -> Rows:
     """Make rows of columns id, label and score, their outputs and what those are made of."""
     rounds = np.full(part.num_rows, pools.metadata.round, dtype=np.int64)
     # A row that no candidate could be run on was predicted to gain nothing.
@@ -331,6 +370,7 @@ def _rows(part: pa.Table, outputs: Outputs, held: Integers, pools: Pooler) -> Ro
         models=held,
         rounds=rounds,
         scores=scores,
+        inputs=inputs,
     )
 
 

@@ -13,21 +13,22 @@ import pyarrow.compute as pc
 from sparing.account import Account
 from sparing.cache import Cache, ModelInfo
 from sparing.cache.encodings import DEFAULT, parse_encoding
+from sparing.cache.store import Chunk as Filled
+from sparing.data.fingerprints import VALUE, Fingerprints
 from sparing.data.samples import Samples, open_samples
 from sparing.data.tables import as_labels
 from sparing.errors import CacheError, CacheLockedError, InputError
 from sparing.models import Model
-from sparing.outputs import Classes, Outputs
+from sparing.outputs import Classes
 from sparing.outputs.classes import check_names
 from sparing.progress import OnProgress
 from sparing.refresh.failures import FailureLimit, OnFailures, Tally, tell_failures
 from sparing.refresh.recorded import as_recorded
 from sparing.refresh.records import FillRecord
+from sparing.refresh.round import fingerprints_of
 from sparing.refresh.running import chunk_rows_for, drop_changed, run_order
 from sparing.refresh.staging import Chunk, Failed, Staging
 from sparing.storage.locks import write_lock
-
-Filled = tuple[pa.Array, Outputs, npt.NDArray[np.int64] | None]
 
 
 def fill(
@@ -37,6 +38,7 @@ def fill(
     *,
     encoding: str | None = None,
     classes: Sequence[str] | None = None,
+    fingerprint: str | None = None,
     max_failures: int | str | None = None,
     on_progress: OnProgress | None = None,
     on_failures: OnFailures | None = None,
@@ -51,6 +53,9 @@ def fill(
         samples: whatever `open_samples` takes; its labels, if it has any, are kept.
         encoding: how distributions are stored; see `sparing.cache.encodings`. By default float16.
         classes: the class names; by default the model's own.
+        fingerprint: keep with every row a fingerprint of its sample, so that a refresh finds those that have
+            changed: "value", of the value itself, which a refresh then reads of all samples; or a column of
+            the samples that changes with it, such as an ETag.
         max_failures: how many samples may fail; see `RefreshOptions`.
         on_progress: called after every chunk.
         on_failures: called at the end if samples failed, which the cache then lacks, with columns id, model
@@ -73,6 +78,7 @@ def fill(
         # How many classes there are is not known yet, but a typing error is.
         parse_encoding(encoding or DEFAULT, 1 << 16)
     opened = open_samples(samples)
+    prints = None if fingerprint is None else Fingerprints(opened, fingerprint)
     if model.classes is not None and (labels := opened.labels()) is not None:
         check_labels(labels, opened, len(model.classes))
     beside = path.with_name(f"{path.name}.filling")
@@ -91,8 +97,9 @@ def fill(
         failed = staging.failures([model.name])
         cache = Cache.create(
             path,
-            _outputs(staging, opened),
+            _outputs(staging, opened, fingerprint, prints),
             _info(model, staging),
+            fingerprint=fingerprint,
             kind=model.kind,
             encoding=encoding,
             classes=model.classes if classes is None else classes,
@@ -154,7 +161,9 @@ def append_samples(
             on_progress=on_progress,
         )
         failed = staging.failures([model.name])
-        added = cache.append(_outputs(staging, opened), _info(model, staging))
+        prints = fingerprints_of(cache, opened)
+        outputs = _outputs(staging, opened, cache.metadata.fingerprint, prints)
+        added = cache.append(outputs, _info(model, staging))
         staging.clear()
     tell_failures(failed, on_failures)
     return added
@@ -202,7 +211,9 @@ def _run_all(
     run_order(staging, [model], samples, chunk_rows=staged.chunk_rows, tally=tally, on_progress=on_progress)
 
 
-def _outputs(staging: Staging, samples: Samples) -> Iterator[Filled]:
+def _outputs(
+    staging: Staging, samples: Samples, fingerprint: str | None, prints: Fingerprints | None
+) -> Iterator[Filled]:
     order = staging.order()
     labels = samples.labels()
     if labels is not None:
@@ -210,7 +221,13 @@ def _outputs(staging: Staging, samples: Samples) -> Iterator[Filled]:
         check_labels(labels, samples, kind.n_classes if isinstance(kind, Classes) else None)
     for chunk in staging.chunks():
         ids = order["id"].slice(chunk.start, len(chunk)).combine_chunks()
-        yield ids, chunk.outputs, None if labels is None else labels[samples.index_of(ids)]
+        mine = None if labels is None else labels[samples.index_of(ids)]
+        if prints is None:
+            yield ids, chunk.outputs, mine
+        elif fingerprint == VALUE and chunk.inputs is not None and chunk.inputs.all():
+            yield ids, chunk.outputs, mine, chunk.inputs
+        else:
+            yield ids, chunk.outputs, mine, prints.of(ids)
 
 
 def check_labels(labels: npt.NDArray[np.int64], samples: Samples, classes: int | None) -> None:
@@ -230,13 +247,15 @@ def check_labels(labels: npt.NDArray[np.int64], samples: Samples, classes: int |
 def _info(model: Model, staging: Staging) -> ModelInfo:
     if model.cost is not None:
         return ModelInfo(model.name, model.digest, model.cost, model.unit)
-    seconds = _account(model, staging)["seconds"]["model"]
-    return ModelInfo(model.name, model.digest, seconds / staging.rows_done())
+    account = _account(model, staging)
+    each = account["seconds"]["model"] / max(account["forwards"][model.name], 1)
+    return ModelInfo(model.name, model.digest, each)
 
 
 def _account(model: Model, staging: Staging) -> dict[str, Any]:
     account, failed = Account(), staging.failed()
-    account.forwards[model.name] = staging.rows_done()
+    account.reused_rows = sum(sum(chunk.reused.values()) for chunk in staging.chunks())
+    account.forwards[model.name] = staging.rows_done() - account.reused_rows
     account.failed_rows = sum(len(part.rows) for part in failed)
     parts: list[Chunk | Failed] = [*staging.chunks(), *failed]
     for part in parts:

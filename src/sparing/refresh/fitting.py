@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from sparing.cache import Cache
 from sparing.cache.known import Known, keep_known
+from sparing.cache.metadata import CHANGED
 from sparing.data.samples import Samples, open_samples
 from sparing.data.tables import read_outputs
 from sparing.errors import CacheError, InputError, ModelError
@@ -243,7 +244,9 @@ def _draw(cache: Cache, candidates: Sequence[Model], rows: int, seed: int) -> pa
     """Draw rows that no candidate wrote, by hash of the id: the rows of a smaller draw are among them."""
     if rows < 2:
         raise InputError(f"a ranker cannot be fitted on {rows} rows: give it a few hundred at least")
-    own = [index for model in candidates for index in cache.metadata.holding(model.name)]
+    # Those of a sample that has changed do not show what the new model changes.
+    names = [CHANGED, *(model.name for model in candidates)]
+    own = [index for name in names for index in cache.metadata.holding(name)]
     for model in candidates:
         cache.metadata.check_model(model.name, model.classes, model.kind)
         index = cache.metadata.model_index(model.name)

@@ -10,11 +10,13 @@ from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from sparing.account import Account
 from sparing.budget import affordable
 from sparing.cache import Cache
 from sparing.cache.known import drop_known
+from sparing.cache.metadata import CHANGED
 from sparing.data.samples import Samples, open_samples
 from sparing.errors import CacheError, InputError
 from sparing.models import Model
@@ -31,7 +33,7 @@ from sparing.refresh.planning import (
     score_rows,
 )
 from sparing.refresh.records import RoundRecord
-from sparing.refresh.round import Round, prepare_round
+from sparing.refresh.round import Round, fingerprints_of, prepare_round
 from sparing.refresh.running import drop_changed, find_samples, run_order
 from sparing.refresh.scoring.holdout import Prediction
 from sparing.refresh.slices import run_slices, staged_slices
@@ -180,6 +182,8 @@ def refresh(
                 raise
             staging.clear()
             staged = None
+        if staged is None and values is not None and unfinished != "commit":
+            _mark_changed(cache, values)
         models = None if staged is None else staged.models
         job = prepare_round(cache, candidates, options, values, staged=models)
         if staged is not None and staged.scorer == "entropy" and job.learns:
@@ -212,6 +216,24 @@ def refresh(
         _clean_up(cache, staged, staging)
     tell_failures(failed, on_failures)
     return report
+
+
+def _mark_changed(cache: Cache, samples: Samples) -> None:
+    """Find the rows whose sample has changed since their output was computed."""
+    fingerprints = fingerprints_of(cache, samples)
+    if fingerprints is None:
+        return
+    marked = cache.metadata.model_index(CHANGED)
+    found = []
+    for rows in cache.scan():
+        if rows.inputs is not None:
+            now = fingerprints.of(rows.ids)
+            changed = (rows.inputs != 0) & (now != 0) & (now != rows.inputs)
+            changed &= rows.models != (-1 if marked is None else marked)
+            found.append(rows.ids.filter(pa.array(changed)))
+    ids = pa.concat_arrays(found) if found else pa.array([], cache.id_type)
+    if len(ids):
+        cache.mark_changed(ids)
 
 
 def _run(

@@ -17,7 +17,7 @@ from sparing.refresh.learned.pool import Pool
 from sparing.refresh.learned.slice_sizes import SliceRule, most_beneficial, probe_rows
 from sparing.refresh.planning import right_rows
 from sparing.refresh.records import RoundRecord, SliceLearning, SliceRecord, Totals
-from sparing.refresh.round import Round
+from sparing.refresh.round import FIRST_OF_ALL, Round
 from sparing.refresh.running import chunk_rows_for, find_samples
 from sparing.refresh.slices import FIRST, Purpose, SlicePlan, Slices, updates
 from sparing.refresh.staging import Staging
@@ -96,7 +96,9 @@ class LearnWhileSpending:
         positions = order["position"].to_numpy().astype(np.int64)
         self._free[positions] = False  # those that failed, too
         ran = positions[part.finished_rows(len(positions))]
-        self._learn(ran, np.concatenate([np.zeros(0, np.int64), *new]))
+        # Rows whose sample has changed do not show what the new model changes.
+        kept = ~self.round.changed(self._begun().held[ran])
+        self._learn(ran[kept], np.concatenate([np.zeros(0, np.int64), *new])[kept])
 
     def _learn(self, positions: Integers, new: npt.NDArray[np.integer]) -> None:
         if self._pool is not None and len(positions):
@@ -111,7 +113,10 @@ class LearnWhileSpending:
         pool = self._begun()
         learning = SliceLearning()
         if not number and (probe or not self._capacity):
-            taken = left[probe_rows(pool.keys[left], min(probe, len(left)))]
+            changed = left[self.round.changed(pool.held[left])][: self._capacity]
+            rest = np.setdiff1d(left, changed)
+            drawn = probe_rows(pool.keys[rest], min(probe, len(rest), self._capacity - len(changed)))
+            taken = np.concatenate([changed, rest[drawn]])
             score = self._benefits()[taken]
         else:
             choice = self._learner.choice
@@ -144,9 +149,8 @@ class LearnWhileSpending:
 
     def _benefits(self) -> npt.NDArray[np.float64]:
         """Score all rows, (n,)."""
-        return np.concatenate(
-            [np.zeros(0), *(self._learner.benefit(part) for part in self._begun().features())]
-        )
+        benefits = [np.zeros(0), *(self._learner.benefit(part) for part in self._begun().features())]
+        return np.where(self.round.changed(self._begun().held), FIRST_OF_ALL, np.concatenate(benefits))
 
     def _order(self, taken: Integers, score: npt.NDArray[np.float64]) -> pa.Table:
         """List rows, best first, with what committing them needs; see `planning.order_rows`."""

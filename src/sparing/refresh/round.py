@@ -13,7 +13,9 @@ import numpy.typing as npt
 from sparing.budget import Budget, affordable
 from sparing.cache import Cache, Metadata, ModelInfo, Rows, Store
 from sparing.cache.known import Known, load_known
+from sparing.cache.metadata import CHANGED
 from sparing.data.columns import SampleColumns, open_columns
+from sparing.data.fingerprints import Fingerprints
 from sparing.data.samples import Samples
 from sparing.errors import BudgetError, InputError
 from sparing.models import Model
@@ -27,6 +29,9 @@ from sparing.refresh.scoring.holdout import Prediction
 from sparing.refresh.scoring.ranker import Ranker
 from sparing.refresh.scoring.ranking import LEARNED, Ranking, make_ranking
 from sparing.refresh.scoring.scorer import ScoringRows
+
+FIRST_OF_ALL = np.float32(1e30)
+"""The benefit of running rows whose sample has changed: above all others, and finite, to be stored."""
 
 
 @dataclass
@@ -47,6 +52,7 @@ class Round:
         correction: how the round corrects; None when it does not.
         correct_within_budget: whether correction's forwards are paid from the budget.
         objective: "consistency" stores new outputs as they are, "accuracy" pools them with the cached.
+        fingerprints: of the samples as they are now, where the cache keeps them; None elsewhere.
         once: the name of the round; None when it has none.
         pools: makes what pools rows, from the metadata of the new round; None fits it to the labelled rows
             that the round refreshes.
@@ -67,6 +73,7 @@ class Round:
     objective: Objective = "consistency"
     pools: Callable[[Metadata], Pooler] | None = None
     once: str | None = None
+    fingerprints: Fingerprints | None = None
 
     @property
     def names(self) -> list[str]:
@@ -84,8 +91,14 @@ class Round:
         given = ScoringRows(
             outputs=rows.stored, ties=ties, holders=holders, held=rows.models, kind=self.cache.metadata.kind
         )
-        benefits = self.scorer.benefits(given)
-        return benefits.astype(np.float32, copy=False)
+        benefits = self.scorer.benefits(given).astype(np.float32, copy=False)
+        changed = self.changed(rows.models)
+        return np.where(changed[:, None], FIRST_OF_ALL, benefits) if changed.any() else benefits
+
+    def changed(self, models: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.bool_]:
+        """Return which rows hold the output of a sample that has changed since; models of shape (m,)."""
+        index = self.cache.metadata.model_index(CHANGED)
+        return np.zeros(len(models), dtype=bool) if index is None else models == index
 
     def seconds_per_forward(self) -> list[float | None]:
         """Return each candidate's seconds: as fit measured, as stated, or as earlier rounds measured."""
@@ -378,7 +391,18 @@ def prepare_round(
         correct_within_budget=correction is not None and correction.within_budget,
         objective=objective,
         once=options.once,
+        fingerprints=fingerprints_of(cache, samples),
     )
+
+
+def fingerprints_of(cache: Cache, samples: Samples | None) -> Fingerprints | None:
+    """Return the fingerprints of samples as they are now; None where the cache keeps none.
+
+    Raises:
+        InputError: the samples lack the column that the cache's fingerprints are taken of.
+    """
+    by = cache.metadata.fingerprint
+    return None if by is None or samples is None else Fingerprints(samples, by)
 
 
 def known_of(cache: Cache, model: Model, samples: Samples | None) -> Known | None:

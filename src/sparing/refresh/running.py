@@ -1,6 +1,6 @@
 """Carrying out an order of work chunk by chunk, so that a kill costs no more than the chunk in flight."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic, perf_counter
@@ -268,7 +268,7 @@ class _RunChunk:
                 values: dict[int, Any] | None = None
                 if model.needs_samples and self.samples is not None and work.positions is not None:
                     values = made.fetch(rows, work.positions, self.samples)
-                    rows = rows[np.isin(rows, list(values))]
+                    rows = made.first_of_each(model, rows[np.isin(rows, list(values))])
                 for at in range(0, len(rows), model.batch_size):
                     made.run(model, rows[at : at + model.batch_size], values)
         return made.finished()
@@ -285,6 +285,9 @@ class _Making:
         self.parts: list[Outputs] = []
         self.placed: list[npt.NDArray[np.int64]] = []
         self.reasons: dict[int, str] = {}
+        self.first: dict[tuple[str, int], int] = {}
+        self.same_as: dict[int, int] = {}
+        self.reused: Counter[str] = Counter()
         self.wasted = 0
         self.tally = replace(work.tally)
 
@@ -312,6 +315,18 @@ class _Making:
         self.inputs[list(values)] = digest_values(list(values.values()))
         self.seconds["reading"] += perf_counter() - started
         return values
+
+    def first_of_each(self, model: Model, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Leave out rows whose sample is identical to that of a row before: they share its output."""
+        kept = []
+        for row, digest in zip(rows.tolist(), self.inputs[rows].tolist(), strict=True):
+            first = self.first.setdefault((model.name, digest), row)
+            if first == row:
+                kept.append(row)
+            else:
+                self.same_as[row] = first
+                self.reused[model.name] += 1
+        return np.array(kept, dtype=np.int64)
 
     def run(self, model: Model, rows: npt.NDArray[np.int64], values: dict[int, Any] | None) -> None:
         """Run a batch; where that fails, run its rows one by one. Do nothing once it has stopped."""
@@ -352,8 +367,14 @@ class _Making:
         chunks = []
         if self.kind is not None and self.parts:
             placed = np.concatenate(self.placed)
-            order = np.argsort(placed)
-            outputs, placed = self.kind.join(self.parts)[order], placed[order]
+            which = {row: at for at, row in enumerate(placed.tolist())}
+            for row, first in self.same_as.items():
+                if first in which:
+                    which[row] = which[first]
+                else:
+                    self._fail(row, self.reasons.get(first, "not run"), of_model=False)
+            placed = np.array(sorted(which), dtype=np.int64)
+            outputs = self.kind.join(self.parts)[np.array([which[row] for row in placed.tolist()])]
             for run in np.split(np.arange(len(placed)), np.flatnonzero(np.diff(placed) > 1) + 1):
                 chunks.append(
                     Chunk(
@@ -367,6 +388,8 @@ class _Making:
                     )
                 )
                 seconds, wasted = {}, 0
+        if chunks:
+            chunks[0] = replace(chunks[0], reused=dict(self.reused))
         failed = None
         if self.reasons:
             at = sorted(self.reasons)

@@ -10,7 +10,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,6 +48,7 @@ class Chunk:
         elapsed: seconds that the whole command had taken when it was finished, restarts included.
         wasted: forwards here that were in vain, in batches that failed; `Staging.add` adds those of killed
             processes.
+        reused: by model, rows that share the output of another with an identical sample, and took no forward.
         inputs: shape (rows,), digests of the samples that it was computed from, 0 where none was needed; None
             in files of releases that did not note them.
     """
@@ -58,6 +59,7 @@ class Chunk:
     seconds: dict[str, float]
     elapsed: float
     wasted: int = 0
+    reused: dict[str, int] = field(default_factory=dict)
     inputs: npt.NDArray[np.uint64] | None = None
 
     def __len__(self) -> int:
@@ -85,6 +87,7 @@ class _Notes(Struct, frozen=True):
     elapsed: float
     attempts: int = 1  # format 1 counted how often a chunk was begun
     wasted: int = 0
+    reused: dict[str, int] = {}
     kind: dict[str, Any] | None = None
 
 
@@ -184,7 +187,11 @@ class Staging:
         with writing(self.folder):
             for chunk in chunks:
                 notes = _Notes(
-                    chunk.seconds, chunk.elapsed, wasted=wasted + chunk.wasted, kind=chunk.kind.spec()
+                    chunk.seconds,
+                    chunk.elapsed,
+                    wasted=wasted + chunk.wasted,
+                    reused=chunk.reused,
+                    kind=chunk.kind.spec(),
                 )
                 wasted = 0
                 table = pa.table(chunk.kind.to_columns(chunk.outputs))
@@ -321,6 +328,7 @@ class Staging:
             kind=kind,
             seconds=notes.seconds,
             elapsed=notes.elapsed,
+            reused=notes.reused,
             wasted=notes.wasted + (notes.attempts - 1) * table.num_rows,
             inputs=table[INPUTS].to_numpy() if INPUTS in table.column_names else None,
         )
