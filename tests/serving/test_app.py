@@ -292,6 +292,49 @@ def test_sigterm_answers_what_was_accepted_and_exits_with_0():
         service.wait()
 
 
+FEW = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (260, 260))
+from sparing.serving.app import Metrics, connection_limit, make_app, serve
+print(connection_limit(1024), flush=True)
+serve(make_app([], metrics=Metrics()), port=int(sys.argv[1]), token=None)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_idle_connections_beyond_the_limit_on_files_make_room_for_others():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    service = subprocess.Popen(
+        [sys.executable, "-c", FEW, str(port)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    url = f"http://127.0.0.1:{port}"
+    idle = []
+    try:
+        assert service.stdout.readline() == "68\n"  # 260 but for those it needs itself
+        for _ in range(200):
+            try:
+                httpx.get(f"{url}/healthz")
+                break
+            except httpx.TransportError:
+                time.sleep(0.05)
+        idle += [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(300)]
+        for _ in range(20):
+            assert httpx.get(f"{url}/healthz", timeout=10).status_code == 200
+    finally:
+        for each in idle:
+            each.close()
+        service.kill()
+        assert len(service.stderr.read()) < 2000
+        service.stderr.close()
+        service.stdout.close()
+        service.wait()
+
+
 def test_the_missing_extra_is_named():
     code = "import sys; sys.modules['uvicorn'] = None; import sparing.serving.app"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -293,8 +293,10 @@ _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nretry-after: 1\r\nconnection: close\r\n\r\n"
 )
 
-RESERVED_FILES = 64
-"""Files that the service needs beside its connections."""
+RESERVED_FILES = 192
+"""Files that the service needs beside its connections: its own, and connections that are being closed."""
+
+BACKLOG = 128
 
 HARD_STOP_SECONDS = 5.0
 """How long after draining should have ended the process ends, whatever runs."""
@@ -320,16 +322,23 @@ class _Protocol(H11Protocol):
         super().connection_made(transport)
         self._watch()
         if len(self.connections) > self.most:
-            waiting = [
-                (each._deadline.when(), each.transport)
-                for each in self.connections
-                if isinstance(each, _Protocol) and each is not self and each._deadline is not None
-            ]
-            if waiting:
-                min(waiting, key=lambda pair: pair[0])[1].abort()
-            else:
-                transport.write(_FULL)
-                transport.close()
+            self._make_room()
+
+    def _make_room(self) -> None:
+        # Those that are closing stay in the set, and keep their file, until the loop comes round.
+        others = [each for each in self.connections if isinstance(each, _Protocol) and each is not self]
+        others = [each for each in others if not each.transport.is_closing()]
+        waiting = [each for each in others if each._deadline is not None]
+        if len(others) < self.most:
+            return
+        if waiting:
+            min(waiting, key=_Protocol._when).transport.abort()
+        else:
+            self.transport.write(_FULL)
+            self.transport.close()
+
+    def _when(self) -> float:
+        return 0.0 if self._deadline is None else self._deadline.when()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -417,7 +426,7 @@ def serve(
         server_header=False,
         date_header=False,
         # asyncio tries so many times to accept, and logs each failure, before it looks at anything else.
-        backlog=128,
+        backlog=BACKLOG,
         timeout_graceful_shutdown=drain_seconds,
     )
     listener = listen(host, port)
