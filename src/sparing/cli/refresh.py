@@ -33,11 +33,36 @@ def refresh(
     cache: CacheArgument,
     model: ModelsOption,
     budget: Annotated[
+        str | None,
+        typer.Option(
+            "--budget",
+            help="A share (50%, 0.5), rows (5000rows), time (90s, 10m, 2h) or cost (12.5cost). "
+            "With --consistency, the most that may be spent.",
+        ),
+    ] = None,
+    consistency: Annotated[
+        str | None,
+        typer.Option(
+            "--consistency",
+            metavar="SHARE",
+            help="Run as few rows as it takes so that at least this share (95%) agrees with a full re-run.",
+        ),
+    ] = None,
+    confidence: Annotated[
         str,
         typer.Option(
-            "--budget", help="A share (50%, 0.5), rows (5000rows), time (90s, 10m, 2h) or cost (12.5cost)."
+            "--confidence", metavar="SHARE", help="How sure that must be, over the draw of audited rows."
         ),
-    ],
+    ] = "95%",
+    by: Annotated[
+        str | None,
+        typer.Option(
+            "--by",
+            metavar="COLUMN",
+            help="The consistency holds in every group at once: of a column of the features or the samples, "
+            "or of the cached class (class).",
+        ),
+    ] = None,
     samples: SamplesOption = None,
     column: ColumnOption = None,
     ranker: Annotated[
@@ -129,7 +154,6 @@ def refresh(
 
     Interrupted or killed, the same command resumes where it stopped; nothing is visible before the end.
     """
-    from sparing.budget import Budget
     from sparing.cli import STARTED
     from sparing.errors import InputError
     from sparing.refresh import Correction, RefreshOptions
@@ -147,7 +171,10 @@ def refresh(
     loaded = load_models([*model, *(recent or [])], cost, batch_size, threads, provider)
     candidates, again = loaded[: len(model)], loaded[len(model) :]
     options = RefreshOptions(
-        budget=Budget.parse(budget),
+        budget=budget,
+        consistency=consistency,
+        confidence=confidence,
+        by=by,
         scorer=scorer,
         ranker=ranker,
         features=features,
@@ -189,6 +216,31 @@ def refresh(
         raise
     _tell_report(report, cache, candidates, as_json)
     failed.finish("they keep what they held; the next refresh tries them again")
+
+
+def _tell_promise(promise: dict[str, Any]) -> None:
+    where = "" if promise["by"] is None else f" in each {promise['by']}"
+    asked = f"{share(promise['consistency'])} consistency{where}"
+    if promise["certified"] is None:
+        say(f"  nothing is certified: the round ended before its audit ({asked} was asked for)")
+        return
+    say(
+        f"  certified consistency{where}: at least {share(promise['certified'])}, with "
+        f"{share(promise['confidence'])} confidence, by {promise['audited']:,} audited rows"
+    )
+    if not promise["kept"]:
+        hint(f"{asked} was asked for, and is not certified: the round ended before, or rows failed")
+    groups = promise.get("groups", {})
+    for name, group in sorted(groups.items(), key=lambda item: item[1]["certified"])[:SHOWN_GROUPS]:
+        say(
+            f"    {name}: at least {share(group['certified'])} of {group['rows']:,} rows "
+            f"({group['audited']:,} audited)"
+        )
+    if len(groups) > SHOWN_GROUPS:
+        say(f"    and {len(groups) - SHOWN_GROUPS:,} more groups, each at least as good (--json lists them)")
+
+
+SHOWN_GROUPS = 10
 
 
 def _tell_pooling(name: str, judged: dict[str, Any]) -> None:
@@ -240,12 +292,22 @@ def _tell_staged(cache: Path) -> None:
 def _tell_preview(preview: Any, options: Any, as_json: bool) -> None:
     from dataclasses import asdict
 
-    budget = options.budget
-    result = {"dry_run": True, "budget": str(budget), **asdict(preview)}
+    from sparing.budget import Budget
+
+    budget = Budget.parse("100%" if options.budget is None else options.budget)
+    result = {
+        "dry_run": True,
+        "budget": None if options.budget is None else str(budget),
+        **({} if options.consistency is None else {"consistency": options.consistency}),
+        **asdict(preview),
+    }
     if as_json:
         print_json(result)
         return
     total = sum(preview.refresh.values())
+    if options.consistency is not None:
+        _tell_promise_preview(preview, options)
+        return
     if preview.probe is not None:
         _tell_learning_preview(preview, budget, len(preview.refresh))
         return
@@ -262,6 +324,31 @@ def _tell_preview(preview: Any, options: Any, as_json: bool) -> None:
     )
     if prediction.accuracy is not None:
         say(f"  predicted accuracy: {share(prediction.accuracy)}")
+
+
+def _tell_promise_preview(preview: Any, options: Any) -> None:
+    most = "" if options.budget is None else f", {options.budget} at most"
+    say(f"{options.consistency} consistency is promised with {options.confidence} confidence{most}")
+    if preview.probe:
+        say(f"  first {preview.probe:,} random rows, then slice by slice those most likely to change")
+    if preview.curve is None:
+        say(
+            "  what it takes is not known before rows were run: `sparing fit` runs some, which the refresh "
+            "then stores"
+        )
+        return
+    say(f"  by the {preview.curve.rows:,} rows that fit has run, ranked by entropy:")
+    for point in preview.curve.points:
+        say(
+            f"    {share(point.forwards)} of the forwards: {share(point.consistency)} consistency, "
+            f"{share(point.low)} to {share(point.high)}"
+        )
+    needed = preview.curve.needed
+    say(
+        f"  about {share(needed)} of a full re-run's forwards to be expected, the audit included"
+        if needed < 1
+        else "  a full re-run is to be expected"
+    )
 
 
 def _tell_forwards(preview: Any, budget: Any) -> None:
@@ -359,6 +446,8 @@ def _tell_report(report: Any, cache: Path, candidates: Sequence[Any], as_json: b
             f"  predicted consistency with a full re-run: {share(report.prediction.consistency)} "
             f"± {100 * report.prediction.error:.2f} points"
         )
+    if report.promise is not None:
+        _tell_promise(report.promise)
     if report.refreshed + report.corrected:
         hint(f"to undo: sparing cache rollback {cache} --round {report.round - 1}")
     elif report.left == 0:

@@ -22,6 +22,7 @@ from sparing.refresh.correction.settling import corrected_rows, labelled_alterna
 from sparing.refresh.planning import right_rows
 from sparing.refresh.pooling.exponents import Judgement
 from sparing.refresh.pooling.pools import Held, Labelled, Pooler, Pools, held_by, spread, stored_probs
+from sparing.refresh.promise import certificate
 from sparing.refresh.records import RoundRecord, SliceRecord
 from sparing.refresh.round import Round
 from sparing.refresh.scoring.holdout import Prediction
@@ -69,6 +70,8 @@ class RefreshReport:
             and of those "learned" (ranked by more than entropy), and of the last one what `SliceLearning`
             says; None otherwise.
         left: rows that no candidate had written before the round; None in rounds of earlier releases.
+        promise: when something was promised: what was asked for and what is certified, as
+            `sparing.refresh.promise.certificate` says; None otherwise.
     """
 
     round: int
@@ -90,6 +93,7 @@ class RefreshReport:
     failed: int = 0
     failures: tuple[dict[str, Any], ...] = ()
     compacted: dict[str, Any] | None = None
+    promise: dict[str, Any] | None = None
 
 
 def commit_round(round_: Round, slices: Slices, record: RoundRecord, complete: bool) -> RefreshReport:
@@ -126,6 +130,7 @@ def commit_round(round_: Round, slices: Slices, record: RoundRecord, complete: b
             learning=learning,
             left=record.totals.competing,
             changed=_changed(round_, slices),
+            promise=None if round_.promise is None else certificate(round_.promise, slices),
             failed=failed.num_rows,
             failures=_shown(failed),
         )

@@ -22,6 +22,7 @@ from sparing.errors import CacheError, InputError
 from sparing.models import Model
 from sparing.progress import OnProgress
 from sparing.refresh.commit import RefreshReport, commit_round, failed_rows, report_of
+from sparing.refresh.expected import Curve, expected_curve
 from sparing.refresh.failures import FailureLimit, OnFailures, Tally, tell_failures
 from sparing.refresh.learned.slice_sizes import SliceRule
 from sparing.refresh.options import RefreshOptions, Unfinished
@@ -60,6 +61,7 @@ class Preview:
         prediction: what held-out rows say of the result; None when there are none.
         correction: at most how many forwards correction takes; 0 when the round does not correct.
         probe: rows of the first slice, drawn at random, when the round learns while it spends; else None.
+        curve: what a promise is expected to take, when `fit` has run rows of the cache; else None.
     """
 
     rows: int
@@ -72,6 +74,7 @@ class Preview:
     prediction: Prediction | None
     correction: int = 0
     probe: int | None = None
+    curve: Curve | None = None
 
 
 def preview(
@@ -114,6 +117,7 @@ def preview(
         if job.correction is None
         else job.correction.forwards(job.to_screen(scored.totals.rows)),
         probe=_probe(job, int(counts.sum()), scored.totals.competing) if job.learns else None,
+        curve=None if job.promise is None else expected_curve(job),
     )
 
 

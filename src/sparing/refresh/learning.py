@@ -119,28 +119,40 @@ class LearnWhileSpending:
             taken = np.concatenate([changed, rest[drawn]])
             score = self._benefits()[taken]
         else:
-            choice = self._learner.choice
-            compared = choice.loss == choice.loss
-            learning = SliceLearning(
-                ranked_by="learned" if self._learner.learned else "entropy",
-                label_model=self._learner.blend.used,
-                loss=choice.loss if compared else None,
-                entropy_loss=choice.plain_loss if compared else None,
-                seen=self._learner.seen,
-            )
-            size = self._rule.next_slice(
-                self._known + self._competing, self._known + run, self._known + self._capacity
-            )
+            learning, size = self._learning(), self._slice_rows(run)
             benefits = self._benefits()
             best = most_beneficial(benefits[left], pool.keys[left], size)
             taken, score = left[best], benefits[left[best]]
+        return self._slice(number, taken, score, learning)
+
+    def _slice(
+        self, number: int, taken: Integers, score: npt.NDArray[np.float64], learning: SliceLearning
+    ) -> SlicePlan:
+        """Plan a slice of some rows, by position, ascending, with their scores."""
         order = self._order(taken, score)
         chunk_rows = chunk_rows_for(order.num_rows, self.round.candidates, self.round.cache.metadata.kind)
         if number:
             record = SliceRecord(chunk_rows=chunk_rows, seconds={}, learning=learning)
             return SlicePlan(f"{FIRST}-{number:04d}", record, order)
-        self._check_samples(left)
+        self._check_samples(np.flatnonzero(self._free))
         return SlicePlan(FIRST, self._first_record(chunk_rows, learning), order)
+
+    def _learning(self) -> SliceLearning:
+        """Describe what ranks the rows now."""
+        choice = self._learner.choice
+        compared = choice.loss == choice.loss
+        return SliceLearning(
+            ranked_by="learned" if self._learner.learned else "entropy",
+            label_model=self._learner.blend.used,
+            loss=choice.loss if compared else None,
+            entropy_loss=choice.plain_loss if compared else None,
+            seen=self._learner.seen,
+        )
+
+    def _slice_rows(self, run: int) -> int:
+        """Count the rows of the next slice, when so many were run in this round."""
+        known = self._known
+        return self._rule.next_slice(known + self._competing, known + run, known + self._capacity)
 
     def _begun(self) -> Pool:
         if self._pool is None:

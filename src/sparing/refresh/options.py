@@ -35,10 +35,17 @@ class RefreshOptions:
     """What a round may spend, and what decides where.
 
     Attributes:
-        budget: what may be spent; see `Budget.parse`. What `fit` ran for the candidates on the cache's rows
+        budget: what may be spent; see `Budget.parse`. With a promise, the most that may be spent to keep it;
+            None for as much as it takes. What `fit` ran for the candidates on the cache's rows
             counts in it, and those rows are refreshed without running them again. With one candidate, a
             budget in seconds or cost runs rows in order of benefit until it is spent; with several, each row
             gets the candidate that brings most for its cost, and rows that none improves are left alone.
+        consistency: the share of rows that must agree with a full re-run of the target afterwards, such as
+            "95%", in place of a budget; see `docs/promise.md`. Under a promise there is one candidate, and
+            rows are ranked by "learned" or "entropy".
+        confidence: how sure that must be, over the draw of the audited rows.
+        by: the groups in each of which the promise must hold, all of them at once with that confidence: a
+            column of the features or the samples, or "class", the cached class.
         scorer: what ranks the rows: "learned", which begins with a few random rows and learns from every row
             that it has run where the target's answers differ; a name in `sparing.refresh.scoring.SCORERS`; or
             "auto": what the ranker's held-out rows advise. By default "router" when there is a ranker
@@ -61,7 +68,10 @@ class RefreshOptions:
             name, nothing is run and its report is returned: a job that is repeated spends its budget once.
     """
 
-    budget: str | Budget
+    budget: str | Budget | None = None
+    consistency: str | float | None = None
+    confidence: str | float = 0.95
+    by: str | None = None
     scorer: str | None = None
     ranker: Ranker | str | Path | None = None
     features: Any = None

@@ -8,6 +8,7 @@ from sparing.data.samples import Samples
 from sparing.models import Model
 from sparing.refresh.correction.screening import screen_rows
 from sparing.refresh.correction.settling import plan_screening, plan_voting, to_screen
+from sparing.refresh.keeping import KeepPromise
 from sparing.refresh.learning import LearnWhileSpending
 from sparing.refresh.planning import left_alone, order_rows, plan_rows, score_rows
 from sparing.refresh.records import RoundRecord
@@ -19,6 +20,8 @@ from sparing.storage.files import scratch
 
 def planner_for(round_: Round, samples: Samples | None) -> Planner:
     """Return who plans a round: one that learns while it spends, unless it was told what ranks the rows."""
+    if round_.promise is not None:
+        return KeepPromise(round_, samples)
     if round_.learns:
         return LearnWhileSpending(round_, samples)
     return PlanOnce(round_, samples)

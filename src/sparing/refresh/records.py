@@ -80,6 +80,37 @@ class RoundRecord(Struct, frozen=True, kw_only=True):
     samples: str | None = None
 
 
+class PromisedRows(Struct, frozen=True, kw_only=True):
+    """Rows that a promise holds for, when their audit was drawn.
+
+    Attributes:
+        name: of the group; empty where the promise holds for all rows at once.
+        rows: rows of the cache among them.
+        allowed: how many of the rows that were not run then may stay wrong; negative where more had failed
+            already than may be wrong.
+        limit: what the audit shows; see `sparing.numerics.certificate.AuditPlan`.
+        failed: how many had failed before.
+    """
+
+    name: str
+    rows: int
+    allowed: int
+    limit: int
+    failed: int
+
+
+class SlicePromise(Struct, frozen=True, kw_only=True):
+    """The audit of a promise, noted down with the slice that runs its rows.
+
+    Attributes:
+        alpha: the accepted probability of a miss, for each group.
+        groups: what the promise holds for.
+    """
+
+    alpha: float
+    groups: list[PromisedRows]
+
+
 class SliceRecord(Struct, frozen=True, kw_only=True):
     """A later slice of a round.
 
@@ -87,11 +118,13 @@ class SliceRecord(Struct, frozen=True, kw_only=True):
         chunk_rows: rows per chunk.
         seconds: what planning it took, by phase.
         learning: what ranked it, when the round learns.
+        promise: what its rows are to certify, when they were drawn to audit a promise.
     """
 
     chunk_rows: int
     seconds: dict[str, float] = field(default_factory=dict)
     learning: SliceLearning | None = None
+    promise: SlicePromise | None = None
 
 
 class FitRecord(Struct, frozen=True, kw_only=True):

@@ -23,6 +23,7 @@ from sparing.outputs import Classes, OutputKind, Outputs
 from sparing.refresh.correction.screening import RoundCorrection, prepare_correction
 from sparing.refresh.options import Objective, RefreshOptions
 from sparing.refresh.pooling.pools import Pooler
+from sparing.refresh.promise import Promise, prepare_promise
 from sparing.refresh.recorded import as_recorded
 from sparing.refresh.running import changed_inputs
 from sparing.refresh.scoring.holdout import Prediction
@@ -54,6 +55,8 @@ class Round:
         objective: "consistency" stores new outputs as they are, "accuracy" pools them with the cached.
         fingerprints: of the samples as they are now, where the cache keeps them; None elsewhere.
         once: the name of the round; None when it has none.
+        promise: what must hold afterwards; None when the budget decides. The budget is then the most that may
+            be spent.
         pools: makes what pools rows, from the metadata of the new round; None fits it to the labelled rows
             that the round refreshes.
     """
@@ -74,6 +77,7 @@ class Round:
     pools: Callable[[Metadata], Pooler] | None = None
     once: str | None = None
     fingerprints: Fingerprints | None = None
+    promise: Promise | None = None
 
     @property
     def names(self) -> list[str]:
@@ -287,6 +291,8 @@ class Round:
     @property
     def what(self) -> str:
         """The round in words."""
+        if self.promise is not None:
+            return f"{', '.join(self.names)} for {self.promise}, ranked by {self.scorer.name}"
         return f"{', '.join(self.names)} under {self.budget}, ranked by {self.scorer.name}"
 
     @property
@@ -305,6 +311,8 @@ class Round:
         }
         if self.columns is not None:
             asked["columns"] = self.columns.digest
+        if self.promise is not None:
+            asked["promise"] = self.promise.describe()
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -375,7 +383,10 @@ def prepare_round(
             f"only the scorer 'learned' learns from features, but {scorer!r} ranks: leave out the features, "
             "or what decides otherwise (--scorer, --ranker, --correct)"
         )
-    budget = options.budget if isinstance(options.budget, Budget) else Budget.parse(options.budget)
+    columns = None if options.features is None else open_columns(options.features, samples)
+    promise = prepare_promise(options, scorer, names, columns, samples)
+    given = "100%" if options.budget is None else options.budget
+    budget = given if isinstance(given, Budget) else Budget.parse(given)
     return Round(
         cache,
         list(candidates),
@@ -386,12 +397,13 @@ def prepare_round(
         only_positive=options.only_positive,
         seed=options.seed,
         known=[known_of(cache, model, samples) for model in candidates],
-        columns=None if options.features is None else open_columns(options.features, samples),
+        columns=columns,
         correction=_correction(cache, candidates, options, budget),
         correct_within_budget=correction is not None and correction.within_budget,
         objective=objective,
         once=options.once,
         fingerprints=fingerprints_of(cache, samples),
+        promise=promise,
     )
 
 
