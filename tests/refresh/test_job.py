@@ -170,18 +170,18 @@ def test_a_budget_that_fit_has_spent_already(world):
     assert len(new.seen) == 100
 
 
-def test_other_class_names_are_refused(tmp_path):
+def test_class_names_that_do_not_fit_are_refused(tmp_path):
     samples = {f"s{i:04d}": i for i in range(40)}
     cache = fill(tmp_path / "c.lance", Recorder("old").model(classes=tuple("abcde")), samples)
     assert cache.metadata.classes == tuple("abcde")
-    with pytest.raises(CacheError, match="class 1 is 'c' for model 'new' but 'b' in the cache"):
+    with pytest.raises(InputError, match="share no class: the model's first is 'v', the cache's 'a'"):
         refresh(
             cache.path,
-            [Recorder("new").model(classes=tuple("acbde"))],
+            [Recorder("new").model(classes=tuple("vwxyz"))],
             RefreshOptions(budget="50%"),
             samples=samples,
         )
-    with pytest.raises(CacheError, match="has 4 classes, the cache 5"):
+    with pytest.raises(ModelError, match="names 4 classes but returned 5"):
         fit(cache.path, [Recorder("new").model(classes=tuple("abcd"))], samples=samples)
     with pytest.raises(ModelError, match="names 4 classes but returned 5"):
         fill(tmp_path / "d.lance", Recorder("old").model(classes=tuple("abcd")), samples)

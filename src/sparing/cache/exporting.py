@@ -7,16 +7,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from sparing.cache.rows import Rows
 from sparing.cache.store import Cache
 from sparing.data.tables import NO_LABEL
 from sparing.errors import CacheError, InputError
+from sparing.outputs import Classes, OutputKind
 from sparing.storage.files import local, replacing
 
 
 def export(cache: Cache, path: str | Path) -> int:
     """Write all rows, sorted by id, as a Parquet table.
 
-    Its columns are id, those of the kind of output (for distributions, probs), label, model, round and score.
+    Its columns are id, those of the kind of output (for distributions, probs), label, model, round and score;
+    for distributions also prediction, the name of the most probable class (its number where the cache knows
+    no names), and source, "run" for what a model said.
 
     Args:
         cache: the cache, at the version to write.
@@ -48,6 +52,7 @@ def export(cache: Cache, path: str | Path) -> int:
                         "model": names.take(pa.array(rows.models)),
                         "round": rows.rounds,
                         "score": pa.array(rows.scores, mask=np.isnan(rows.scores)),
+                        **_answers(cache.kind, rows),
                     }
                 )
                 writer = writer or pq.ParquetWriter(local(draft), table.schema)
@@ -56,6 +61,15 @@ def export(cache: Cache, path: str | Path) -> int:
             if writer is not None:
                 writer.close()
     return len(order)
+
+
+def _answers(kind: OutputKind, rows: Rows) -> dict[str, pa.Array]:
+    """Return what rows answer, by name, and where that is from."""
+    if not isinstance(kind, Classes):
+        return {}
+    classes = pa.array(rows.probs.argmax(axis=1))
+    names = classes if kind.classes is None else pa.array(kind.classes).take(classes)
+    return {"prediction": names, "source": pa.array(["run"] * len(rows))}
 
 
 def _plain(columns: dict[str, pa.Array]) -> dict[str, pa.Array]:

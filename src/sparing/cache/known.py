@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from sparing.cache.metadata import Metadata
 from sparing.errors import CacheError
-from sparing.outputs import OutputKind, Outputs
+from sparing.outputs import Classes, OutputKind, Outputs
 from sparing.storage.arrow import read_noted, write_arrow
 from sparing.storage.files import make_folder, replacing
 
@@ -113,6 +113,8 @@ class _Notes(Struct, frozen=True):
 def _write(path: Path, known: Known, kind: OutputKind, rounds: int) -> None:
     notes = {"seconds": known.seconds, "wasted": known.wasted, "rounds": rounds}
     inputs = {} if known.inputs is None else {INPUTS: known.inputs}
+    if isinstance(kind, Classes):
+        kind = Classes.of(known.outputs)  # a rollback may have left the cache with fewer classes
     table = pa.table({"id": known.ids, **kind.to_columns(known.outputs), **inputs})
     make_folder(path.parent, CacheError)
     with replacing(path, CacheError) as draft:
@@ -123,7 +125,13 @@ def _read(path: Path, kind: OutputKind) -> tuple[Known, int]:
     table, notes = read_noted(path, "known", _Notes, CacheError)
     ids = table["id"].combine_chunks()
     inputs = table[INPUTS].to_numpy() if INPUTS in table.column_names else None
-    return Known(ids, kind.from_columns(table), notes.seconds, notes.wasted, inputs), notes.rounds
+    if isinstance(kind, Classes):
+        own = Classes(table.schema.field("probs").type.list_size)
+        outputs = own.from_columns(table)
+        outputs = kind.padded(outputs) if own.n_classes < kind.n_classes else outputs
+    else:
+        outputs = kind.from_columns(table)
+    return Known(ids, outputs, notes.seconds, notes.wasted, inputs), notes.rounds
 
 
 def _path(work_dir: Path, name: str, digest: str) -> Path:

@@ -8,7 +8,7 @@ that are written once (`sparing.cache.record`); up to format 2 each version carr
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -41,6 +41,7 @@ class ModelInfo:
         cost: cost of one forward, in `unit`; None when unknown.
         unit: "seconds" when measured, else as the user stated.
         members: for a pool, the names of the models that its rows are made of; empty for a model.
+        classes: the classes that it knows, where the cache has others, too; None where it knows all of them.
     """
 
     name: str
@@ -48,6 +49,7 @@ class ModelInfo:
     cost: float | None = None
     unit: str = "seconds"
     members: tuple[str, ...] = ()
+    classes: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,8 @@ class Metadata:
             CacheError: the name is taken by a model with another digest.
         """
         index = self.model_index(info.name)
+        names = self.kind.classes if isinstance(self.kind, Classes) else None
+        given, info = info.classes, replace(info, classes=None if info.classes == names else info.classes)
         if index is None:
             return replace(self, models=(*self.models, info))
         known = self.models[index]
@@ -122,8 +126,15 @@ class Metadata:
                 f"the cache already holds rows of a model named {info.name!r} with another digest "
                 f"({known.digest} there, {info.digest} here): give the new model another name"
             )
+        before = known.classes or names
+        if None not in (given, before) and given != before:
+            raise CacheError(
+                f"the cache holds rows of {info.name!r} with other classes, or in another order: "
+                "give the class list that was given before, or give the new model another name"
+            )
         if info.cost is None:
             return self
+        info = replace(info, classes=known.classes)
         return replace(self, models=(*self.models[:index], info, *self.models[index + 1 :]))
 
     def check_model(
@@ -153,6 +164,20 @@ class Metadata:
             f"class {at} is {classes[at]!r} for model {model!r} but {self.classes[at]!r} in the cache: "
             "old and new models must share their classes, in the same order"
         )
+
+    def with_classes(self, names: Sequence[str], rename: Mapping[str, str]) -> "Metadata":
+        """Widen the list of classes; every model is noted to know those that it knew.
+
+        Args:
+            names: the C class names so far, as they are named from now on, then further ones.
+            rename: their new names by the old ones.
+        """
+        known = tuple(names[: self.n_classes])
+        models = []
+        for info in self.models:
+            own = known if info.classes is None else tuple(rename.get(name, name) for name in info.classes)
+            models.append(replace(info, classes=own))
+        return replace(self, kind=Classes(len(names), tuple(names)), models=tuple(models))
 
     @property
     def rounds(self) -> tuple[dict[str, Any], ...]:

@@ -1,7 +1,7 @@
 """The prediction cache: a Lance dataset whose every change is one atomic version."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from sparing.cache.rows import Rows, never_refreshed, schema_of, to_batch
 from sparing.cache.view import View
 from sparing.errors import CacheError, CacheLockedError, InputError
 from sparing.outputs import Classes, OutputKind, Outputs
+from sparing.outputs.classes import check_names
 from sparing.storage import files
 from sparing.storage.locks import write_lock
 from sparing.storage.readers import as_kind, read_json
@@ -358,6 +359,27 @@ class Cache:
         marked = replace(rows, models=np.full(len(rows), index, np.int64))
         entry = {"op": "changed", "rows": len(rows)}
         self.refresh_rows([marked], lambda: metadata, lambda _: entry)
+
+    def name_classes(self, names: Sequence[str], rename: Mapping[str, str] | None = None) -> None:
+        """Name the classes of a cache, and add further ones, as a new version of the same round.
+
+        The rows keep their outputs, with zero mass on what is added; every model is noted to know the classes
+        that it knew.
+
+        Args:
+            names: the C names so far, as they are to be from now on, then those that are added.
+            rename: new names by old ones, of those that change.
+
+        Raises:
+            InputError: fewer names than classes, or a name that occurs twice.
+            CacheError: not a cache of distributions, a round is staged, or writing failed; nothing has
+                changed then.
+        """
+        self._refuse_staged_round()
+        check_names(names, "classes")
+        if len(names) < self.metadata.n_classes:
+            raise InputError(f"{len(names)} names for {self.metadata.n_classes} classes")
+        self._view = upkeep.name_classes(self._view, names, rename or {})
 
     def add_fingerprints(self, fingerprint: str, find: Callable[[pa.Array], npt.NDArray[np.uint64]]) -> None:
         """Take the samples as they are now for those that the outputs were computed from.

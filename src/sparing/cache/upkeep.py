@@ -4,7 +4,7 @@ Each takes the version in view and returns the one that it made. The caller hold
 that no round is staged.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -21,6 +21,7 @@ from sparing.cache.record import History
 from sparing.cache.rows import schema_of, to_batch
 from sparing.cache.view import View
 from sparing.errors import CacheError, InputError
+from sparing.outputs import Classes
 from sparing.storage import files
 
 
@@ -44,6 +45,7 @@ def roll_back(view: View, round_: int) -> View:
     metadata = replace(
         view.metadata,
         round=old.metadata.round,
+        kind=old.metadata.kind,
         encoding=old.metadata.encoding,
         fingerprint=old.metadata.fingerprint,
     )
@@ -64,6 +66,24 @@ def convert(view: View, encoding: str) -> View:
         batches = (to_batch(schema, rows, layout) for rows in view.scan())
         transaction = transactions.new_fragments(batches, schema, view.dataset, "overwrite")
         return view.committed(transaction, record, known, replace(view.metadata, encoding=encoding))
+
+
+def name_classes(view: View, names: Sequence[str], rename: Mapping[str, str]) -> View:
+    """Name the classes, and add further ones; see `Cache.name_classes`."""
+    kind = view.metadata.kind
+    if not isinstance(kind, Classes):
+        raise CacheError(f"{view.path} holds outputs of kind {kind.name!r}, which have no classes")
+    metadata = view.metadata.with_classes(names, rename)
+    wide, layout = Classes(len(names), tuple(names)), metadata.layout
+    schema = schema_of(view.id_type, layout, view.metadata.fingerprint is not None)
+    record = {"op": "classes", "from": kind.n_classes, "to": len(names), "rename": dict(rename)}
+    with transactions.writing(view.path):
+        known = files.files_below(view.path)
+        batches = (
+            to_batch(schema, replace(rows, stored=wide.padded(rows.probs)), layout) for rows in view.scan()
+        )
+        transaction = transactions.new_fragments(batches, schema, view.dataset, "overwrite")
+        return view.committed(transaction, record, known, metadata)
 
 
 def add_fingerprints(

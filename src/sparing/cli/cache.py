@@ -1,5 +1,6 @@
 """`sparing cache`: make, inspect and keep a prediction cache."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,9 +16,12 @@ from sparing.cli.options import (
     CostOption,
     NoCompactOption,
     ProviderOption,
+    RenameOption,
     ThreadsOption,
+    given_renames,
     load_models,
     open_given_samples,
+    read_class_names,
 )
 from sparing.cli.output import JsonOption, hint, print_json, progress, say, share
 from sparing.cli.terminal import cell
@@ -196,6 +200,7 @@ def append(
         str | None,
         typer.Option("--samples", help="Samples to run the model on; those in the cache are skipped."),
     ] = None,
+    classes: ClassesOption = None,
     column: ColumnOption = None,
     digest: Annotated[str | None, typer.Option("--digest", help="With --from: what the model is.")] = None,
     cost: CostOption = None,
@@ -214,6 +219,10 @@ def append(
     from sparing.refresh import append_samples
 
     failed = FailedRows(failures)
+    if source is not None and classes is not None:
+        raise InputError(
+            "--classes goes with --samples: outputs computed elsewhere are over the cache's classes"
+        )
     if (source is None) == (samples is None):
         raise InputError("give either --from, with outputs, or --samples, to run the model on")
     if source is not None:
@@ -225,6 +234,8 @@ def append(
             added = opened.append(((p.ids, p.probs, p.labels) for p in iter_outputs(source)), what)
     else:
         loaded = load_models([model], cost, batch_size, threads, provider)[0]
+        if classes is not None:
+            loaded = replace(loaded, classes=tuple(read_class_names(classes)))
         with progress("appending") as on_progress:
             added = append_samples(
                 cache,
@@ -299,6 +310,52 @@ def discard(cache: CacheArgument, as_json: JsonOption = False) -> None:
         Staging(opened.staged_round).clear()
     what = "nothing was staged" if unfinished is None else f"dropped: {unfinished['what']}"
     _done(what, {"discarded": unfinished is not None}, as_json)
+
+
+@app.command(epilog="Example: sparing cache classes photos.lance --names classes.txt")
+def classes(
+    cache: CacheArgument,
+    names: Annotated[
+        Path | None,
+        typer.Option("--names", help="A text file with one class name per line; further ones are added."),
+    ] = None,
+    rename: RenameOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Name the classes of a cache, or show their names and which of them each model knows."""
+    from sparing.cache import Cache
+    from sparing.errors import InputError
+    from sparing.outputs.classes import joined_names, renamed
+
+    opened = Cache.open(cache)
+    given = given_renames(rename)
+    if names is not None or given:
+        with opened.lock():
+            opened = Cache.open(cache)
+            before = opened.metadata.classes
+            if given and before is None and names is None:
+                raise InputError("the classes have no names yet: give them with --names")
+            wanted = list(before or []) if names is None else read_class_names(names)
+            if before is not None:
+                joined_names(before, [wanted], given)  # refuses names that nothing has
+                head = renamed(before, given, "the cache")
+                wanted = [*head, *(name for name in renamed(wanted, given, "--names") if name not in head)]
+            if before != tuple(wanted):
+                opened.name_classes(wanted, given)
+    metadata = opened.metadata
+    models = [
+        {"name": info.name, "classes": None if info.classes is None else list(info.classes)}
+        for info in metadata.models
+    ]
+    if as_json:
+        print_json({"classes": metadata.classes, "n_classes": metadata.n_classes, "models": models})
+        return
+    say(f"{metadata.n_classes:,} classes" + (" without names" if metadata.classes is None else ":"))
+    for name in metadata.classes or ():
+        say(f"  {cell(name)}")
+    for info in metadata.models:
+        if info.classes is not None:
+            say(f"{cell(info.name)} knows {len(info.classes):,} of them")
 
 
 @app.command(epilog="Example: sparing cache convert photos.lance --encoding top8-int4")
@@ -460,6 +517,8 @@ def _detail(entry: dict[str, Any]) -> str:
         return f"{report['refreshed']:,} rows: {entry['what']}"
     if entry["op"] == "convert":
         return f"from {entry['from']} to {entry['to']}"
+    if entry["op"] == "classes":
+        return f"{entry['from']:,} classes before, {entry['to']:,} after"
     if entry["op"] == "rollback":
         return f"from round {entry['from_round']}"
     if "rows" in entry:
@@ -496,14 +555,4 @@ def _typed(cache: Any, ids: list[str]) -> list[Any]:
 
 
 def _classes(path: Path | None) -> list[str] | None:
-    from sparing.errors import InputError
-    from sparing.outputs.classes import check_names
-
-    if path is None:
-        return None
-    try:
-        names = path.read_text("utf-8-sig").splitlines()  # some editors begin a file with a mark
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the class names in {path} cannot be read: {error}") from error
-    check_names(names, str(path))
-    return names
+    return None if path is None else read_class_names(path)

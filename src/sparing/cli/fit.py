@@ -11,6 +11,7 @@ from sparing.cli.options import (
     CacheArgument,
     ColumnOption,
     CostOption,
+    ModelClassesOption,
     ProviderOption,
     SamplesOption,
     ThreadsOption,
@@ -47,6 +48,7 @@ def fit(
             "--old", help="With --outputs: the cached model's outputs for the same ids; else the cache's."
         ),
     ] = None,
+    classes: ModelClassesOption = None,
     samples: SamplesOption = None,
     column: ColumnOption = None,
     rows: Annotated[int, typer.Option("--rows", min=2, help="Rows to run each candidate on.")] = 500,
@@ -110,7 +112,7 @@ def fit(
     else:
         from sparing.refresh import fit as run_fit
 
-        candidates = load_models(model or [], cost, batch_size, threads, provider)
+        candidates = load_models(model or [], cost, batch_size, threads, provider, classes=classes)
         values = open_given_samples(samples, column)
         with progress("fitting") as on_progress:
             ranker = run_fit(

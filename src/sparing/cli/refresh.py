@@ -13,15 +13,19 @@ from sparing.cli.options import (
     CacheArgument,
     ColumnOption,
     CostOption,
+    ModelClassesOption,
     ModelsOption,
     NoCompactOption,
     ProviderOption,
+    RenameOption,
     SamplesOption,
     ThreadsOption,
+    given_renames,
     load_models,
     open_given_samples,
 )
 from sparing.cli.output import JsonOption, hint, print_json, progress, say, share
+from sparing.cli.terminal import cell
 
 EPILOG = (
     "Example: sparing refresh photos.lance --model resnet56=resnet56.onnx --samples images.parquet "
@@ -86,6 +90,8 @@ def refresh(
             "(extension,size,text), or a table by id (FILE.parquet, or FILE.parquet:extension,size).",
         ),
     ] = None,
+    classes: ModelClassesOption = None,
+    rename: RenameOption = None,
     target: Annotated[
         str | None,
         typer.Option("--target", help="The model whose full re-run is the reference; the last by default."),
@@ -168,7 +174,7 @@ def refresh(
     corrects = correct or correct_within_budget
     if recent and not corrects:
         raise InputError("recent models take part in correction only: ask for it with --correct")
-    loaded = load_models([*model, *(recent or [])], cost, batch_size, threads, provider)
+    loaded = load_models([*model, *(recent or [])], cost, batch_size, threads, provider, classes=classes)
     candidates, again = loaded[: len(model)], loaded[len(model) :]
     options = RefreshOptions(
         budget=budget,
@@ -185,6 +191,7 @@ def refresh(
         seed=seed,
         max_failures=max_failures,
         once=once,
+        rename=given_renames(rename),
     )
     if dry_run:
         from sparing.refresh import preview
@@ -270,6 +277,18 @@ def _next(clock: str) -> Any:
     now = datetime.now().astimezone()
     then = now.replace(hour=wanted.hour, minute=wanted.minute, second=0, microsecond=0)
     return then if then > now else then + timedelta(days=1)
+
+
+def _tell_classes(cache: Path) -> None:
+    """Say how the round before this one's rows changed the list of classes, if it did."""
+    from sparing.cache import Cache
+
+    latest = [entry for entry in Cache.open(cache).metadata.history[-3:] if entry["op"] == "classes"]
+    for entry in latest:
+        say(
+            f"classes: {entry['from']:,} before, {entry['to']:,} now, by name"
+            + "".join(f"; {cell(old)} is named {cell(new)}" for old, new in entry["rename"].items())
+        )
 
 
 def _tell_staged(cache: Path) -> None:
@@ -410,6 +429,7 @@ def _tell_report(report: Any, cache: Path, candidates: Sequence[Any], as_json: b
         print_json(asdict(report))
         return
     account = report.account
+    _tell_classes(cache)
     forwards = ", ".join(f"{count:,} {name}" for name, count in account["forwards"].items()) or "none"
     seconds = ", ".join(f"{phase} {value:.2f}" for phase, value in account["seconds"].items())
     state = "" if report.complete else " (stopped early; the best rows came first)"

@@ -39,6 +39,8 @@ class Model:
         classes: the class names, in the order of the outputs; None when unknown. A cache that knows
             its own refuses a model with others.
         kind: what the outputs are; None for distributions, whose number of classes the first batch tells.
+        knows: the classes that the model itself knows, where its outputs were laid out over the `classes` of
+            a cache, with zero mass on others; None elsewhere.
         takes_pixels: whether `function` takes decoded images (uint8 of shape (height, width, 3)) as well
             as encoded ones, so that several models can share one decoding.
     """
@@ -54,6 +56,7 @@ class Model:
     classes: tuple[str, ...] | None = None
     takes_pixels: bool = False
     kind: OutputKind | None = None
+    knows: tuple[str, ...] | None = None
     _classes: int | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -72,9 +72,21 @@ class Classes:
         if probs.shape[1] != self.n_classes:
             raise InputError(
                 f"{what}: {probs.shape[1]} classes, where {self.n_classes} are expected: "
-                "old and new models must share their classes"
+                "old and new models share their classes, or the lists of both are given by name (--classes)"
             )
         return probs
+
+    def padded(self, outputs: Float32) -> Float32:
+        """Return distributions over the first of the C classes as distributions over all of them.
+
+        Args:
+            outputs: shape (m, D), D at most C.
+
+        Returns:
+            Shape (m, C); the further classes have zero mass.
+        """
+        missing = self.n_classes - outputs.shape[1]
+        return np.pad(outputs, ((0, 0), (0, missing))) if missing else outputs
 
     def matches(self, outputs: Float32) -> bool:
         """Return whether distributions are over C classes."""
@@ -141,3 +153,60 @@ def check_names(names: Sequence[str], where: str) -> None:
                 "of its own"
             )
         seen[name] = place
+
+
+def joined_names(
+    cached: Sequence[str], models: Sequence[Sequence[str]], rename: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Return one list of class names for a cache and for models that know other classes.
+
+    Args:
+        cached: the C class names of the cache; they keep their places.
+        models: the class names of each model; those that the cache lacks follow, in their order.
+        rename: new names of classes, by their old ones; a name that no list has any more is passed over where
+            its new name is known.
+
+    Returns:
+        At least C names, all different.
+
+    Raises:
+        InputError: two classes would have one name, a class to rename is unknown, or a model shares no class
+            with the cache.
+    """
+    known = {*cached, *(name for names in models for name in names)}
+    for before, after in rename.items():
+        if before not in known and after not in known:
+            raise InputError(f"rename {before}={after}: there is no class {before!r}, and no {after!r}")
+    result = renamed(cached, rename, "the cache")
+    for names in models:
+        own = renamed(names, rename, "a model")
+        if not set(own) & set(result[: len(cached)]):
+            raise InputError(
+                f"a model and the cache share no class: the model's first is {own[0]!r}, the cache's "
+                f"{result[0]!r}. Check the order of the options, or rename classes (--rename)"
+            )
+        result = (*result, *(name for name in own if name not in result))
+    return result
+
+
+def renamed(names: Sequence[str], rename: Mapping[str, str], where: str) -> tuple[str, ...]:
+    """Rename classes.
+
+    Args:
+        names: C class names.
+        rename: new names by old ones.
+        where: where the names come from, for the error message.
+
+    Raises:
+        InputError: two classes would have one name.
+    """
+    result = tuple(rename.get(name, name) for name in names)
+    seen: dict[str, str] = {}
+    for before, after in zip(names, result, strict=True):
+        if after in seen:
+            raise InputError(
+                f"{where}: the classes {seen[after]!r} and {before!r} would both be named {after!r}; two "
+                "classes cannot become one"
+            )
+        seen[after] = before
+    return result

@@ -274,9 +274,9 @@ def _models(round_: Round, name: str) -> Sequence[Model]:
 def _metadata(round_: Round, account: Account) -> Metadata:
     metadata = replace(round_.cache.metadata, round=round_.cache.metadata.round + 1)
     for model in round_.candidates:
-        info = ModelInfo(model.name, model.digest, account.per_forward(model.name))
+        info = ModelInfo(model.name, model.digest, account.per_forward(model.name), classes=model.knows)
         if model.cost is not None:
-            info = ModelInfo(model.name, model.digest, model.cost, model.unit)
+            info = ModelInfo(model.name, model.digest, model.cost, model.unit, classes=model.knows)
         metadata = metadata.with_model(info)
     if round_.scorer.kept is not None:
         metadata = metadata.with_ranker(round_.scorer.kept)

@@ -22,6 +22,7 @@ from sparing.models import Model
 from sparing.outputs import Classes
 from sparing.outputs.classes import check_names
 from sparing.progress import OnProgress
+from sparing.refresh.class_lists import joined_classes, needs_names
 from sparing.refresh.failures import FailureLimit, OnFailures, Tally, tell_failures
 from sparing.refresh.recorded import as_recorded
 from sparing.refresh.records import FillRecord
@@ -143,6 +144,9 @@ def append_samples(
         cache = Cache.open(path)
         staging = Staging(cache.work_dir / "append")
         model = _as_staged(model, staging, cache)
+        names, (model,) = joined_classes(cache, [model])
+        if names is not None and needs_names(cache, names):
+            cache.name_classes(names)
         cache.metadata.check_model(model.name, model.classes, model.kind)
         cache.as_ids(opened.ids)  # of the same type, or an error
         if (labels := opened.labels()) is not None:
@@ -246,10 +250,10 @@ def check_labels(labels: npt.NDArray[np.int64], samples: Samples, classes: int |
 
 def _info(model: Model, staging: Staging) -> ModelInfo:
     if model.cost is not None:
-        return ModelInfo(model.name, model.digest, model.cost, model.unit)
+        return ModelInfo(model.name, model.digest, model.cost, model.unit, classes=model.knows)
     account = _account(model, staging)
     each = account["seconds"]["model"] / max(account["forwards"][model.name], 1)
-    return ModelInfo(model.name, model.digest, each)
+    return ModelInfo(model.name, model.digest, each, classes=model.knows)
 
 
 def _account(model: Model, staging: Staging) -> dict[str, Any]:

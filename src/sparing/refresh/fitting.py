@@ -19,7 +19,9 @@ from sparing.data.tables import read_outputs
 from sparing.errors import CacheError, InputError, ModelError
 from sparing.models import Model
 from sparing.numerics.selection import Items, find_cut, tie_keys
+from sparing.outputs import Classes
 from sparing.progress import OnProgress
+from sparing.refresh.class_lists import joined_classes, needs_names
 from sparing.refresh.failures import FailureLimit, OnFailures, Tally, tell_failures
 from sparing.refresh.recorded import as_recorded
 from sparing.refresh.records import FitRecord
@@ -92,6 +94,9 @@ def fit(
         staging = Staging(cache.work_dir / "fit")
         staged = staging.record(FitRecord)
         candidates = as_recorded(candidates, cache, [] if staged is None else staged.digests)
+        names, candidates = joined_classes(cache, candidates)
+        if names is not None and needs_names(cache, names):
+            cache.name_classes(names)
         drawn = _draw(cache, candidates, rows, seed)
         wanted = FitRecord(
             chunk_rows=0,
@@ -296,7 +301,11 @@ def _keep(cache: Cache, staging: Staging, staged: FitRecord) -> None:
     rows = np.concatenate([np.zeros(0, np.int64), *(c.start + np.arange(len(c)) for c in chunks)])
     for index, (name, digest) in enumerate(zip(staged.names, staged.digests, strict=True)):
         mine = candidate[rows] == index
-        outputs = cache.metadata.kind.join([chunk.outputs for chunk in chunks])[mine]
+        kind = cache.metadata.kind
+        parts = [chunk.outputs for chunk in chunks]
+        if isinstance(kind, Classes):
+            parts = [kind.padded(part) for part in parts]
+        outputs = kind.join(parts)[mine]
         seconds = sum(chunk.seconds.get(f"model:{name}", 0.0) for chunk in chunks)
         # A chunk that was begun again may have been run in part before: counted for its first candidate.
         lost = {**{c.start: c.wasted for c in chunks}, **staging.interrupted()}

@@ -21,6 +21,7 @@ from sparing.data.samples import Samples, open_samples
 from sparing.errors import CacheError, InputError
 from sparing.models import Model
 from sparing.progress import OnProgress
+from sparing.refresh.class_lists import laid_out, needs_names, wanted_names
 from sparing.refresh.commit import RefreshReport, commit_round, failed_rows, report_of
 from sparing.refresh.expected import Curve, expected_curve
 from sparing.refresh.failures import FailureLimit, OnFailures, Tally, tell_failures
@@ -88,7 +89,7 @@ def preview(
         The preview.
     """
     values = None if samples is None else open_samples(samples)
-    job = prepare_round(Cache.open(path), candidates, options, values)
+    job = _prepared_unnamed(Cache.open(path), candidates, options, values)
     account = Account()
     with scratch() as folder:
         scored = score_rows(job, folder, account)
@@ -186,6 +187,21 @@ def refresh(
                 raise
             staging.clear()
             staged = None
+        names = wanted_names(cache.metadata, candidates, options.rename)
+        if names is not None and needs_names(cache, names):
+            _prepared_unnamed(cache, candidates, options, values)  # what is wrong is said before this change
+            if staged is not None:
+                if _committed(cache, staged) is not None:
+                    _clean_up(cache, staged, staging)
+                elif unfinished == "discard":
+                    staging.clear()
+                else:
+                    raise _other_round(staged)
+                staged = None
+            if unfinished != "commit":
+                cache.name_classes(names, options.rename)
+        candidates = laid_out(cache.metadata, candidates, names, options.rename)
+        options = _laid_out_recent(cache, options, names)
         if staged is None and values is not None and unfinished != "commit":
             _mark_changed(cache, values)
         models = None if staged is None else staged.models
@@ -220,6 +236,26 @@ def refresh(
         _clean_up(cache, staged, staging)
     tell_failures(failed, on_failures)
     return report
+
+
+def _laid_out_recent(cache: Cache, options: RefreshOptions, names: Sequence[str] | None) -> RefreshOptions:
+    """Return options whose models for correction are over the cache's classes, too."""
+    if options.correction is None:
+        return options
+    recent = laid_out(cache.metadata, options.correction.recent, names, options.rename)
+    return replace(options, correction=replace(options.correction, recent=recent))
+
+
+def _prepared_unnamed(
+    cache: Cache, candidates: Sequence[Model], options: RefreshOptions, values: Samples | None
+) -> Round:
+    """Check a round before the cache has its classes: by all but their names; nothing can be run."""
+    wanted_names(cache.metadata, candidates, options.rename)
+    plain = [replace(model, classes=None) for model in candidates]
+    if options.correction is not None:
+        recent = [replace(model, classes=None) for model in options.correction.recent]
+        options = replace(options, correction=replace(options.correction, recent=recent))
+    return prepare_round(cache, plain, options, values)
 
 
 def _mark_changed(cache: Cache, samples: Samples) -> None:
@@ -283,6 +319,10 @@ def _refusal(job: Round, staged: RoundRecord) -> CacheError:
         return CacheError(
             "the cache has changed since this round was staged: drop what is staged with --discard"
         )
+    return _other_round(staged)
+
+
+def _other_round(staged: RoundRecord) -> CacheError:
     return CacheError(
         f"an unfinished round is staged in this cache ({staged.what}): give that command "
         "again to resume it, add --finish to commit what is there, or --discard to drop it"

@@ -1,6 +1,6 @@
 """What a round is asked to do, as values that `refresh`, `preview` and the command line share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -66,6 +66,8 @@ class RefreshOptions:
             round stops when 20 rows in a row fail, or more than 10 % of those tried and 20 at least.
         once: a name for the round, such as the date of a nightly job. When the cache has a round of that
             name, nothing is run and its report is returned: a job that is repeated spends its budget once.
+        rename: new names of classes by their old ones, in the cache and in the candidates. Classes that a
+            candidate has and the cache lacks, by name (`Model.classes`), are added to the cache.
     """
 
     budget: str | Budget | None = None
@@ -82,3 +84,4 @@ class RefreshOptions:
     seed: int = 0
     max_failures: int | str | None = None
     once: str | None = None
+    rename: Mapping[str, str] = field(default_factory=dict)

@@ -309,6 +309,10 @@ class Round:
             "correction": None if self.correction is None else self.correction.describe(),
             "correct_within_budget": self.correct_within_budget,
         }
+        all_classes = {None, getattr(self.cache.metadata.kind, "classes", None)}
+        knows = {model.name: model.knows for model in self.candidates if model.knows not in all_classes}
+        if knows:
+            asked["knows"] = knows
         if self.columns is not None:
             asked["columns"] = self.columns.digest
         if self.promise is not None:
@@ -362,7 +366,7 @@ def prepare_round(
     metadata = cache.metadata
     for model in (*candidates, *(() if correction is None else correction.recent)):
         metadata.check_model(model.name, model.classes, model.kind)
-        metadata = metadata.with_model(ModelInfo(model.name, model.digest))
+        metadata = metadata.with_model(ModelInfo(model.name, model.digest, classes=model.knows))
     if ranker is not None:
         _check_ranker(ranker, candidates)
     scorer = options.scorer

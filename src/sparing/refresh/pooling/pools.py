@@ -101,9 +101,17 @@ class Pools:
         for index in np.unique(old.models).tolist():
             mine = old.models == index
             pooling = own.get(index, shared).pooling
-            probs[mine] = pooling.apply(old.probs[mine], new[mine])
+            pooled = pooling.apply(old.probs[mine], new[mine])
+            probs[mine] = _silent_where_unknown(pooled, new[mine], self._known(index))
             holds[mine] = self._entry(index, name, alone=pooling == REPLACE)
         return probs, holds
+
+    def _known(self, index: int) -> npt.NDArray[np.bool_]:
+        """Return which classes a model knows, (C,)."""
+        names, known = self.metadata.classes, self.metadata.models[index].classes
+        if names is None or known is None:
+            return np.ones(self.metadata.n_classes, dtype=bool)
+        return np.isin(names, known)
 
     def _of(self, name: str) -> tuple[dict[int, Judgement], Judgement]:
         if name not in self._judged:
@@ -125,6 +133,26 @@ class Pools:
             ModelInfo(label, f"pool:{digest}", unit="pool", members=members)
         )
         return len(models)
+
+
+def _silent_where_unknown(pooled: Floats, new: Floats, known: npt.NDArray[np.bool_]) -> Floats:
+    """Leave classes that the old model does not know to the new one: its zeros there say nothing.
+
+    Args:
+        pooled: shape (m, C).
+        new: shape (m, C), the new model's outputs.
+        known: shape (C,), which classes the old model knows.
+
+    Returns:
+        Shape (m, C): the new mass on unknown classes, and the pooled proportions among the others.
+    """
+    if known.all():
+        return pooled
+    result = np.where(known, pooled, 0)
+    own = np.where(known, new, 0)
+    left = own.sum(axis=1, keepdims=True)
+    result *= left / np.maximum(result.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return np.where(known, result, new).astype(np.float32)
 
 
 def stored_probs(cache: Store, part: pa.Table) -> Floats:
