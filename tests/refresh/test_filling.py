@@ -6,6 +6,7 @@ from tests.refresh.conftest import Recorder, outputs_of
 from sparing.cache import Cache
 from sparing.errors import CacheError, InputError, ModelError
 from sparing.refresh import append_samples, fill
+from sparing.refresh.staging import Staging
 
 
 def samples(m, start=0):
@@ -61,3 +62,37 @@ def test_a_label_that_is_no_class_is_refused_with_its_id(world, tmp_path, label,
     with pytest.raises(InputError, match=f"'b' has the label {named} .*labels must be at least 0"):
         append_samples(w.path, recorder.model(), table)
     assert recorder.seen == []  # nothing is paid for before the labels are known to be right
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_what_a_kill_after_the_commit_has_left_is_dropped(tmp_path, monkeypatch, begun):
+    path, clear = tmp_path / "c.lance", Staging.clear
+
+    def killed(staging):
+        if not (staging.folder / "chunk-000000000000-000008.arrow").exists():
+            return clear(staging)  # what comes before the work
+        if not begun:
+            (staging.folder / "request.json").unlink()
+        raise SystemExit
+
+    for job in (
+        lambda: fill(path, Recorder("m").model(), samples(50)),
+        lambda: append_samples(path, Recorder("m").model(), samples(80)),
+    ):
+        monkeypatch.setattr(Staging, "clear", killed)
+        with pytest.raises(SystemExit):
+            job()
+        monkeypatch.setattr(Staging, "clear", clear)
+        with pytest.raises((CacheError, InputError), match="already"):
+            job()
+        assert [p.name for p in tmp_path.iterdir()] == ["c.lance"]
+        assert not (path / "_sparing" / "append").exists()
+
+
+def test_what_another_fill_has_staged_is_kept(tmp_path):
+    with pytest.raises(ModelError):
+        fill(tmp_path / "c.lance", Recorder("other", fail_at="s0500").model(), samples(1000))
+    fill(tmp_path / "d.lance", Recorder("m").model(), samples(50)).path.rename(tmp_path / "c.lance")
+    with pytest.raises(CacheError, match="exists already"):
+        fill(tmp_path / "c.lance", Recorder("other").model(), samples(1000))
+    assert (tmp_path / "c.lance.filling" / "request.json").exists()

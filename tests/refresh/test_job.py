@@ -659,6 +659,19 @@ def test_a_clean_up_that_was_killed_drops_what_its_own_round_used_only(world, mo
     assert len(b.seen) == 10
 
 
+def test_a_named_round_that_was_killed_in_its_clean_up_leaves_nothing(world, monkeypatch):
+    w, new = world(300), Recorder("new")
+    fit(w.path, [new.model()], samples=w.samples, rows=20, epochs=1)
+    options = RefreshOptions(budget="20%", scorer="entropy", once="tonight")
+    for at in ("sparing.refresh.job._clean_up", "sparing.refresh.staging.shutil.rmtree"):
+        with monkeypatch.context() as patched:
+            patched.setattr(at, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                refresh(w.path, [new.model()], options, samples=w.samples)
+    assert refresh(w.path, [new.model()], options, samples=w.samples).refreshed == 60
+    assert {p.name for p in Cache.open(w.path).work_dir.iterdir()} == {"checksums"}
+
+
 def test_a_kill_during_compaction_does_not_spend_the_budget_twice(world, monkeypatch):
     w = world(60)
     new = Recorder("new")

@@ -1,6 +1,7 @@
 """Running a model over samples that the cache does not hold yet: the first fill, and new samples later."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,7 @@ def fill(
     """
     path = Path(path)
     if path.exists():
+        _drop_left(path)
         raise CacheError(f"{path} exists already: choose another path, or delete it first")
     if classes is not None:
         check_names(classes, "classes")
@@ -109,6 +111,25 @@ def fill(
         staging.clear()
     tell_failures(failed, on_failures)
     return cache
+
+
+def _drop_left(path: Path) -> None:
+    """Drop what a fill has staged that was killed after it had made the cache."""
+    staging = Staging(path.with_name(f"{path.name}.filling"))
+    if not staging.folder.exists():
+        return
+    with (
+        suppress(CacheError),
+        write_lock(path.with_name(f"{path.name}.lock"), "this cache", CacheLockedError),
+    ):
+        staged, metadata = staging.record(FillRecord), Cache.open(path).metadata
+        made = metadata.history[0]
+        same = staged is None or (metadata.models[0].digest, made["rows"]) == (
+            staged.model,
+            staging.rows_done(),
+        )
+        if made["op"] == "fill" and same:
+            staging.clear()
 
 
 def append_samples(
@@ -154,6 +175,7 @@ def append_samples(
             check_labels(labels, opened, kind.n_classes if isinstance(kind, Classes) else None)
         fresh = pc.invert(pc.is_in(opened.ids, value_set=cache.ids())).to_numpy(False)
         if not fresh.any():
+            staging.clear()  # left by a kill after the commit
             raise InputError(f"all {len(opened)} samples are in the cache already: nothing to append")
         _run_all(
             staging,

@@ -176,10 +176,12 @@ def refresh(
     begun = monotonic() if started is None else started
     with Cache.open(path).lock():
         cache = Cache.open(path)
+        staging = Staging(cache.staged_round)
         if options.once is not None and (found := _named(cache, options.once)) is not None:
+            if cache.unfinished_round() is None:  # a kill after the commit may have left something
+                _clean_up(cache, staging.record(RoundRecord), staging)
             return report_of(found)
         values = None if samples is None else open_samples(samples)
-        staging = Staging(cache.staged_round)
         try:
             staged = staging.record(RoundRecord)
         except CacheError:
@@ -329,9 +331,9 @@ def _other_round(staged: RoundRecord) -> CacheError:
     )
 
 
-def _clean_up(cache: Cache, done: RoundRecord, staging: Staging) -> None:
+def _clean_up(cache: Cache, done: RoundRecord | None, staging: Staging) -> None:
     """Drop what the round that was committed has used: of its own models, whatever is asked for now."""
-    for name, digest in done.models.items():
+    for name, digest in ({} if done is None else done.models).items():
         drop_known(cache.work_dir, name, digest)
     staging.clear()
 

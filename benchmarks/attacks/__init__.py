@@ -1,0 +1,1 @@
+"""The sub-campaigns of benchmarks/attack.py, one module each."""
