@@ -6,7 +6,7 @@ from math import comb
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparing.numerics.certificate import allowed_wrong, certified_cut, largest_limit, plan_audit
@@ -30,6 +30,7 @@ def naive_cut(audited, wrong, rows, limit, alpha):
     return cut
 
 
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.booleans(), min_size=1, max_size=9),
     st.integers(0, 9),
@@ -58,7 +59,7 @@ def test_planned_audits_keep_the_promise_at_the_stated_confidence(share):
     allowed = allowed_wrong(3000, Fraction(share))
     # The prediction is off by half: that may cost forwards, not the promise.
     plan = plan_audit(0.5 * chance, allowed, 0.1)
-    misses, runs = 0, 400
+    misses, runs = 0, 200
     for _ in range(runs):
         audited = np.sort(rng.choice(3000, plan.draws, replace=False))
         cut = certified_cut(audited, wrong[audited], 3000, plan.limit, 0.1)

@@ -137,33 +137,31 @@ def certified_cut(audited: Integers, wrong: Bools, rows: int, limit: int, alpha:
     Returns:
         The smallest accepted cut, in [0, rows].
     """
-    marks = np.concatenate([[-1], np.asarray(audited, dtype=np.int64), [rows]])
+    drawn = np.asarray(audited, dtype=np.int64)
     found = np.append(np.cumsum(np.asarray(wrong, dtype=np.int64)[::-1])[::-1], 0)
-    cut = rows
+    many = np.arange(len(drawn), -1, -1)
     # Between two audited rows only u changes: the larger it is, the harder to accept.
-    for index in range(len(audited), -1, -1):
-        a, x = len(audited) - index, int(found[index])
-
-        def accepted(k: int, a: int = a, x: int = x) -> bool:
-            return _certified(x, rows - k, a, limit, alpha)
-
-        low, high = int(marks[index]) + 1, int(marks[index + 1])
-        if not accepted(high):
-            return cut
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (low, middle) if accepted(middle) else (middle + 1, high)
-        cut = high
-        if cut > int(marks[index]) + 1:
-            return cut
-    return cut
+    lowest, highest = np.append(-1, drawn) + 1, np.append(drawn, rows)
+    ends = np.flatnonzero(~_certified(found, rows - lowest, many, limit, alpha))
+    if not len(ends):
+        return 0
+    last = int(ends[-1])
+    low, high, x, a = int(lowest[last]), int(highest[last]), found[last], many[last]
+    if not _certified(x, rows - high, a, limit, alpha):
+        # The row that was audited last was one wrong row too many.
+        return int(lowest[last + 1]) if last + 1 < len(lowest) else rows
+    while low + 1 < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _certified(x, rows - middle, a, limit, alpha) else (middle, high)
+    return high
 
 
-def _certified(x: int, rows: int, audited: int, limit: int, alpha: float) -> bool:
+def _certified(x: Any, rows: Any, audited: Any, limit: int, alpha: float) -> Any:
     """Return whether x wrong rows among those audited rule out that more than `limit` of all are wrong."""
     from scipy.stats import hypergeom
 
-    return rows <= limit or bool(hypergeom.cdf(x, rows, limit + 1, audited) <= alpha)
+    few = np.asarray(rows) <= limit
+    return few | (hypergeom.cdf(x, np.maximum(rows, limit + 1), limit + 1, audited) <= alpha)
 
 
 def _upper(found: Doubles, alpha: float) -> Doubles:
