@@ -26,7 +26,7 @@ def folder(tmp_path, sparing):
 def test_what_is_certified_is_said(folder, sparing):
     asked = ("--model", f"new={folder / 'new.parquet'}", "--consistency", "90%", "--confidence", "90%")
     seen = sparing("refresh", folder / "c.lance", *asked, "--dry-run")
-    assert "90% consistency is promised with 90% confidence" in seen.out
+    assert "90% consistency: promised with 90% confidence" in seen.out
     done = sparing("refresh", folder / "c.lance", *asked)
     assert "certified consistency: at least 9" in done.out
     assert "confidence, by" in done.out
@@ -45,3 +45,13 @@ def test_without_a_budget_or_a_promise_the_error_says_both(folder, sparing):
     assert failed.code == 1
     assert "budget" in failed.err
     assert "consistency" in failed.err
+
+
+def test_precision_and_recall(folder, sparing):
+    asked = ("--model", f"new={folder / 'new.parquet'}", "--precision", "1=85%", "--recall", "1=75%")
+    assert "85% precision of 1, 75% recall of 1" in sparing("refresh", "c.lance", *asked, "--dry-run").out
+    done = sparing("refresh", "c.lance", *asked)
+    assert "certified precision of 1: at least" in done.out
+    assert "certified recall of 1: at least" in done.out
+    failed = sparing("refresh", "c.lance", *asked[:2], "--recall", "95%")
+    assert "write CLASS=SHARE" in failed.err

@@ -175,6 +175,54 @@ def test_the_preview_has_a_curve_once_fit_has_run_rows(world):
     assert abs(report.refreshed / 1500 - shown.curve.needed) < 0.25
 
 
+def measured(w, label, model):
+    """Precision and recall of a class: what the cache holds against a full re-run."""
+    stored = Cache.open(w.path).get(list(w.samples))
+    ids = stored.ids.to_pylist()
+    new = model.function(ids, [w.samples[i] for i in ids]).argmax(axis=1)
+    held = stored.probs.argmax(axis=1)
+    both = int(((held == label) & (new == label)).sum())
+    return both / int((held == label).sum()), both / int((new == label).sum())
+
+
+def test_precision_and_recall_of_a_class(world):
+    w = world(2500)
+    options = RefreshOptions(precision={"1": "90%"}, recall={"1": "80%"}, confidence="90%")
+    report = refresh(w.path, [unsure_moving(w)], options, samples=w.samples)
+    assert report.promise["kept"]
+    assert report.refreshed < 2400
+    assert (report.promise["consistency"], report.promise["certified"]) == (None, None)
+    precision, recall = report.promise["classes"]
+    assert (precision["measure"], recall["measure"]) == ("precision", "recall")
+    true_precision, true_recall = measured(w, 1, unsure_moving(w))
+    assert true_precision >= precision["certified"] >= 0.9
+    assert true_recall >= recall["certified"] >= 0.8
+
+
+def test_precision_alone_runs_no_more_than_the_rows_of_the_class_need(world):
+    w = world(2000)
+    options = RefreshOptions(precision={"2": "85%"}, confidence="90%", scorer="entropy")
+    report = refresh(w.path, [unsure_moving(w)], options, samples=w.samples)
+    assert report.promise["kept"]
+    assert report.refreshed < 700
+    assert measured(w, 2, unsure_moving(w))[0] >= report.promise["classes"][0]["certified"] >= 0.85
+
+
+def test_of_many_caches_as_many_keep_precision_and_recall_as_the_confidence_says(world):
+    kept = 0
+    for seed in range(12):
+        w = world(500, f"{seed}.lance")
+        options = RefreshOptions(
+            precision={"0": "80%"}, recall={"0": "70%"}, confidence="80%", scorer="entropy", seed=seed
+        )
+        report = refresh(w.path, [unsure_moving(w)], options, samples=w.samples)
+        certified = [each["certified"] for each in report.promise["classes"]]
+        kept += all(
+            true >= said for true, said in zip(measured(w, 0, unsure_moving(w)), certified, strict=True)
+        )
+    assert kept >= 7
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -187,6 +235,8 @@ def test_the_preview_has_a_curve_once_fit_has_run_rows(world):
         ({"consistency": "95%", "scorer": "margin"}, InputError, "ranked by learned or entropy"),
         ({"consistency": "95%", "objective": "accuracy"}, InputError, "leave out"),
         ({"consistency": "95%", "correction": Correction()}, InputError, "leave out"),
+        ({"precision": {"unsafe": "95%"}}, InputError, "no class of the cache"),
+        ({"recall": {"1": "95%"}, "by": "class"}, InputError, "groups are those of a consistency"),
         ({"consistency": "95%", "by": "group"}, InputError, "have no columns"),
     ],
 )

@@ -67,6 +67,24 @@ def refresh(
             "or of the cached class (class).",
         ),
     ] = None,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--precision",
+            metavar="CLASS=SHARE",
+            help="Of the rows that hold this class afterwards, at least this share (unsafe=99%) is right. "
+            "Repeat for several.",
+        ),
+    ] = None,
+    recall: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--recall",
+            metavar="CLASS=SHARE",
+            help="Of the rows that a full re-run gives this class, at least this share holds it. Repeat for "
+            "several.",
+        ),
+    ] = None,
     samples: SamplesOption = None,
     column: ColumnOption = None,
     ranker: Annotated[
@@ -181,6 +199,8 @@ def refresh(
         consistency=consistency,
         confidence=confidence,
         by=by,
+        precision=_shares(precision, "--precision"),
+        recall=_shares(recall, "--recall"),
         scorer=scorer,
         ranker=ranker,
         features=features,
@@ -225,22 +245,42 @@ def refresh(
     failed.finish("they keep what they held; the next refresh tries them again")
 
 
+def _shares(given: list[str] | None, option: str) -> dict[str, str]:
+    """Read shares by class."""
+    from sparing.errors import InputError
+
+    found: dict[str, str] = {}
+    for text in given or ():
+        name, equals, value = text.rpartition("=")
+        if not equals or not name or name in found:
+            raise InputError(f"{option} {text!r}: write CLASS=SHARE, each class once, such as unsafe=99%")
+        found[name] = value
+    return found
+
+
 def _tell_promise(promise: dict[str, Any]) -> None:
     where = "" if promise["by"] is None else f" in each {promise['by']}"
-    asked = f"{share(promise['consistency'])} consistency{where}"
-    if promise["certified"] is None:
-        say(f"  nothing is certified: the round ended before its audit ({asked} was asked for)")
-        return
-    say(
-        f"  certified consistency{where}: at least {share(promise['certified'])}, with "
-        f"{share(promise['confidence'])} confidence, by {promise['audited']:,} audited rows"
-    )
+    surely = f"with {share(promise['confidence'])} confidence, by {promise['audited']:,} audited rows"
+    classes = promise.get("classes", [])
+    if not promise["audited"] and not promise["kept"] and promise["certified"] is None:
+        say("  nothing is certified: the round ended before its audit")
+    elif promise["certified"] is not None:
+        say(f"  certified consistency{where}: at least {share(promise['certified'])}, {surely}")
+    for each in classes:
+        if each["certified"] is not None:
+            least = share(each["certified"])
+            say(f"  certified {each['measure']} of {each['class']}: at least {least}, {surely}")
     if not promise["kept"]:
-        hint(f"{asked} was asked for, and is not certified: the round ended before, or rows failed")
+        asked = [f"{share(each['asked'])} {each['measure']} of {each['class']}" for each in classes]
+        if promise["consistency"] is not None:
+            asked.insert(0, f"{share(promise['consistency'])} consistency{where}")
+        hint(
+            f"{', '.join(asked)} was asked for, and is not certified: the round ended before, or rows failed"
+        )
     groups = promise.get("groups", {})
-    for name, group in sorted(groups.items(), key=lambda item: item[1]["certified"])[:SHOWN_GROUPS]:
+    for name, group in sorted(groups.items(), key=lambda item: item[1]["certified"] or 0)[:SHOWN_GROUPS]:
         say(
-            f"    {name}: at least {share(group['certified'])} of {group['rows']:,} rows "
+            f"    {name}: at least {share(group['certified'] or 0)} of {group['rows']:,} rows "
             f"({group['audited']:,} audited)"
         )
     if len(groups) > SHOWN_GROUPS:
@@ -324,7 +364,7 @@ def _tell_preview(preview: Any, options: Any, as_json: bool) -> None:
         print_json(result)
         return
     total = sum(preview.refresh.values())
-    if options.consistency is not None:
+    if options.consistency is not None or options.precision or options.recall:
         _tell_promise_preview(preview, options)
         return
     if preview.probe is not None:
@@ -347,7 +387,10 @@ def _tell_preview(preview: Any, options: Any, as_json: bool) -> None:
 
 def _tell_promise_preview(preview: Any, options: Any) -> None:
     most = "" if options.budget is None else f", {options.budget} at most"
-    say(f"{options.consistency} consistency is promised with {options.confidence} confidence{most}")
+    promised = [] if options.consistency is None else [f"{options.consistency} consistency"]
+    promised += [f"{value} precision of {name}" for name, value in options.precision.items()]
+    promised += [f"{value} recall of {name}" for name, value in options.recall.items()]
+    say(f"{', '.join(promised)}: promised with {options.confidence} confidence{most}")
     if preview.probe:
         say(f"  first {preview.probe:,} random rows, then slice by slice those most likely to change")
     if preview.curve is None:

@@ -53,7 +53,12 @@ def expected_curve(round_: Round) -> Curve | None:
     from scipy.stats import beta
 
     known = round_.known[round_.names.index(round_.target)]
-    if known is None or len(known.ids) < FEWEST or round_.promise is None:
+    if (
+        known is None
+        or len(known.ids) < FEWEST
+        or round_.promise is None
+        or round_.promise.consistency is None
+    ):
         return None
     n = len(round_.cache)
     unsure = np.concatenate([entropy(rows.probs) for rows in round_.cache.scan()])

@@ -46,6 +46,10 @@ class RefreshOptions:
         confidence: how sure that must be, over the draw of the audited rows.
         by: the groups in each of which the promise must hold, all of them at once with that confidence: a
             column of the features or the samples, or "class", the cached class.
+        precision: least shares by class ({"unsafe": "99%"}): of the rows that hold the class afterwards,
+            those that a full re-run gives it.
+        recall: least shares by class: of the rows that a full re-run gives the class, those that hold it.
+            Every promise of a round holds at once, with that confidence.
         scorer: what ranks the rows: "learned", which begins with a few random rows and learns from every row
             that it has run where the target's answers differ; a name in `sparing.refresh.scoring.SCORERS`; or
             "auto": what the ranker's held-out rows advise. By default "router" when there is a ranker
@@ -74,6 +78,8 @@ class RefreshOptions:
     consistency: str | float | None = None
     confidence: str | float = 0.95
     by: str | None = None
+    precision: Mapping[str, str | float] = field(default_factory=dict)
+    recall: Mapping[str, str | float] = field(default_factory=dict)
     scorer: str | None = None
     ranker: Ranker | str | Path | None = None
     features: Any = None

@@ -1,10 +1,11 @@
 """What a round promises of the cache, and what its audit certifies; `docs/promise.md` has the proofs."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from sparing.data.columns import SampleColumns, open_columns
 from sparing.data.samples import Samples
 from sparing.errors import BudgetError, InputError
 from sparing.numerics.certificate import certified_cut
+from sparing.outputs import Classes, OutputKind
 from sparing.refresh.options import RefreshOptions
 from sparing.refresh.records import PromisedRows, SlicePromise, SliceRecord
 from sparing.refresh.slices import FIRST, Slices, purpose_of
@@ -32,20 +34,42 @@ group the rows come in the order in which they are to be run."""
 
 
 @dataclass(frozen=True)
-class Promise:
-    """What must hold after a round.
+class ClassPromise:
+    """What must hold of one class.
 
     Attributes:
-        consistency: the least share of rows that agree with a full re-run of the target, exact.
+        measure: "precision" or "recall".
+        label: the class.
+        name: its name.
+        share: the least precision or recall, exact.
+    """
+
+    measure: Literal["precision", "recall"]
+    label: int
+    name: str
+    share: Fraction
+
+    def __str__(self) -> str:
+        return f"{_percent(self.share)} {self.measure} of {self.name}"
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What must hold after a round, all of it at once.
+
+    Attributes:
+        consistency: the least share of rows that agree with a full re-run of the target, exact; None when
+            only classes are promised something of.
         confidence: the least probability of that, over the draw of the audited rows.
         by: the name of the groups in each of which it must hold, all at once; None for the cache as a whole.
         columns: where the groups' values are; None for the cached class.
     """
 
-    consistency: Fraction
+    consistency: Fraction | None
     confidence: Fraction
     by: str | None = None
     columns: SampleColumns | None = None
+    classes: tuple[ClassPromise, ...] = ()
 
     @property
     def alpha(self) -> float:
@@ -54,7 +78,9 @@ class Promise:
 
     def __str__(self) -> str:
         each = "" if self.by is None else f" in each {self.by}"
-        return f"{_percent(self.consistency)} consistency{each} at {_percent(self.confidence)} confidence"
+        whole = [] if self.consistency is None else [f"{_percent(self.consistency)} consistency{each}"]
+        promised = ", ".join([*whole, *map(str, self.classes)])
+        return f"{promised} at {_percent(self.confidence)} confidence"
 
     def describe(self) -> dict[str, Any]:
         """Return what decides the outcome, for digests."""
@@ -63,6 +89,7 @@ class Promise:
             "confidence": str(self.confidence),
             "by": self.by,
             "columns": None if self.columns is None else self.columns.digest,
+            "classes": [str(each) for each in self.classes],
         }
 
     def groups(self, ids: pa.Array, cached: Integers, classes: Sequence[str] | None) -> list[str]:
@@ -80,9 +107,11 @@ class Promise:
 def prepare_promise(
     options: RefreshOptions,
     scorer: str,
+    *,
     names: Sequence[str],
     columns: SampleColumns | None,
     samples: Samples | None,
+    kind: OutputKind,
 ) -> Promise | None:
     """Check what a round is asked to promise; None when a budget decides.
 
@@ -90,7 +119,7 @@ def prepare_promise(
         BudgetError: neither a budget nor a promise.
         InputError: shares that cannot be read, or options that do not go together.
     """
-    if options.consistency is None:
+    if options.consistency is None and not (options.precision or options.recall):
         if options.budget is None:
             raise BudgetError(
                 'say what the round may spend (a budget such as "50%"), or what must hold afterwards '
@@ -99,6 +128,8 @@ def prepare_promise(
         if options.by is not None:
             raise InputError("groups are those of a promise: give a consistency, too, or leave out 'by'")
         return None
+    if options.consistency is None and options.by is not None:
+        raise InputError("groups are those of a consistency: give it, or leave out 'by'")
     if len(names) > 1:
         raise InputError(
             f"a promise is about a full re-run of one model, but there are {len(names)} candidates "
@@ -118,11 +149,26 @@ def prepare_promise(
         if grouping is not None and grouping.kinds[options.by] == "vector":
             raise InputError(f"the column {options.by!r} holds vectors: rows cannot be grouped by it")
     return Promise(
-        _share(options.consistency, "consistency"),
+        None if options.consistency is None else _share(options.consistency, "consistency"),
         _share(options.confidence, "confidence"),
         options.by,
         grouping,
+        classes=tuple(_class_promises(options, kind)),
     )
+
+
+def _class_promises(options: RefreshOptions, kind: OutputKind) -> Iterator[ClassPromise]:
+    """Read the precision and the recall that are promised, by class name or number."""
+    if not isinstance(kind, Classes):
+        return
+    known = [str(i) for i in range(kind.n_classes)] if kind.classes is None else list(kind.classes)
+    asked: tuple[tuple[Literal["precision", "recall"], Mapping[str, str | float]], ...]
+    asked = (("precision", options.precision), ("recall", options.recall))
+    for measure, shares in asked:
+        for name, share in shares.items():
+            if str(name) not in known:
+                raise InputError(f"{measure} is promised of {name!r}, which is no class of the cache")
+            yield ClassPromise(measure, known.index(str(name)), str(name), _share(share, measure))
 
 
 def _share(given: str | float, what: str) -> Fraction:
@@ -154,6 +200,7 @@ class AuditedRows:
         tried: shape (N,), whether it was run by now, or failed.
         right: shape (N,), whether it was run by now, so that the cache agrees.
         wrong: shape (N,), whether it was tried, and would have been wrong; rows that failed would have been.
+        found: rows of the promised class that are known by now, in the whole cache; 0 without a class.
         alpha: the accepted probability of a miss.
     """
 
@@ -165,6 +212,7 @@ class AuditedRows:
     right: Bools
     wrong: Bools
     alpha: float
+    found: int = 0
 
     @cached_property
     def cut(self) -> int:
@@ -183,16 +231,20 @@ class AuditedRows:
         before = int((~after & ~self.right).sum())
         return min(max(self.promised.limit - repaired, 0), unknown) + before
 
-    def to_run(self) -> Integers:
-        """Return which rows are to be run next, as places in the order, ascending; none when it is kept."""
+    def to_run(self, allowed: int) -> Integers:
+        """Return which rows are to be run next, as places in the order, ascending; none when it is kept.
+
+        Args:
+            allowed: how many may be wrong, at least 0; see `allowed_now`.
+        """
         cut = self.cut
         places = np.flatnonzero(~self.tried)
         missing = places[places < cut]
         wrong = self.at_most_wrong()
-        if len(missing) or wrong is None or wrong <= max(self.promised.allowed, 0):
+        if len(missing) or wrong is None or wrong <= allowed:
             return missing
         # The audit found fewer wrong rows than planned: a few more rows make up for it.
-        return places[: 4 * (wrong - max(self.promised.allowed, 0))]
+        return places[: 4 * (wrong - allowed)]
 
 
 def find_audit(slices: Slices) -> tuple[str, SlicePromise] | None:
@@ -219,13 +271,17 @@ def audited_rows(slices: Slices) -> list[AuditedRows] | None:
         tried[at[was_tried]] = True
         new[at[ran]] = classes
     known, was_tried = new[position], tried[position]
-    wrong = was_tried & (known != frozen["answer"].to_numpy())
+    answer = frozen["answer"].to_numpy()
     group = frozen["group"].to_numpy()
     audited = frozen["audited"].to_numpy(zero_copy_only=False).astype(bool)
     score = frozen["score"].to_numpy().astype(np.float32)
     groups = []
     for number, promised in enumerate(promise.groups):
         mine = np.flatnonzero(group == number)
+        if promised.measure == "recall":
+            wrong = (known[mine] == promised.label) | (known[mine] < 0)
+        else:
+            wrong = known[mine] != answer[mine]
         rows = AuditedRows(
             promised,
             position[mine],
@@ -233,8 +289,9 @@ def audited_rows(slices: Slices) -> list[AuditedRows] | None:
             audited=audited[mine],
             tried=was_tried[mine],
             right=known[mine] >= 0,
-            wrong=wrong[mine],
+            wrong=wrong & was_tried[mine],
             alpha=promise.alpha,
+            found=promised.known + int((new == promised.label).sum()) if promised.label >= 0 else 0,
         )
         groups.append(rows)
     return groups
@@ -250,42 +307,97 @@ def outcomes(part: Staging) -> tuple[Integers, Bools, Bools, Integers]:
     return position, tried, part.finished_rows(len(position)), np.concatenate([np.zeros(0, np.int64), *new])
 
 
+def allowed_now(each: AuditedRows, groups: Sequence[AuditedRows]) -> int:
+    """Count how many rows of a group may be wrong for its promise to hold by what is known now.
+
+    Args:
+        each: the group.
+        groups: all groups of the round: what a recall may lose depends on what the class keeps.
+    """
+    promised = each.promised
+    if promised.measure == "consistency":
+        return max(promised.allowed, 0)
+    if not promised.share:
+        return len(each.position)
+    share = Fraction(promised.share)
+    if promised.measure == "precision":
+        return max(math.floor((1 - share) * _holding(each)) - promised.failed, 0)
+    return max(math.floor((1 - share) / share * _kept(each, groups)) - promised.failed, 0)
+
+
+def _holding(each: AuditedRows) -> int:
+    """Count the rows that hold the class of a group now: those known to be of it, and those not run."""
+    return each.found + int((~each.right).sum()) + each.promised.failed
+
+
+def _kept(each: AuditedRows, groups: Sequence[AuditedRows]) -> int:
+    """Count the rows of a class that surely hold it: known ones, and those not run less the wrong ones."""
+    for other in groups:
+        if other.promised.measure == "precision" and other.promised.label == each.promised.label:
+            wrong = other.at_most_wrong()
+            surely = 0 if wrong is None else _holding(other) - other.promised.failed - wrong
+            return max(each.found, surely)
+    return each.found
+
+
+def certified(each: AuditedRows, groups: Sequence[AuditedRows]) -> Fraction | None:
+    """Return what is certified of a group by now: its consistency, precision or recall; None before it is."""
+    wrong, promised = each.at_most_wrong(), each.promised
+    if wrong is None:
+        return None
+    if promised.measure == "consistency":
+        return 1 - Fraction(wrong + promised.failed, max(promised.rows, 1))
+    if promised.measure == "precision":
+        return 1 - Fraction(wrong + promised.failed, max(_holding(each), 1))
+    kept, lost = _kept(each, groups), wrong + promised.failed
+    return Fraction(kept, kept + lost) if lost else Fraction(1)
+
+
 def certificate(promise: Promise, slices: Slices) -> dict[str, Any]:
     """Say what is certified of the cache once a round's slices are stored.
 
     Returns:
         "consistency" and "confidence" as asked for, "by", "certified" (the share of rows that agree with a
-        full re-run at least, in the worst group; None when the round ended before its audit), "kept" (whether
-        that is as much as was asked for), "audited" (rows), and under "groups" the same by group, where there
-        are several.
+        full re-run at least, in the worst group; None when the round ended before its audit, or when none was
+        asked for), "kept" (whether everything is certified that was asked for), "audited" (rows), under
+        "groups" the same by group, where there are several, and under "classes" precision and recall.
     """
-    found = audited_rows(slices)
-    groups = {}
-    for each in found or ():
-        wrong, rows = each.at_most_wrong(), each.promised.rows
-        certified = None if wrong is None else 1 - Fraction(wrong + each.promised.failed, max(rows, 1))
-        groups[each.promised.name] = (certified, rows, int(each.audited.sum()))
-    shares = [certified for certified, _, _ in groups.values()]
-    worst = (
-        None
-        if not shares or any(share is None for share in shares)
-        else min(s for s in shares if s is not None)
-    )
+    found = audited_rows(slices) or []
+    shares = [(each.promised, certified(each, found), int(each.audited.sum())) for each in found]
+    whole = [share for promised, share, _ in shares if promised.measure == "consistency"]
+    known = [share for share in whole if share is not None]
+    worst = min(known) if known and len(known) == len(whole) else None
+    kept = promise.consistency is None or (worst is not None and worst >= promise.consistency)
+    classes = []
+    for each in promise.classes:
+        share = next((s for p, s, _ in shares if (p.measure, p.label) == (each.measure, each.label)), None)
+        kept = kept and share is not None and share >= each.share
+        classes.append(
+            {
+                "class": each.name,
+                "measure": each.measure,
+                "asked": float(each.share),
+                "certified": None if share is None else float(share),
+            }
+        )
     result: dict[str, Any] = {
-        "consistency": float(promise.consistency),
+        "consistency": None if promise.consistency is None else float(promise.consistency),
         "confidence": float(promise.confidence),
         "by": promise.by,
         "certified": None if worst is None else float(worst),
-        "kept": worst is not None and worst >= promise.consistency,
-        "audited": sum(audited for _, _, audited in groups.values()),
+        "kept": kept,
+        "audited": sum(audited for _, _, audited in shares),
     }
     if promise.by is not None:
         result["groups"] = {
-            name: {
+            promised.name: {
                 "certified": None if share is None else float(share),
-                "rows": rows,
+                "rows": promised.rows,
                 "audited": audited,
             }
-            for name, (share, rows, audited) in groups.items()
+            for promised, share, audited in shares
+            if promised.measure == "consistency"
         }
+    if classes:
+        result["classes"] = classes
     return result

@@ -90,6 +90,11 @@ class PromisedRows(Struct, frozen=True, kw_only=True):
             already than may be wrong.
         limit: what the audit shows; see `sparing.numerics.certificate.AuditPlan`.
         failed: how many had failed before.
+        measure: what is promised of them: that they agree; "precision": of the rows that hold class `label`;
+            "recall": of the rows that hold another class, which of them should have held `label`.
+        label: the class that precision or recall is promised of; -1 for none.
+        share: the least precision or recall, as text; empty where the audit serves another promise only.
+        known: rows that were known to be of that class before.
     """
 
     name: str
@@ -97,6 +102,10 @@ class PromisedRows(Struct, frozen=True, kw_only=True):
     allowed: int
     limit: int
     failed: int
+    measure: Literal["consistency", "precision", "recall"] = "consistency"
+    label: int = -1
+    share: str = ""
+    known: int = 0
 
 
 class SlicePromise(Struct, frozen=True, kw_only=True):

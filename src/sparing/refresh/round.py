@@ -388,7 +388,7 @@ def prepare_round(
             "or what decides otherwise (--scorer, --ranker, --correct)"
         )
     columns = None if options.features is None else open_columns(options.features, samples)
-    promise = prepare_promise(options, scorer, names, columns, samples)
+    promise = prepare_promise(options, scorer, names=names, columns=columns, samples=samples, kind=kind)
     given = "100%" if options.budget is None else options.budget
     budget = given if isinstance(given, Budget) else Budget.parse(given)
     return Round(
