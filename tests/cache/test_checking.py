@@ -170,7 +170,7 @@ def test_a_damaged_list_of_checksums_costs_the_checks_of_its_lines_alone(made):
     listed.write_bytes(b"\n".join(lines))
     found = check(made)
     assert found.problems == {}
-    assert len(found.unlisted) == 1
+    assert (len(found.unlisted), found.unreadable) == (1, 1)
 
 
 def test_compaction_leaves_a_whole_cache_and_a_short_list(made):
@@ -182,6 +182,36 @@ def test_compaction_leaves_a_whole_cache_and_a_short_list(made):
     assert found.unlisted == ()
     listed = (made / "_sparing" / "checksums").read_text().split("\n")
     assert all((made / json.loads(line.split(" ", 3)[3])).exists() for line in listed if line)
+
+
+def test_a_kill_between_a_commit_and_its_note_leaves_no_gap_after_the_next(made, monkeypatch):
+    from sparing.cache import transactions
+
+    noted = []
+    real = transactions.checking.note_files
+
+    def killed(path, files):
+        noted.append(files)
+        if len(noted) == 2:  # the first is before the commit, the second of the manifest
+            raise KeyboardInterrupt
+        real(path, files)
+
+    monkeypatch.setattr(transactions.checking, "note_files", killed)
+    with pytest.raises(KeyboardInterrupt):
+        Cache.open(made).delete(["s10"])
+    monkeypatch.undo()
+    assert len(check(made).unlisted) == 2  # the manifest, and the transaction that made it
+    Cache.open(made).delete(["s11"])
+    assert check(made).unlisted == ()
+
+
+def test_ids_of_a_damaged_cache_are_not_read(made, monkeypatch):
+    data = max(made.glob("data/*.lance"), key=lambda file: file.stat().st_size)
+    whole = data.read_bytes()
+    data.write_bytes(whole[:50] + bytes([whole[50] ^ 1]) + whole[51:])
+    monkeypatch.setattr("sparing.cache.checking._verified", {})
+    with pytest.raises(CacheError, match="is damaged: data/"):
+        Cache.open(made).ids()
 
 
 def test_damage_is_not_compacted_away(made, monkeypatch):

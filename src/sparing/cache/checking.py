@@ -59,7 +59,9 @@ class Check:
     Attributes:
         versions: every version on disk, oldest first.
         problems: what is wrong, by file, of all versions and of work in progress.
-        unlisted: files without a checksum: written by an earlier version of Sparing.
+        unlisted: files without a checksum: written by an earlier version of Sparing, or their lines in the
+            list are damaged.
+        unreadable: lines of the list that are damaged, or that a kill has cut short.
         checked: how many files were read.
         bytes: how many bytes were read.
     """
@@ -67,6 +69,7 @@ class Check:
     versions: tuple[Version, ...]
     problems: dict[str, str]
     unlisted: tuple[str, ...]
+    unreadable: int
     checked: int
     bytes: int
 
@@ -80,6 +83,15 @@ def note_files(path: Path, files: Iterable[Path]) -> None:
     """Note the checksums of files that a commit wrote; those of unfinished work carry their own."""
     written = (file for file in files if WORK not in file.relative_to(path).parts and file.name != HINT)
     checksums.note(path, path / LIST, written)
+
+
+def unnoted(path: Path, version: int) -> set[Path]:
+    """Return the small files of a version without checksum: a kill came between its commit and their note."""
+    manifest = _manifests(path).get(version)
+    if manifest is None:
+        return set()
+    listed = checksums.load(path / LIST)
+    return {path / name for name in _small_files(path, version, manifest) if listed and name not in listed}
 
 
 def forget_missing(path: Path) -> None:
@@ -130,7 +142,14 @@ def check(path: str | Path) -> Check:
     problems.update(_check_work(path))
     unlisted = tuple(sorted(name for name in found if name not in listed))
     read = [name for name in found if name in listed]
-    return Check(tuple(versions), problems, unlisted, len(read), sum(listed[name].size for name in read))
+    return Check(
+        versions=tuple(versions),
+        problems=problems,
+        unlisted=unlisted,
+        unreadable=checksums.unreadable_lines(path / LIST),
+        checked=len(read),
+        bytes=sum(listed[name].size for name in read),
+    )
 
 
 def write_missing(path: str | Path) -> int:

@@ -51,7 +51,7 @@ def commit(
     # Lance does not sync, and a version must not become visible before its data is on the disk.
     files.sync_tree(path, known)
     written = files.files_below(path)
-    checking.note_files(path, written - known)
+    checking.note_files(path, (written - known) | checking.unnoted(path, dataset.version))
     dataset = lance.LanceDataset.commit(dataset, transaction, max_retries=0)
     files.sync_tree(path, written)
     checking.note_files(path, files.files_below(path) - written)

@@ -124,6 +124,7 @@ class View:
 
     def ids(self) -> pa.Array:
         """Read the ids of all rows, in the order of `scan` and `take`."""
+        self.verify()
         return self.dataset.to_table(columns=["id"])["id"].combine_chunks()
 
     def ids_at(self, positions: npt.NDArray[np.int64]) -> pa.Array:

@@ -453,6 +453,8 @@ def check(
             say(f"  damaged: {name} {text}")
         if written:
             say(f"  noted the checksums of {written:,} files")
+        if found.unreadable:
+            say(f"  {found.unreadable:,} lines of the list of checksums are damaged, or were cut short")
         if found.unlisted:
             say(f"  {len(found.unlisted):,} files have no checksum: give --write to note them")
         say(f"  whole: {len(whole):,} of {len(found.versions):,} versions, the newest {found.last_whole}")

@@ -110,17 +110,29 @@ def load(listed: Path) -> dict[str, Checksum]:
     Lines that are damaged are left out. Of a file that is listed twice, the last entry counts. Without a list
     the result is empty.
     """
-    try:
-        lines = listed.read_bytes().splitlines()
-    except OSError:
-        return {}
     found = {}
-    for line in lines:
-        own, _, text = line.partition(b" ")
-        if len(own) == 8 and own == f"{zlib.crc32(text):08x}".encode():
-            crc, size, name = text.split(b" ", 2)
-            found[json.loads(name)] = Checksum(int(size), int(crc, 16))
+    for text in filter(None, map(_checked, _lines(listed))):
+        crc, size, name = text.split(b" ", 2)
+        found[json.loads(name)] = Checksum(int(size), int(crc, 16))
     return found
+
+
+def unreadable_lines(listed: Path) -> int:
+    """Count the lines of a list that are damaged, or were cut short by a kill."""
+    return sum(_checked(line) is None for line in _lines(listed))
+
+
+def _lines(listed: Path) -> list[bytes]:
+    try:
+        return [line for line in listed.read_bytes().splitlines() if line]
+    except OSError:
+        return []
+
+
+def _checked(line: bytes) -> bytes | None:
+    """Return an entry without its own checksum; None where that is wrong."""
+    own, _, text = line.partition(b" ")
+    return text if len(own) == 8 and own == f"{zlib.crc32(text):08x}".encode() else None
 
 
 def keep(listed: Path, names: Iterable[str]) -> None:
