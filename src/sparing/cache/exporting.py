@@ -1,6 +1,7 @@
 """Writing a cache out as a table that any tool reads."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -15,16 +16,18 @@ from sparing.outputs import Classes, OutputKind
 from sparing.storage.files import local, replacing
 
 
-def export(cache: Cache, path: str | Path) -> int:
+def export(cache: Cache, path: str | Path, *, only: Literal["run"] | None = None) -> int:
     """Write all rows, sorted by id, as a Parquet table.
 
     Its columns are id, those of the kind of output (for distributions, probs), label, model, round and score;
-    for distributions also prediction, the name of the most probable class (its number where the cache knows
-    no names), and source, "run" for what a model said.
+    for distributions also prediction, the name of the class that the row answers (its number where the cache
+    knows no names), and source: "run" where that is the most probable class of probs, "imputed" where it is
+    predicted, with imputed_probability and imputed_round once the cache has held such rows.
 
     Args:
         cache: the cache, at the version to write.
         path: the file to write; replaced at once when it exists.
+        only: "run" leaves out rows whose answer is predicted.
 
     Returns:
         The number of rows written.
@@ -40,6 +43,7 @@ def export(cache: Cache, path: str | Path) -> int:
         raise InputError(f"{cache.path} has no rows to export")
     names = pa.array([model.name for model in cache.metadata.models])
     writer: pq.ParquetWriter | None = None
+    written = 0
     with replacing(path, CacheError) as draft:
         try:
             for start in range(0, len(order), cache.chunk_rows):
@@ -55,21 +59,31 @@ def export(cache: Cache, path: str | Path) -> int:
                         **_answers(cache.kind, rows),
                     }
                 )
+                if only == "run":
+                    table = table.filter(pa.array(~rows.imputed))
+                written += table.num_rows
                 writer = writer or pq.ParquetWriter(local(draft), table.schema)
                 writer.write_table(table)
         finally:
             if writer is not None:
                 writer.close()
-    return len(order)
+    return written
 
 
 def _answers(kind: OutputKind, rows: Rows) -> dict[str, pa.Array]:
     """Return what rows answer, by name, and where that is from."""
     if not isinstance(kind, Classes):
         return {}
-    classes = pa.array(rows.probs.argmax(axis=1))
-    names = classes if kind.classes is None else pa.array(kind.classes).take(classes)
-    return {"prediction": names, "source": pa.array(["run"] * len(rows))}
+    classes = pa.array(rows.answers)
+    found = {
+        "prediction": classes if kind.classes is None else pa.array(kind.classes).take(classes),
+        "source": pa.array(np.where(rows.imputed, "imputed", "run").tolist(), pa.string()),
+    }
+    if rows.imputations is not None:
+        given = rows.imputations
+        found["imputed_probability"] = pa.array(given.probabilities, mask=~rows.imputed)
+        found["imputed_round"] = pa.array(given.rounds, mask=~rows.imputed)
+    return found
 
 
 def _plain(columns: dict[str, pa.Array]) -> dict[str, pa.Array]:

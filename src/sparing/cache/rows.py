@@ -16,6 +16,21 @@ from sparing.outputs import Outputs
 
 
 @dataclass(frozen=True)
+class Imputations:
+    """Answers that a model is predicted to give, for rows that it was not run on.
+
+    Attributes:
+        classes: shape (m,), int64; -1 for rows whose answer is that of their output.
+        probabilities: shape (m,), float32, that the model would give this answer; NaN where there is none.
+        rounds: shape (m,), int64, the round that predicted it; -1 where there is none.
+    """
+
+    classes: npt.NDArray[np.int64]
+    probabilities: npt.NDArray[np.float32]
+    rounds: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class Rows:
     """Some rows of a cache.
 
@@ -28,6 +43,7 @@ class Rows:
         scores: shape (m,), float32, score at the last refresh; NaN for rows never refreshed.
         inputs: shape (m,), fingerprints of the samples that the outputs were computed from, 0 where none is
             known; None where the cache keeps none.
+        imputations: predicted answers; None where the cache has never been asked for any.
     """
 
     ids: pa.Array
@@ -37,6 +53,7 @@ class Rows:
     rounds: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float32]
     inputs: npt.NDArray[np.uint64] | None = None
+    imputations: Imputations | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -56,6 +73,22 @@ class Rows:
         """The outputs of a cache of distributions: shape (m, C), float32, rows summing to 1."""
         probs: npt.NDArray[np.float32] = self.outputs
         return probs
+
+    @property
+    def imputed(self) -> npt.NDArray[np.bool_]:
+        """Whether the answer of a row is predicted: shape (m,)."""
+        if self.imputations is None:
+            return np.zeros(len(self), dtype=bool)
+        return self.imputations.classes >= 0
+
+    @property
+    def answers(self) -> npt.NDArray[np.int64]:
+        """The classes that a cache of distributions answers, shape (m,): predicted ones where they are."""
+        stored = self.stored
+        own = stored.classes() if isinstance(stored, Encoded) else stored.argmax(axis=1)
+        if self.imputations is None:
+            return own.astype(np.int64)
+        return np.where(self.imputed, self.imputations.classes, own).astype(np.int64)
 
 
 def never_refreshed(
@@ -79,8 +112,16 @@ def never_refreshed(
     )
 
 
-def schema_of(id_type: pa.DataType, layout: Layout, inputs: bool = False) -> pa.Schema:
-    """Return the columns of a cache, with or without the fingerprints of the samples."""
+IMPUTED = {
+    "imputed": pa.int32(),
+    "imputed_probability": pa.float32(),
+    "imputed_round": pa.int32(),
+}
+"""Columns of predicted answers; null where a row has none."""
+
+
+def schema_of(id_type: pa.DataType, layout: Layout, inputs: bool = False, imputed: bool = False) -> pa.Schema:
+    """Return the columns of a cache, with or without fingerprints of the samples and predicted answers."""
     return pa.schema(
         [
             pa.field("id", id_type, nullable=False),
@@ -90,6 +131,7 @@ def schema_of(id_type: pa.DataType, layout: Layout, inputs: bool = False) -> pa.
             pa.field("round", pa.int32(), nullable=False),
             pa.field("score", pa.float32()),
             *([pa.field("input", pa.uint64())] if inputs else []),
+            *(pa.field(name, kind) for name, kind in IMPUTED.items() if imputed),
         ]
     )
 
@@ -106,9 +148,21 @@ def to_batch(schema: pa.Schema, rows: Rows, layout: Layout) -> pa.RecordBatch:
             pa.array(rows.rounds.astype(np.int32)),
             pa.array(rows.scores, mask=np.isnan(rows.scores)),
             *([pa.array(inputs, mask=inputs == 0)] if "input" in schema.names else []),
+            *(_imputed_columns(rows) if "imputed" in schema.names else []),
         ],
         schema=schema,
     )
+
+
+def _imputed_columns(rows: Rows) -> list[pa.Array]:
+    if rows.imputations is None:
+        return [pa.nulls(len(rows), kind) for kind in IMPUTED.values()]
+    given, none = rows.imputations, ~rows.imputed
+    return [
+        pa.array(given.classes.astype(np.int32), mask=none),
+        pa.array(given.probabilities, mask=none),
+        pa.array(given.rounds.astype(np.int32), mask=none),
+    ]
 
 
 def from_batch(batch: pa.RecordBatch, layout: Layout, compiled: bool = False) -> Rows:
@@ -127,6 +181,13 @@ def from_batch(batch: pa.RecordBatch, layout: Layout, compiled: bool = False) ->
         rounds=numbers("round", 0, np.int64),
         scores=numbers("score", float("nan"), np.float32),
         inputs=numbers("input", 0, np.uint64) if "input" in batch.schema.names else None,
+        imputations=Imputations(
+            numbers("imputed", -1, np.int64),
+            numbers("imputed_probability", float("nan"), np.float32),
+            numbers("imputed_round", -1, np.int64),
+        )
+        if "imputed" in batch.schema.names
+        else None,
     )
 
 

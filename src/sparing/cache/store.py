@@ -356,7 +356,7 @@ class Cache:
         metadata = self.metadata.with_model(ModelInfo(CHANGED, CHANGED))
         index = metadata.model_index(CHANGED)
         rows = self.get(ids)
-        marked = replace(rows, models=np.full(len(rows), index, np.int64))
+        marked = replace(rows, models=np.full(len(rows), index, np.int64), imputations=None)
         entry = {"op": "changed", "rows": len(rows)}
         self.refresh_rows([marked], lambda: metadata, lambda _: entry)
 
@@ -380,6 +380,20 @@ class Cache:
         if len(names) < self.metadata.n_classes:
             raise InputError(f"{len(names)} names for {self.metadata.n_classes} classes")
         self._view = upkeep.name_classes(self._view, names, rename or {})
+
+    @property
+    def keeps_imputed(self) -> bool:
+        """Whether rows may hold predicted answers."""
+        return self._view.keeps_imputed
+
+    def keep_imputed(self) -> None:
+        """Give the rows of a cache room for predicted answers, as a new version of the same round.
+
+        Raises:
+            CacheError: a round is staged, or writing failed; nothing has changed then.
+        """
+        self._refuse_staged_round()
+        self._view = upkeep.keep_imputed(self._view)
 
     def add_fingerprints(self, fingerprint: str, find: Callable[[pa.Array], npt.NDArray[np.uint64]]) -> None:
         """Take the samples as they are now for those that the outputs were computed from.

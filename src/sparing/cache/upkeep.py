@@ -59,7 +59,7 @@ def convert(view: View, encoding: str) -> View:
     layout = Layout.of(view.metadata.kind, encoding)
     if encoding == view.metadata.encoding:
         raise InputError(f"{view.path} is encoded as {encoding} already")
-    schema = schema_of(view.id_type, layout, view.metadata.fingerprint is not None)
+    schema = _schema(view, layout)
     record = {"op": "convert", "from": view.metadata.encoding, "to": encoding}
     with transactions.writing(view.path):
         known = files.files_below(view.path)
@@ -75,7 +75,7 @@ def name_classes(view: View, names: Sequence[str], rename: Mapping[str, str]) ->
         raise CacheError(f"{view.path} holds outputs of kind {kind.name!r}, which have no classes")
     metadata = view.metadata.with_classes(names, rename)
     wide, layout = Classes(len(names), tuple(names)), metadata.layout
-    schema = schema_of(view.id_type, layout, view.metadata.fingerprint is not None)
+    schema = _schema(view, layout)
     record = {"op": "classes", "from": kind.n_classes, "to": len(names), "rename": dict(rename)}
     with transactions.writing(view.path):
         known = files.files_below(view.path)
@@ -91,13 +91,29 @@ def add_fingerprints(
 ) -> View:
     """Note the fingerprints of all samples, as they are now; see `Cache.add_fingerprints`."""
     layout = view.metadata.layout
-    schema = schema_of(view.id_type, layout, inputs=True)
+    schema = _schema(view, layout, inputs=True)
     record = {"op": "fingerprint", "of": fingerprint}
     with transactions.writing(view.path):
         known = files.files_below(view.path)
         batches = (to_batch(schema, replace(rows, inputs=find(rows.ids)), layout) for rows in view.scan())
         transaction = transactions.new_fragments(batches, schema, view.dataset, "overwrite")
         return view.committed(transaction, record, known, replace(view.metadata, fingerprint=fingerprint))
+
+
+def keep_imputed(view: View) -> View:
+    """Give the rows room for predicted answers; see `Cache.keep_imputed`."""
+    schema = schema_of(view.id_type, view.layout, view.metadata.fingerprint is not None, imputed=True)
+    with transactions.writing(view.path):
+        known = files.files_below(view.path)
+        batches = (to_batch(schema, rows, view.layout) for rows in view.scan())
+        transaction = transactions.new_fragments(batches, schema, view.dataset, "overwrite")
+        return view.committed(transaction, {"op": "imputed"}, known, view.metadata)
+
+
+def _schema(view: View, layout: Layout, inputs: bool = False) -> pa.Schema:
+    """Return the columns of a cache whose outputs get another layout, or which gets fingerprints."""
+    inputs = inputs or view.metadata.fingerprint is not None
+    return schema_of(view.id_type, layout, inputs, view.keeps_imputed)
 
 
 def compact(view: View, keep_rounds: int) -> View:

@@ -104,6 +104,11 @@ class View:
         return self.dataset.schema.field("id").type
 
     @property
+    def keeps_imputed(self) -> bool:
+        """Whether rows may hold predicted answers."""
+        return "imputed" in self.dataset.schema.names
+
+    @property
     def chunk_rows(self) -> int:
         """How many rows are read at a time."""
         return rows_per_chunk(width_of(self.metadata.kind), CHUNK_ROWS)

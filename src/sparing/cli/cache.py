@@ -152,13 +152,15 @@ def get(cache: CacheArgument, ids: IdArgument, as_json: JsonOption = False) -> N
     models, classes = opened.metadata.models, opened.metadata.classes
     found = []
     for i, name in enumerate(rows.ids.to_pylist()):
-        top = int(rows.probs[i].argmax())
+        top = int(rows.answers[i])
+        given = rows.imputations if rows.imputed[i] else None
         found.append(
             {
                 "id": name,
                 "class": top,
                 "class_name": None if classes is None else classes[top],
-                "probability": float(rows.probs[i, top]),
+                "probability": float(rows.probs[i, top] if given is None else given.probabilities[i]),
+                "source": "run" if given is None else f"imputed in round {given.rounds[i]}",
                 "label": None if rows.labels[i] < 0 else int(rows.labels[i]),
                 "model": models[rows.models[i]].name,
                 "round": int(rows.rounds[i]),
@@ -180,6 +182,7 @@ def get(cache: CacheArgument, ids: IdArgument, as_json: JsonOption = False) -> N
             cell(
                 f"{row['id']}: class {name} with p = {row['probability']:.4f}{label}; "
                 f"{row['model']}, round {row['round']}"
+                + (f"; {row['source']}" if row["source"] != "run" else "")
             )
         )
     if error is not None:
@@ -269,13 +272,20 @@ def export(
     version: Annotated[
         int | None, typer.Option("--version", help="An older version, from the history.")
     ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option("--only", metavar="run", help="run: leave out rows whose answer is predicted."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write all rows, sorted by id, as a Parquet table."""
     from sparing.cache import Cache
     from sparing.cache import export as write
+    from sparing.errors import InputError
 
-    rows = write(Cache.open(cache, version), out)
+    if only not in (None, "run"):
+        raise InputError(f"--only {only!r}: the only choice is run, which leaves out what is predicted")
+    rows = write(Cache.open(cache, version), out, only="run" if only else None)
     _done(f"wrote {rows:,} rows to {out}", {"rows": rows, "out": str(out)}, as_json)
 
 
@@ -507,6 +517,8 @@ def _tell(cache: Any, as_json: bool) -> None:
     row = summary["row_bytes"]
     nominal = "" if row["nominal"] is None else f"{row['nominal']:g} bytes of distribution by its encoding, "
     say(f"  per row: {nominal}{row['probs']:.2f} on disk, {row['row']:.2f} with id and state")
+    if summary["imputed"]:
+        say(f"  {summary['imputed']:,} rows answer what is predicted, not what a model said")
     if summary["accuracy"] is not None:
         say(f"  accuracy {share(summary['accuracy'])} over {summary['labelled']:,} labelled rows")
     if summary["unfinished"]:
@@ -516,7 +528,9 @@ def _tell(cache: Any, as_json: bool) -> None:
 def _detail(entry: dict[str, Any]) -> str:
     if entry["op"] == "refresh":
         report = entry["report"]
-        return f"{report['refreshed']:,} rows: {entry['what']}"
+        found = report.get("imputation") or {}
+        more = f"; {found['rows']:,} more are predicted" if found.get("stored") else ""
+        return f"{report['refreshed']:,} rows: {entry['what']}{more}"
     if entry["op"] == "convert":
         return f"from {entry['from']} to {entry['to']}"
     if entry["op"] == "classes":

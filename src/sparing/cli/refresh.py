@@ -108,6 +108,14 @@ def refresh(
             "(extension,size,text), or a table by id (FILE.parquet, or FILE.parquet:extension,size).",
         ),
     ] = None,
+    impute: Annotated[
+        bool,
+        typer.Option(
+            "--impute",
+            help="Rows that are not run may store the answer that the new model is predicted to give, where "
+            "rows that were run show that to be better than the cached one.",
+        ),
+    ] = False,
     classes: ModelClassesOption = None,
     rename: RenameOption = None,
     target: Annotated[
@@ -211,6 +219,7 @@ def refresh(
         seed=seed,
         max_failures=max_failures,
         once=once,
+        impute=impute,
         rename=given_renames(rename),
     )
     if dry_run:
@@ -465,6 +474,23 @@ def _tell_learning(learning: dict[str, Any]) -> None:
         say("  at the end nothing learned was clearly better than entropy on held-out rows")
 
 
+def _tell_imputation(found: dict[str, Any]) -> None:
+    if not found["rows"]:
+        if found["stored"]:
+            say("  no row that was not run is predicted to answer differently")
+        return
+    shown = (
+        f"on {found['held_out']:,} rows run, weighted to the others, it alone was right for "
+        f"{share(found['wins'])}, the cached one alone for {share(found['losses'])}"
+    )
+    gain = f"{100 * found['gain']:.2f} points of consistency"
+    if found["stored"]:
+        say(f"  imputed: {found['rows']:,} rows store a predicted answer, expected to bring {gain}")
+    else:
+        say(f"  --impute would have stored predicted answers for {found['rows']:,} rows, and brought {gain}")
+    say(f"    {shown}")
+
+
 def _tell_report(report: Any, cache: Path, candidates: Sequence[Any], as_json: bool) -> None:
     from dataclasses import asdict
 
@@ -486,6 +512,8 @@ def _tell_report(report: Any, cache: Path, candidates: Sequence[Any], as_json: b
         _tell_learning(report.learning)
         if len(candidates) > 1:
             say(f"  {TARGET_ALONE}")
+    if report.imputation is not None:
+        _tell_imputation(report.imputation)
     if report.screened:
         extra = [sum(account[f"{kind}_forwards"].values()) for kind in ("screening", "voting")]
         say(

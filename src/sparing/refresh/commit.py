@@ -4,24 +4,28 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from msgspec import to_builtins
 
 from sparing.account import Account
 from sparing.cache import ModelInfo, Rows, Store
 from sparing.cache.metadata import Metadata
+from sparing.cache.rows import Imputations
 from sparing.data.fingerprints import VALUE
 from sparing.models import Model
 from sparing.numerics.selection import tie_keys
 from sparing.outputs import Outputs
+from sparing.outputs.chunks import rows_per_chunk, width_of
 from sparing.refresh.correction.settling import corrected_rows, labelled_alternatives, screened_rows
 from sparing.refresh.planning import right_rows
 from sparing.refresh.pooling.exponents import Judgement
 from sparing.refresh.pooling.pools import Held, Labelled, Pooler, Pools, held_by, spread, stored_probs
+from sparing.refresh.predicted import Predicted
 from sparing.refresh.promise import certificate
 from sparing.refresh.records import RoundRecord, SliceRecord
 from sparing.refresh.round import Round
@@ -35,6 +39,11 @@ UInt64 = npt.NDArray[np.uint64]
 
 SHOWN = 5
 """So many of the rows that failed are kept in the history."""
+
+PREDICTED_ROWS = 32_768
+"""So many rows that get a predicted answer are held in memory at most."""
+
+Change = Literal["update", "prediction", "correction"]
 
 REASON = 300
 """So many characters of each reason."""
@@ -65,6 +74,8 @@ class RefreshReport:
         failed: rows that failed, and keep what they held; the next round tries them again.
         compacted: what was compacted afterwards, or why that failed; see `Cache.compact_if_due`. None when
             nothing was due, and in the history.
+        imputation: of a round that learns: what `Predicted.report` says of the answers that are predicted for
+            rows that were not run; None where nothing can be predicted.
         failures: the first of them: id, model and reason.
         learning: when the round learned while it spent: rows of the random "probe", the number of "slices"
             and of those "learned" (ranked by more than entropy), and of the last one what `SliceLearning`
@@ -94,9 +105,16 @@ class RefreshReport:
     failures: tuple[dict[str, Any], ...] = ()
     compacted: dict[str, Any] | None = None
     promise: dict[str, Any] | None = None
+    imputation: dict[str, Any] | None = None
 
 
-def commit_round(round_: Round, slices: Slices, record: RoundRecord, complete: bool) -> RefreshReport:
+def commit_round(
+    round_: Round,
+    slices: Slices,
+    record: RoundRecord,
+    complete: bool,
+    predicted: Predicted | None = None,
+) -> RefreshReport:
     """Make everything that is staged visible as one round.
 
     Args:
@@ -104,6 +122,7 @@ def commit_round(round_: Round, slices: Slices, record: RoundRecord, complete: b
         slices: what was computed.
         record: what the round began with.
         complete: whether everything planned was run.
+        predicted: what rows store that were not run.
 
     Returns:
         The report.
@@ -130,6 +149,7 @@ def commit_round(round_: Round, slices: Slices, record: RoundRecord, complete: b
             learning=learning,
             left=record.totals.competing,
             changed=_changed(round_, slices),
+            imputation=None if predicted is None else predicted.report,
             promise=None if round_.promise is None else certificate(round_.promise, slices),
             failed=failed.num_rows,
             failures=_shown(failed),
@@ -160,7 +180,9 @@ def commit_round(round_: Round, slices: Slices, record: RoundRecord, complete: b
             "report": asdict(report(pools)),
         }
 
-    cache.refresh_rows(tally.counting(_all_rows(round_, slices, pools)), lambda: pools.metadata, entry)
+    cache.refresh_rows(
+        tally.counting(_all_rows(round_, slices, pools, predicted)), lambda: pools.metadata, entry
+    )
     return report_of(cache.metadata.history[-1])
 
 
@@ -180,13 +202,13 @@ class _Tally:
         self.cache = cache
         self.rows = self.corrected = self.right_before = self.right_after = 0
 
-    def counting(self, batches: Iterator[tuple[Rows, int, bool]]) -> Iterator[Rows]:
-        for rows, right_before, corrected in batches:
-            self.rows += 0 if corrected else len(rows)
-            self.corrected += len(rows) if corrected else 0
+    def counting(self, batches: Iterator[tuple[Rows, int, Change]]) -> Iterator[Rows]:
+        for rows, right_before, change in batches:
+            self.rows += len(rows) if change == "update" else 0
+            self.corrected += len(rows) if change == "correction" else 0
             self.right_before += right_before
-            after = self.cache.metadata.kind.correct(self.cache.as_stored(rows.outputs), rows.labels)
-            self.right_after += int(after.sum())
+            stored = replace(rows, stored=self.cache.as_stored(rows.outputs))
+            self.right_after += int(right_rows(stored, self.cache.metadata.kind).sum())
             yield rows
 
 
@@ -283,15 +305,37 @@ def _metadata(round_: Round, account: Account) -> Metadata:
     return metadata
 
 
-def _all_rows(round_: Round, slices: Slices, pools: Pooler) -> Iterator[tuple[Rows, int, bool]]:
-    """Yield the rows to store, how many of them were right before, and whether correction settled them."""
+def _all_rows(
+    round_: Round, slices: Slices, pools: Pooler, predicted: Predicted | None
+) -> Iterator[tuple[Rows, int, Change]]:
+    """Yield the rows to store, how many of them were right before, and what changes them."""
     for rows, right in _updated_rows(round_, slices, pools):
-        yield rows, right, False
+        yield rows, right, "update"
+    if predicted is not None:
+        for rows, right in _predicted_rows(round_, pools, predicted):
+            yield rows, right, "prediction"
     if round_.correction is None:
         return
     for part, outputs, held in corrected_rows(round_, slices, pools):
         inputs = _inputs(round_, part["id"].combine_chunks(), None)
-        yield _rows(part, outputs, held, pools, inputs), int(part["right"].to_numpy().sum()), True
+        yield _rows(part, outputs, held, pools, inputs), int(part["right"].to_numpy().sum()), "correction"
+
+
+def _predicted_rows(round_: Round, pools: Pooler, predicted: Predicted) -> Iterator[tuple[Rows, int]]:
+    """Yield rows that keep their outputs, and answer as is predicted."""
+    kind = round_.cache.metadata.kind
+    step = rows_per_chunk(width_of(kind), PREDICTED_ROWS)
+    for start in range(0, len(predicted.positions), step):
+        rows = round_.cache.take(predicted.positions[start : start + step])
+        at = pc.index_in(rows.ids, value_set=predicted.ids).to_numpy(zero_copy_only=False).astype(np.int64)
+        classes = predicted.classes[at]
+        none = classes < 0
+        found = Imputations(
+            classes,
+            np.where(none, np.nan, predicted.probabilities[at]).astype(np.float32),
+            np.where(none, -1, pools.metadata.round),
+        )
+        yield replace(rows, imputations=found), int(right_rows(rows, kind).sum())
 
 
 def _updated_rows(round_: Round, slices: Slices, pools: Pooler) -> Iterator[tuple[Rows, int]]:

@@ -38,7 +38,7 @@ from sparing.refresh.records import RoundRecord
 from sparing.refresh.round import Round, fingerprints_of, prepare_round
 from sparing.refresh.running import drop_changed, find_samples, run_order
 from sparing.refresh.scoring.holdout import Prediction
-from sparing.refresh.slices import run_slices, staged_slices
+from sparing.refresh.slices import Planner, run_slices, staged_slices
 from sparing.refresh.staging import Staging
 from sparing.storage.files import scratch
 
@@ -222,17 +222,31 @@ def refresh(
             if unfinished != "discard":
                 raise _refusal(job, staged)
             staging.clear()
+        if job.impute and not cache.keeps_imputed and not staging.begun and unfinished != "commit":
+            cache.keep_imputed()
+        planner = planner_for(job, values)
         if unfinished == "commit":
             if not staging.begun:
                 raise CacheError("there is nothing to finish: no unfinished round is staged in this cache")
             complete = False
         else:
-            complete = _run(job, options, staging, values, until=until, begun=begun, on_progress=on_progress)
+            complete = _run(
+                job,
+                options,
+                staging,
+                planner,
+                values=values,
+                until=until,
+                begun=begun,
+                on_progress=on_progress,
+            )
         staged = staging.record(RoundRecord)
         if staged is None:
             raise AssertionError("the round was not staged")
         slices = staged_slices(staging)
-        report, failed = commit_round(job, slices, staged, complete), failed_rows(job, slices)
+        # When the time is up there is none left to learn from the last slice.
+        predicted = planner.predicted(slices, observe=complete or unfinished == "commit")
+        report, failed = commit_round(job, slices, staged, complete, predicted), failed_rows(job, slices)
         if compact:  # before what is staged goes, so that a kill here does not begin the round again
             report = replace(report, compacted=cache.compact_if_due())
         _clean_up(cache, staged, staging)
@@ -282,8 +296,9 @@ def _run(
     job: Round,
     options: RefreshOptions,
     staging: Staging,
-    values: Samples | None,
+    planner: Planner,
     *,
+    values: Samples | None,
     until: datetime | None,
     begun: float,
     on_progress: OnProgress | None,
@@ -313,7 +328,7 @@ def _run(
             on_progress=on_progress,
         )
 
-    return run_slices(staging, planner_for(job, values), run, deadline=_deadline(job, until, begun, elapsed))
+    return run_slices(staging, planner, run, deadline=_deadline(job, until, begun, elapsed))
 
 
 def _refusal(job: Round, staged: RoundRecord) -> CacheError:

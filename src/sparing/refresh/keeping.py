@@ -55,17 +55,14 @@ class KeepPromise(LearnWhileSpending):
         self._failed = np.zeros(len(pool), dtype=bool)
         self._frozen = False
         names: list[str] = []
-        cached: list[Integers] = []
         for part in pool.features():
             ids = pool.ids.slice(len(names), len(part))
             names += promise.groups(ids, part.cached, self.round.cache.metadata.classes)
-            cached.append(part.cached)
-        self._cached = np.concatenate([np.zeros(0, np.int64), *cached])
         self._names, self._group = np.unique(np.array(names, dtype=object).astype(str), return_inverse=True)
         self._rows = np.bincount(self._group, minlength=len(self._names))
         # What the target answers, where it is known: rows that it has written, and those that fit has run.
         own = np.isin(pool.held, self.round.cache.metadata.holding(self.round.target))
-        self._new = np.where(own, self._cached, -1)
+        self._new = np.where(own, pool.outputs, -1)
         known = self.round.known[self.round.names.index(self.round.target)]
         if known is not None:
             self._new[pool.positions(known.ids)] = known.outputs.argmax(axis=1)
@@ -117,12 +114,6 @@ class KeepPromise(LearnWhileSpending):
             return super()._benefits()
         entropies = np.concatenate([np.zeros(0), *(p.entropy for p in self._begun().features())])
         return np.where(self.round.changed(self._begun().held), FIRST_OF_ALL, entropies)
-
-    def _chances(self) -> Doubles:
-        """Predict how likely all rows would be wrong if they are not run, (n,)."""
-        parts = self._begun().features()
-        chances = np.concatenate([np.zeros(0), *(self._learner.probability(part) for part in parts)])
-        return np.where(self.round.changed(self._begun().held), 1.0, chances)
 
     def _drafts(
         self, left: Integers, benefits: Doubles, chances: Doubles, budget: int
@@ -184,15 +175,16 @@ class KeepPromise(LearnWhileSpending):
         """Yield the rows that precision and recall are promised of, as `_groups` does."""
         promise = self._promise()
         shares = {(each.measure, each.label): each.share for each in promise.classes}
+        answers = self._answers()
         for label in dict.fromkeys(each.label for each in promise.classes):
             known = int((self._new == label).sum())
-            holding = left[self._cached[left] == label]
+            holding = left[answers[left] == label]
             kept = known + float((1 - chances[holding]).sum())
             precision = shares.get(("precision", label))
             # Where only recall is promised, the audit says how many of the class its rows keep.
             loose = max(1.5 * float(chances[holding].sum()), 0.1 * len(holding), 1.0)
             allowed = loose if precision is None else kept * float((1 - precision) / precision)
-            failed = int((self._failed & (self._cached == label)).sum())
+            failed = int((self._failed & (answers == label)).sum())
             promised = PromisedRows(
                 name="",
                 rows=len(holding),
@@ -207,9 +199,9 @@ class KeepPromise(LearnWhileSpending):
             yield self._best(holding, chances), chances, promised
             recall = shares.get(("recall", label))
             if recall is not None:
-                others = left[self._cached[left] != label]
+                others = left[answers[left] != label]
                 missed = self._chances_of(label, chances)
-                failed = int((self._failed & (self._cached != label)).sum())
+                failed = int((self._failed & (answers != label)).sum())
                 losing = msgspec.structs.replace(
                     promised,
                     rows=len(others),
@@ -252,6 +244,7 @@ class KeepPromise(LearnWhileSpending):
         """Fix the order of all rows that were not run, and draw those that are audited."""
         draw = np.random.default_rng(int(self.round.digest, 16))
         tables, drawn = [], []
+        answers = self._answers()
         for index, (rows, plan) in enumerate(zip(groups, plans, strict=True)):
             audited = np.zeros(len(rows), dtype=bool)
             audited[draw.choice(len(rows), plan.draws, replace=False)] = True
@@ -260,7 +253,7 @@ class KeepPromise(LearnWhileSpending):
                 "group": np.full(len(rows), index, np.int32),
                 "position": rows,
                 "score": benefits[rows].astype(np.float32),
-                "answer": self._cached[rows],
+                "answer": answers[rows],
                 "audited": audited,
             }
             tables.append(pa.table(columns))

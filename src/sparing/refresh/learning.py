@@ -12,10 +12,13 @@ from sparing.data.samples import Samples
 from sparing.errors import InputError
 from sparing.models import Model
 from sparing.outputs import Classes
+from sparing.refresh.learned.imputing import Imputed, Left, impute
+from sparing.refresh.learned.label_model import join_guesses
 from sparing.refresh.learned.learner import Learner
 from sparing.refresh.learned.pool import Pool
 from sparing.refresh.learned.slice_sizes import SliceRule, most_beneficial, probe_rows
 from sparing.refresh.planning import right_rows
+from sparing.refresh.predicted import Predicted
 from sparing.refresh.records import RoundRecord, SliceLearning, SliceRecord, Totals
 from sparing.refresh.round import FIRST_OF_ALL, Round
 from sparing.refresh.running import chunk_rows_for, find_samples
@@ -23,6 +26,9 @@ from sparing.refresh.slices import FIRST, Purpose, SlicePlan, Slices, updates
 from sparing.refresh.staging import Staging
 
 Integers = npt.NDArray[np.int64]
+
+AHEAD = 2.0
+"""Added to the benefit of rows whose answer is predicted already: more than any other row has."""
 
 LARGE_SLICES = SliceRule(slice_share=0.1, growth=1.0)
 """Slices of caches whose features do not stay in memory: each of them reads the whole cache again."""
@@ -47,25 +53,78 @@ class LearnWhileSpending:
         self.samples = samples
         self._observed = 0
         self._pool: Pool | None = None
+        self._left = np.zeros(0, dtype=np.int64)
+        self._imputed: Imputed | None = None
 
     def next(self, slices: Slices) -> SlicePlan | None:
         """Plan the probe, then slices by benefit until the budget is spent."""
         started = perf_counter()
         with threadpool_limits(1):
-            if self._pool is None:
-                self._begin()
-            done = updates(slices)
-            for part in done[self._observed :]:
-                self._observe(part)
-            self._observed = len(done)
-            plan = self._plan(len(done))
+            self._catch_up(slices)
+            plan = self._plan(len(updates(slices)))
         if plan is not None:
             plan.record.seconds["learning"] = perf_counter() - started
         return plan
 
+    def predicted(self, slices: Slices, *, observe: bool) -> Predicted | None:
+        """Return what rows that were not run store, and what that is expected to bring.
+
+        Args:
+            slices: the slices of the round, as far as they were run.
+            observe: whether those that no plan has seen yet are learned from; takes as long as a plan.
+        """
+        with threadpool_limits(1):
+            if observe:
+                self._catch_up(slices)
+                if not self.round.impute:
+                    self._decide()
+        if self._pool is None:
+            return None
+        pool = self._pool
+        # Rows that the target wrote, and that hold what another model was predicted to answer since.
+        own = pool.imputed & np.isin(pool.held, self.round.cache.metadata.holding(self.round.target))
+        if self._imputed is None:
+            return None if not own.any() else _reverted(pool, np.flatnonzero(own))
+        found = self._imputed
+        free = self._free.copy()
+        for part in updates(slices):
+            free[part.order()["position"].to_numpy()] = False
+        kept = free[self._left]
+        stored = self.round.impute and found.evidence.pays
+        changes = kept & (found.imputed | pool.imputed[self._left]) & stored
+        reverted = _reverted(pool, np.flatnonzero(own))
+        at = np.concatenate([self._left[changes], reverted.positions])
+        classes = np.where(found.imputed, found.labels, -1)[changes]
+        probabilities = found.probability[changes].astype(np.float32)
+        return Predicted(
+            ids=pool.ids.take(pa.array(at)),
+            positions=at,
+            classes=np.concatenate([classes, reverted.classes]),
+            probabilities=np.concatenate([probabilities, reverted.probabilities]),
+            report={
+                "stored": stored,
+                "rows": int((kept & found.imputed).sum()) if found.evidence.pays else 0,
+                "gain": found.gain / max(len(pool), 1),
+                "held_out": found.evidence.rows,
+                "wins": found.evidence.wins,
+                "losses": found.evidence.losses,
+            },
+        )
+
     def models(self, purpose: Purpose) -> Sequence[Model]:  # noqa: ARG002 -- it only updates
         """Return the candidates."""
         return self.round.candidates
+
+    def _catch_up(self, slices: Slices) -> None:
+        """Observe the slices that were run since."""
+        if self._pool is None:
+            self._begin()
+            if self._known and self.round.impute:
+                self._decide()
+        done = updates(slices)
+        for part in done[self._observed :]:
+            self._observe(part)
+        self._observed = len(done)
 
     def _begin(self) -> None:
         round_ = self.round
@@ -99,6 +158,43 @@ class LearnWhileSpending:
         # Rows whose sample has changed do not show what the new model changes.
         kept = ~self.round.changed(self._begun().held[ran])
         self._learn(ran[kept], np.concatenate([np.zeros(0, np.int64), *new])[kept])
+        if self.round.impute:
+            self._decide()
+            # Where answers are predicted, what predicts them is fitted after every slice.
+            self._learner.always = self._imputed is not None and self._imputed.evidence.pays
+
+    def _decide(self) -> None:
+        """Decide what the rows that are left would store if they were not run."""
+        pool, labels, held = self._begun(), self._learner.labels, self._learner.held_out
+        free = self._free & ~self.round.changed(pool.held)
+        self._left, self._imputed = np.flatnonzero(free), None
+        if labels is None or held is None:
+            return
+        guesses, change, cached, start = [], [np.zeros(0)], [np.zeros(0, np.int64)], 0
+        for part in pool.features():
+            rows = part.take(np.flatnonzero(free[start : start + len(part)]))
+            start += len(part)
+            guesses.append(labels.guess(rows))
+            change.append(self._learner.probability(rows, guesses[-1]))
+            cached.append(rows.cached)
+        self._imputed = impute(
+            held, Left(join_guesses(guesses), np.concatenate(change), np.concatenate(cached))
+        )
+
+    def _answers(self) -> Integers:
+        """Return what all rows answer if they are not run, (n,)."""
+        answers = self._begun().answers.astype(np.int64)
+        if self.round.impute and self._imputed is not None and self._imputed.evidence.pays:
+            answers[self._left] = self._imputed.labels
+        return answers
+
+    def _chances(self) -> npt.NDArray[np.float64]:
+        """Predict how likely all rows would be wrong if they are not run, (n,)."""
+        parts = self._begun().features()
+        chances = np.concatenate([np.zeros(0), *(self._learner.probability(part) for part in parts)])
+        if self.round.impute and self._imputed is not None and self._imputed.evidence.pays:
+            chances[self._left] = 1 - self._imputed.probability
+        return np.where(self.round.changed(self._begun().held), 1.0, chances)
 
     def _learn(self, positions: Integers, new: npt.NDArray[np.integer]) -> None:
         if self._pool is not None and len(positions):
@@ -147,6 +243,7 @@ class LearnWhileSpending:
             loss=choice.loss if compared else None,
             entropy_loss=choice.plain_loss if compared else None,
             seen=self._learner.seen,
+            imputing=self.round.impute and self._imputed is not None and self._imputed.evidence.pays,
         )
 
     def _slice_rows(self, run: int) -> int:
@@ -161,8 +258,15 @@ class LearnWhileSpending:
 
     def _benefits(self) -> npt.NDArray[np.float64]:
         """Score all rows, (n,)."""
-        benefits = [np.zeros(0), *(self._learner.benefit(part) for part in self._begun().features())]
-        return np.where(self.round.changed(self._begun().held), FIRST_OF_ALL, np.concatenate(benefits))
+        pool = self._begun()
+        if self.round.impute and self._imputed is not None and self._imputed.evidence.pays:
+            benefits = np.zeros(len(pool))
+            benefits[self._left] = 1 - self._imputed.probability
+        else:
+            parts = [np.zeros(0), *(self._learner.benefit(part) for part in pool.features())]
+            benefits = np.concatenate(parts)
+        benefits += np.where(pool.imputed, AHEAD, 0.0)
+        return np.where(self.round.changed(pool.held), FIRST_OF_ALL, benefits)
 
     def _order(self, taken: Integers, score: npt.NDArray[np.float64]) -> pa.Table:
         """List rows, best first, with what committing them needs; see `planning.order_rows`."""
@@ -208,3 +312,13 @@ class LearnWhileSpending:
             seconds={},
             learning=learning,
         )
+
+
+def _reverted(pool: Pool, positions: Integers) -> Predicted:
+    """Return rows that answer by their outputs again."""
+    return Predicted(
+        ids=pool.ids.take(pa.array(positions)),
+        positions=positions,
+        classes=np.full(len(positions), -1, dtype=np.int64),
+        probabilities=np.zeros(len(positions), dtype=np.float32),
+    )

@@ -70,6 +70,9 @@ class RefreshOptions:
             round stops when 20 rows in a row fail, or more than 10 % of those tried and 20 at least.
         once: a name for the round, such as the date of a nightly job. When the cache has a round of that
             name, nothing is run and its report is returned: a job that is repeated spends its budget once.
+        impute: rows that are not run may store the answer that the target is predicted to give, where rows
+            that were run show that it agrees with the target more often than the cached one; needs the scorer
+            "learned".
         rename: new names of classes by their old ones, in the cache and in the candidates. Classes that a
             candidate has and the cache lacks, by name (`Model.classes`), are added to the cache.
     """
@@ -90,4 +93,5 @@ class RefreshOptions:
     seed: int = 0
     max_failures: int | str | None = None
     once: str | None = None
+    impute: bool = False
     rename: Mapping[str, str] = field(default_factory=dict)

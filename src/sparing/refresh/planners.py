@@ -51,6 +51,10 @@ class PlanOnce:
             return plan_voting(self.round, slices)
         return None
 
+    def predicted(self, slices: Slices, *, observe: bool) -> None:  # noqa: ARG002 -- it learns nothing
+        """Return None: nothing is predicted."""
+        return
+
     def models(self, purpose: Purpose) -> Sequence[Model]:
         """Return the candidates for an update, and those of the window that can be run for its correction."""
         if purpose == "update" or self.round.correction is None:

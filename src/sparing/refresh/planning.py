@@ -13,11 +13,10 @@ import pyarrow.compute as pc
 from sparing.account import Account
 from sparing.budget import KEEP, Chunk, Plan, make_plan
 from sparing.cache import Rows
-from sparing.cache.encodings import Encoded
 from sparing.cache.transactions import writing
 from sparing.errors import InputError
 from sparing.numerics.selection import Items, in_order, tie_keys
-from sparing.outputs import OutputKind
+from sparing.outputs import Classes, OutputKind
 from sparing.refresh.records import Totals
 from sparing.refresh.round import Round
 from sparing.storage.arrow import read_arrow, write_arrow
@@ -99,8 +98,8 @@ def right_rows(rows: Rows, kind: OutputKind) -> npt.NDArray[np.bool_]:
     labelled = np.flatnonzero(rows.labels >= 0)
     if not len(labelled):
         return right
-    if isinstance(rows.stored, Encoded):  # the most probable class is read without decoding the others
-        right[labelled] = rows.stored[labelled].classes() == rows.labels[labelled]
+    if isinstance(kind, Classes):
+        right[labelled] = rows.answers[labelled] == rows.labels[labelled]
     else:
         right[labelled] = kind.correct(rows.outputs[labelled], rows.labels[labelled])
     return right

@@ -37,6 +37,7 @@ class SliceLearning(Struct, frozen=True, kw_only=True):
             was compared.
         entropy_loss: the same of entropy alone.
         seen: rows that were learned from.
+        imputing: whether rows were ranked by how likely a predicted answer is wrong.
     """
 
     ranked_by: Literal["random", "entropy", "learned"] = "random"
@@ -44,6 +45,7 @@ class SliceLearning(Struct, frozen=True, kw_only=True):
     loss: float | None = None
     entropy_loss: float | None = None
     seen: int = 0
+    imputing: bool = False
 
 
 class RoundRecord(Struct, frozen=True, kw_only=True):

@@ -35,6 +35,10 @@ FIRST_OF_ALL = np.float32(1e30)
 """The benefit of running rows whose sample has changed: above all others, and finite, to be stored."""
 
 
+BEFORE_OTHERS = np.float32(1000)
+"""Added to the benefits of rows whose answer is predicted: above those of all others."""
+
+
 @dataclass
 class Round:
     """Everything that a round is decided by.
@@ -55,6 +59,7 @@ class Round:
         objective: "consistency" stores new outputs as they are, "accuracy" pools them with the cached.
         fingerprints: of the samples as they are now, where the cache keeps them; None elsewhere.
         once: the name of the round; None when it has none.
+        impute: whether rows that are not run may store predicted answers.
         promise: what must hold afterwards; None when the budget decides. The budget is then the most that may
             be spent.
         pools: makes what pools rows, from the metadata of the new round; None fits it to the labelled rows
@@ -76,6 +81,7 @@ class Round:
     objective: Objective = "consistency"
     pools: Callable[[Metadata], Pooler] | None = None
     once: str | None = None
+    impute: bool = False
     fingerprints: Fingerprints | None = None
     promise: Promise | None = None
 
@@ -96,6 +102,8 @@ class Round:
             outputs=rows.stored, ties=ties, holders=holders, held=rows.models, kind=self.cache.metadata.kind
         )
         benefits = self.scorer.benefits(given).astype(np.float32, copy=False)
+        if rows.imputed.any():  # what is predicted is run before what is not
+            benefits = benefits + np.where(rows.imputed, BEFORE_OTHERS, np.float32(0))[:, None]
         changed = self.changed(rows.models)
         return np.where(changed[:, None], FIRST_OF_ALL, benefits) if changed.any() else benefits
 
@@ -313,6 +321,8 @@ class Round:
         knows = {model.name: model.knows for model in self.candidates if model.knows not in all_classes}
         if knows:
             asked["knows"] = knows
+        if self.impute:
+            asked["impute"] = True
         if self.columns is not None:
             asked["columns"] = self.columns.digest
         if self.promise is not None:
@@ -390,6 +400,12 @@ def prepare_round(
     columns = None if options.features is None else open_columns(options.features, samples)
     promise = prepare_promise(options, scorer, names=names, columns=columns, samples=samples, kind=kind)
     given = "100%" if options.budget is None else options.budget
+    if options.impute and (scorer != LEARNED or objective != "consistency"):
+        other = f"the scorer {scorer!r} ranks" if scorer != LEARNED else f"the objective is {objective!r}"
+        raise InputError(
+            f"answers are predicted by the scorer 'learned', for the objective 'consistency', but {other}: "
+            "leave out --impute, or what decides otherwise"
+        )
     budget = given if isinstance(given, Budget) else Budget.parse(given)
     return Round(
         cache,
@@ -406,6 +422,7 @@ def prepare_round(
         correct_within_budget=correction is not None and correction.within_budget,
         objective=objective,
         once=options.once,
+        impute=options.impute,
         fingerprints=fingerprints_of(cache, samples),
         promise=promise,
     )

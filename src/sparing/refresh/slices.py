@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 import pyarrow as pa
 
 from sparing.models import Model
+from sparing.refresh.predicted import Predicted
 from sparing.refresh.records import RoundRecord, SliceRecord
 from sparing.refresh.staging import Staging
 
@@ -54,6 +55,14 @@ class Planner(Protocol):
 
         Args:
             slices: the slices so far, each of them finished.
+        """
+
+    def predicted(self, slices: Slices, *, observe: bool) -> Predicted | None:
+        """Return what rows that were not run store; None where nothing is predicted.
+
+        Args:
+            slices: the slices of the round, as far as they were run.
+            observe: whether those that no plan has seen yet are learned from.
         """
 
     def models(self, purpose: Purpose) -> Sequence[Model]:

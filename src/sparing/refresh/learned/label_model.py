@@ -4,7 +4,7 @@ Three softmax regressions, each fitted on two thirds of the rows run so far. The
 were not run; for a row that was run, the one that has not seen it says what would have been predicted.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,15 @@ class Guess:
     label: Integers
     top: Doubles
     kept: Doubles
+
+
+def join_guesses(parts: Sequence[Guess]) -> Guess:
+    """Put predictions one after the other."""
+    return Guess(
+        np.concatenate([np.empty(0, np.int64), *(part.label for part in parts)]),
+        np.concatenate([np.empty(0), *(part.top for part in parts)]),
+        np.concatenate([np.empty(0), *(part.kept for part in parts)]),
+    )
 
 
 class LabelModel:

@@ -26,6 +26,9 @@ class Pool:
         ids: n ids.
         keys: shape (n,), seeded hashes of the ids.
         held: shape (n,), int16, which model a row holds.
+        outputs: shape (n,), int32, the most probable classes of the cached outputs.
+        answers: shape (n,), int32, what rows answer now: a predicted class, or that of their output.
+        imputed: shape (n,), whether it is predicted.
         encoder: what makes the features.
         small: whether the features stay in memory.
     """
@@ -37,24 +40,39 @@ class Pool:
             InputError: the columns have none of the ids.
         """
         self._cache, self._columns, self._seed = cache, columns, seed
-        ids, keys, held = [], [], []
+        ids, keys, held, answers, imputed = [], [], [], [], []
+        # Classes that were added for the new model have no mass yet; they come last, and tell nothing.
+        widened = any(info.classes is not None for info in cache.metadata.models)
+        self._width = 2 if widened else n_classes
         for rows in cache.scan():
+            if self._width < n_classes:
+                self._width = max(self._width, 1 + int(np.flatnonzero(rows.probs.any(axis=0))[-1]))
             ids.append(rows.ids)
             keys.append(tie_keys(rows.ids, seed))
             held.append(rows.models.astype(np.int16))
+            answers.append(rows.answers.astype(np.int32))
+            imputed.append(rows.imputed)
         self.ids: pa.Array = pa.concat_arrays(ids) if ids else pa.array([], pa.string())
         self.keys = np.concatenate([np.zeros(0, np.uint64), *keys])
         self.held = np.concatenate([np.zeros(0, np.int16), *held])
+        self.answers = np.concatenate([np.zeros(0, np.int32), *answers])
+        self.imputed = np.concatenate([np.zeros(0, bool), *imputed])
         if columns is not None:
             columns.check(self.ids)
         self.encoder: FeatureEncoder = fit_features(
-            _Chunks(self), n_classes, None if columns is None else columns.kinds
+            _Chunks(self), self._width, None if columns is None else columns.kinds
         )
+        self.outputs = np.where(self.imputed, self._own(), self.answers)
         self.small = len(self.ids) * self._bytes_per_row() <= IN_MEMORY
         self._parts = [self.encoder.encode(known) for known in _Chunks(self)] if self.small else []
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def _own(self) -> npt.NDArray[np.int32]:
+        if not self.imputed.any():
+            return self.answers
+        return np.concatenate([known.probs.argmax(axis=1).astype(np.int32) for known in _Chunks(self)])
 
     def _bytes_per_row(self) -> float:
         part = self.encoder.encode(next(iter(_Chunks(self))))
@@ -98,7 +116,9 @@ class Pool:
     def known(self, rows: Rows) -> Known:
         """Gather what is known of rows before anything is run."""
         columns = {} if self._columns is None else self._columns.read(rows.ids)
-        return Known(rows.probs, rows.models, keys=tie_keys(rows.ids, self._seed), columns=columns)
+        return Known(
+            rows.probs[:, : self._width], rows.models, keys=tie_keys(rows.ids, self._seed), columns=columns
+        )
 
 
 class _Chunks:
