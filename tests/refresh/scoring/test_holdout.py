@@ -31,7 +31,8 @@ def test_a_prediction_by_hand():
     seen = holdout([4, 3, 2, 1])
     by_entropy = seen.predict("entropy", ["new"], "new", 0.5)
     assert by_entropy.consistency == 0.75
-    assert by_entropy.error == pytest.approx(math.sqrt(0.75 * 0.25 / 4))
+    # Of rows 0 and 3, which are not refreshed, one is right: with two right and two wrong ones added, 3 of 6.
+    assert by_entropy.error == pytest.approx(2 / 4 * math.sqrt(0.5 * 0.5 / 6))
     assert by_entropy.rows == 4
     assert by_entropy.accuracy == pytest.approx(1 / 3)  # stored 0, 0, 2: only row 1 is right
     # The router ranks 0, 1, 2, 3: half the budget refreshes rows 0 and 1, and only row 2 stays wrong.
@@ -44,7 +45,15 @@ def test_nothing_and_everything():
     seen = holdout([1, 2, 3, 4])
     for scorer in ("router", "entropy", "least-confidence", "margin", "cema", "random"):
         assert seen.predict(scorer, ["new"], "new", 0.0).consistency == 0.5
-        assert seen.predict(scorer, ["new"], "new", 1.0).consistency == 1.0
+        everything = seen.predict(scorer, ["new"], "new", 1.0)
+        assert (everything.consistency, everything.error) == (1.0, 0.0)
+
+
+def test_rows_that_all_are_right_are_not_taken_for_certain():
+    seen = gather_holdout(["new"], make_pairs(NEW, [NEW], LABELS), {})
+    predicted = seen.predict("entropy", ["new"], "new", 0.0)
+    assert predicted.consistency == 1.0
+    assert predicted.error == pytest.approx(math.sqrt(6 / 8 * 2 / 8 / 8))
 
 
 def test_several_candidates_and_another_target():

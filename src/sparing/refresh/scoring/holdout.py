@@ -67,12 +67,11 @@ class Holdout:
         """
         if scorer not in self.benefits:
             return None
-        stored = self._stored(scorer, candidates, target, share)
-        wanted = self.outputs[:, self.names.index(target)]
-        hit = float((stored == wanted).mean())
+        stored, refreshed = self._stored(scorer, candidates, target, share)
+        right = stored == self.outputs[:, self.names.index(target)]
         known = self.labels >= 0
         accuracy = float((stored[known] == self.labels[known]).mean()) if known.any() else None
-        return Prediction(hit, math.sqrt(hit * (1 - hit) / len(stored)), accuracy, len(stored))
+        return Prediction(float(right.mean()), _error(right, refreshed), accuracy, len(stored))
 
     def advise(self, candidates: Sequence[str], target: str) -> tuple[str, str]:
         """Say which scorer to use: a learned one only where it beats entropy beyond its noise.
@@ -87,7 +86,7 @@ class Holdout:
         wanted = self.outputs[:, self.names.index(target)]
 
         def hits(scorer: str) -> npt.NDArray[np.float64]:
-            stored = [self._stored(scorer, candidates, target, rate) for rate in RATES]
+            stored = [self._stored(scorer, candidates, target, rate)[0] for rate in RATES]
             shares: npt.NDArray[np.float64] = np.mean(
                 [classes == wanted for classes in stored], axis=0, dtype=np.float64
             )
@@ -120,8 +119,13 @@ class Holdout:
         """The scorers that learned something, by name."""
         return [name for name, benefits in self.benefits.items() if benefits.ndim == 2]
 
-    def _stored(self, scorer: str, candidates: Sequence[str], target: str, share: float) -> Classes:
-        """Return the classes that the cache would hold after refreshing a share of the rows."""
+    def _stored(
+        self, scorer: str, candidates: Sequence[str], target: str, share: float
+    ) -> tuple[Classes, npt.NDArray[np.bool_]]:
+        """Return the classes that the cache would hold after refreshing a share of the rows, and those rows.
+
+        Rows that another candidate than the target refreshes do not count among those.
+        """
         columns = [self.names.index(name) for name in candidates]
         score = self.benefits[scorer]
         choice = np.full(len(score), self.names.index(target))
@@ -130,7 +134,21 @@ class Holdout:
             choice, score = np.asarray(columns)[score.argmax(axis=1)], score.max(axis=1)
         refreshed = np.zeros(len(score), dtype=bool)
         refreshed[np.argsort(-score, kind="stable")[: round(share * len(score))]] = True
-        return np.where(refreshed, self.outputs[np.arange(len(score)), choice], self.cached)
+        stored = np.where(refreshed, self.outputs[np.arange(len(score)), choice], self.cached)
+        return stored, refreshed & (choice == self.names.index(target))
+
+
+def _error(right: npt.NDArray[np.bool_], sure: npt.NDArray[np.bool_]) -> float:
+    """Return the standard error of a share of rows that are right, where some are so by definition.
+
+    Of the others, two more are counted right and two more wrong (Agresti and Coull 1998): of a few rows that
+    all are right it does not follow that all rows are.
+    """
+    open_rows = right[~sure]
+    if not len(open_rows):
+        return 0.0
+    share = (open_rows.sum() + 2) / (len(open_rows) + 4)
+    return float(len(open_rows) / len(right) * math.sqrt(share * (1 - share) / (len(open_rows) + 4)))
 
 
 def gather_holdout(names: Sequence[str], pairs: Pairs, learned: Mapping[str, Scorer]) -> Holdout:
