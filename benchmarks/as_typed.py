@@ -63,6 +63,7 @@ CIFAR = (
     ("cifar10", "vit_server", "resnet56"),
     ("cifar10", "vit_edge", "resnet56"),
     ("cifar10", "vit_edge", "vit_server"),
+    ("cifar10", "vit_nano", "vit_edge"),
 )
 TEXTS = ("sst2", "ag_news")
 
@@ -98,8 +99,12 @@ def vit_outputs(name: str, data: Path) -> np.ndarray:
     from cifar10_vits import EdgeViT, ServerViT, load_images
 
     pixels = torch.from_numpy(load_images(data)[0]).permute(0, 3, 1, 2).float() / 255
+    weights = torch.load(data / f"{name}.pth", weights_only=True, map_location="cpu")
+    if name == "vit_nano":
+        with torch.inference_mode():
+            return torch.softmax(nano_logits(weights, pixels), dim=1).numpy()
     model = EdgeViT() if name == "vit_edge" else ServerViT()
-    model.load_state_dict(torch.load(data / f"{name}.pth", weights_only=True, map_location="cpu"))
+    model.load_state_dict(weights)
     model.eval()
     parts = []
     with torch.inference_mode():
@@ -113,6 +118,30 @@ def vit_outputs(name: str, data: Path) -> np.ndarray:
                 logits = model(patches.reshape(len(batch), 64, 3, 4, 4), places)
             parts.append(torch.softmax(logits, dim=1).numpy())
     return np.concatenate(parts)
+
+
+def nano_logits(weights: dict, pixels):
+    """Run the smallest ViT: four patches of 16 pixels, no class token, their mean; ten of its 1,000 classes."""
+    import torch.nn.functional as F  # noqa: N812
+
+    def linear(x, name):
+        return F.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
+
+    def norm(x, name):
+        return F.layer_norm(x, (32,), weights[f"{name}.weight"], weights[f"{name}.bias"], 1e-6)
+
+    x = F.conv2d(
+        (pixels - 0.5) / 0.5, weights["patch_embed.proj.weight"], weights["patch_embed.proj.bias"], 16
+    )
+    x = x.flatten(2).transpose(1, 2) + weights["pos_embed"]
+    for block in (f"blocks.{number}" for number in range(3)):
+        qkv = linear(norm(x, f"{block}.norm1"), f"{block}.attn.qkv")
+        q, k, v = qkv.reshape(len(x), 4, 3, 4, 8).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(len(x), 4, 32)
+        x = x + weights[f"{block}.ls1.gamma"] * linear(attended, f"{block}.attn.proj")
+        hidden = F.gelu(linear(norm(x, f"{block}.norm2"), f"{block}.mlp.fc1"))
+        x = x + weights[f"{block}.ls2.gamma"] * linear(hidden, f"{block}.mlp.fc2")
+    return linear(norm(x.mean(dim=1), "fc_norm"), "head")[:, :10]
 
 
 def text_outputs(name: str, data: Path, work: Path) -> tuple[Path, Path, Path]:
