@@ -251,3 +251,12 @@ def test_a_promise_is_about_one_model(world):
     models = [Recorder("one").model(), Recorder("two").model()]
     with pytest.raises(InputError, match="there are 2 candidates"):
         refresh(w.path, models, RefreshOptions(consistency="90%"), samples=w.samples)
+
+
+def test_an_audit_of_most_rows_is_put_off():
+    from sparing.numerics.certificate import AuditPlan
+    from sparing.refresh.keeping import UNSURE_ROWS, _unsure
+
+    assert _unsure(AuditPlan(draws=7308, limit=6318, cut=0), 8643)  # seen on two CIFAR-100 networks
+    assert not _unsure(AuditPlan(draws=472, limit=522, cut=2308), 8043)
+    assert not _unsure(AuditPlan(draws=30, limit=1, cut=0), UNSURE_ROWS - 1)  # all of a few rows are audited

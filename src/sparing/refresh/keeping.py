@@ -32,6 +32,17 @@ FREEZE_SLICES = 2
 
 RELAX_STEPS = 20
 
+UNSURE_ROWS = 1000
+"""An audit of more than half of so many rows, or more, is planned only by a prediction that is far off."""
+
+
+def _unsure(plan: AuditPlan, rows: int) -> bool:
+    """Return whether so much would be audited that more rows in order teach more.
+
+    Rows that were run in the order of their entropy say little of those at its other end.
+    """
+    return rows >= UNSURE_ROWS and plan.draws > rows / 2
+
 
 class KeepPromise(LearnWhileSpending):
     """Runs rows in slices until a promise is about to be kept, then fixes the order and audits the others.
@@ -99,9 +110,10 @@ class KeepPromise(LearnWhileSpending):
         tops = (rows[: plan.cut] for rows, plan in zip(groups, plans, strict=True))
         needed = np.unique(np.concatenate([np.zeros(0, np.int64), *tops]))
         size = self._slice_rows(run)
-        if number and len(needed) <= FREEZE_SLICES * size:
+        unsure = any(_unsure(plan, len(rows)) for plan, rows in zip(plans, groups, strict=True))
+        if number and len(needed) <= FREEZE_SLICES * size and not unsure:
             return self._audit(number, groups, promised, plans, benefits)
-        taken = self._best(needed if number else left, benefits)[:size]
+        taken = self._best(needed if number and len(needed) else left, benefits)[:size]
         return self._slice(number, np.sort(taken), benefits[np.sort(taken)], self._learning())
 
     def _best(self, rows: Integers, benefits: Doubles) -> Integers:
