@@ -63,14 +63,15 @@ class Kills:
         ]
 
 
-def attack(world: World, case: Case, kills: int, seed: int) -> Kills:
+def attack(world: World, case: Case, kills: int, seed: int, seconds: float) -> Kills:
     """Kill one command so many times.
 
     Half of the kills come at a moment drawn uniformly over the time that the command takes after its imports,
     half at a system call (its kind and its number drawn uniformly; strace sends the signal).
     """
     found, rng, trial = Kills(), random.Random(f"{seed} {case.name}"), 0
-    while found.kills.total() < kills and trial < 3 * kills:
+    until = time.monotonic() + seconds
+    while found.kills.total() < kills and trial < 3 * kills and time.monotonic() < until:
         folder = world.trial(case.start, f"kill-{seed}-{case.name.replace(' ', '-')}-{trial}")
         try:
             _one(world, case, folder, rng, found)

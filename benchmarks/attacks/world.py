@@ -222,20 +222,30 @@ def make(folder: Path) -> World:
     many = [f"{mid} --budget 40rows --seed {seed}" for seed in range(3)]
     deletions = [f"cache delete c.lance s{i:04d} s{i + 1:04d}" for i in (900, 910)]
     state("many", "round 1", *many, *deletions, "cache append c.lance --from more.parquet --model old")
-    staged = state("staged", "round 1")
-    request = f"{_REFRESH} --budget 60% --scorer entropy"
-    process = subprocess.Popen(
-        cli(request),
-        cwd=staged,
-        env=environment(staged, SECONDS_PER_BATCH="0.05"),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+
+    def interrupted(name: str, base: str, command: str, chunks: str) -> None:
+        to = state(name, base)
+        process = subprocess.Popen(
+            cli(command),
+            cwd=to,
+            env=environment(to, SECONDS_PER_BATCH="0.05"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while len(list(to.glob(chunks))) < 2:
+            assert process.poll() is None, command
+        process.kill()
+        process.wait()
+        (to / "log").unlink(missing_ok=True)
+
+    named = {case.name: case.command for case in CASES}
+    interrupted(
+        "staged", "round 1", named["finish"].removesuffix(" --finish"), "c.lance/_sparing/round/chunk*"
     )
-    while len(list((staged / "c.lance").glob("_sparing/round/chunk-*"))) < 5:
-        assert process.poll() is None
-    process.kill()
-    process.wait()
-    (staged / "log").unlink(missing_ok=True)
+    interrupted("fitting", "start", named["fit"], "c.lance/_sparing/fit/chunk*")
+    interrupted("filling", "empty", named["fill"], "c.lance.filling/chunk*")
+    interrupted("appending", "start", named["append --samples"], "c.lance/_sparing/append/chunk*")
+    _others(state("others", "empty"))
     damaged = state("damaged", "many")
     newest = min((damaged / "c.lance" / "_versions").glob("*.manifest"))
     newest.write_bytes(newest.read_bytes()[:40])
@@ -243,6 +253,22 @@ def make(folder: Path) -> World:
     for path in states.iterdir():
         world.before[path.name] = holds(path / "c.lance")
     return world
+
+
+def _others(folder: Path) -> None:
+    """Put what is no cache into a folder: a profile, a router and a policy."""
+    from sparing.offload import read_policy, write_policy
+    from sparing.route.router import open_router, write_router
+
+    there = Path(__file__).resolve().parents[2] / "tests" / "files" / "0.1"
+    shutil.copytree(there / "gater-trained", folder / "router")
+    for path in (folder / "router").iterdir():
+        path.rename(path.with_stem("router"))
+    write_router(folder / "router", open_router(folder / "router").description)  # with checksums
+    write_policy(folder / "policy.toml", read_policy(there / "policy.toml"))
+    experts = "--expert small=models.py:old --expert large=models.py:new"
+    ended = run(folder, f"route profile {experts} --samples samples.parquet --column value --out experts")
+    assert ended.code == 0, ended.err
 
 
 def undisturbed(world: World, case: Case) -> None:

@@ -204,7 +204,9 @@ class Ranker:
         except InputError:
             raise
         except Exception as error:
-            raise InputError(f"{where} is not a ranker file: {type(error).__name__}: {error}") from error
+            raise InputError(
+                f"{where} is damaged, or is not a ranker file: {type(error).__name__}: {error}"
+            ) from error
         return made
 
     def check(self) -> None:
