@@ -145,7 +145,10 @@ def _check_versions(world: World, case: Case, folder: Path) -> int:
     known = Cache.open(state).versions()
     kept = [version for version in Cache.open(there).versions() if version in known]
     for version in {*kept[:1], *kept[-1:]}:
-        assert holds(there, version) == holds(state, version), f"version {version} has changed"
+        found = holds(there, version)
+        if case.name == "compact" and found == "damaged":
+            continue  # it is being dropped, as was asked for: its files go before its name
+        assert found == holds(state, version), f"version {version} has changed"
     return len({*kept[:1], *kept[-1:]})
 
 
