@@ -67,7 +67,7 @@ def attack(world: World, case: Case, tries: int, seed: int, seconds: float) -> F
             shutil.rmtree(there / "trial", ignore_errors=True)
             (there / "filler").unlink(missing_ok=True)
     finally:
-        subprocess.run(["umount", "-l", str(there)], check=False)
+        subprocess.run(["umount", "-l", str(there)], check=False)  # noqa: S607 - the system's own
     return found
 
 

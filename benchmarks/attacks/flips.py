@@ -46,7 +46,7 @@ class Kind:
     changes: bool = False
 
 
-class Refused(SparingError):
+class RefusedError(SparingError):
     """A command that said in one line what was wrong."""
 
 
@@ -88,7 +88,7 @@ def command(folder: Path, text: str) -> None:
         assert "Traceback" not in said, said
         assert "error:" in said, said
         assert "unexpected" not in said, said
-        raise Refused(said)
+        raise RefusedError(said)
 
 
 def rows(folder: Path) -> str:
